@@ -1,0 +1,204 @@
+"""What a codec is: rows of labels <-> small integers. Read this page and write one.
+
+A codec has
+
+* `codec_id`, a literal that names one encoding for ever: once released, its bytes never change their meaning;
+  a new encoding is a new id.
+* settings: the fields of a frozen dataclass, flat, of int, str, bool or float. They round-trip through JSON
+  by `get_config()` and `make_codec(codec_id, spec, config)`.
+* `spec`, what the rows are that it takes, and `gives`, what the rows are that it gives back.
+* `fit(blocks)`, which returns the codec with what all rows share learnt from a sample of them. Codecs with
+  nothing to learn inherit one that returns itself.
+* `codes`, the integer arrays it makes of a row, each with its exact width. A label costs the sum of these.
+* `encode(rows_BC)` and `decode(codes)`, on any device, vectorised over the rows.
+* `state()`, the named tensors that `decode` needs; `encoder_state()`, those that only `encode` needs besides;
+  `load_state(tensors)` takes both, or the first alone, and then the codec can decode but not encode.
+
+A codec knows no file. It imports this module, `softpack.codecs.spaces`, torch and numpy, and no other codec.
+Other packages add codecs through the entry-point group `softpack.codecs` (name = codec_id, value = the
+class); `softpack.testing.check_codec` runs one through everything that softpack expects.
+
+Shapes: B rows of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from softpack.errors import CodecError
+from softpack.records import LabelSpec
+
+Codes = dict[str, Tensor]
+Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is seen, such as "KL 0.061")
+C = TypeVar("C", bound="Codec")
+
+
+@dataclass(frozen=True)
+class CodeArray:
+    """One array of integers that a codec makes of every row.
+
+    Args:
+        name: of the array, unique in the codec, `[a-z][a-z0-9_]*`.
+        shape: of one row's entry; () is a single number.
+        bits: exact width of one number, 1 to 32.
+        levels: numbers are below this; 2**bits unless the codec uses fewer.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    levels: int
+
+    @property
+    def values_per_row(self) -> int:
+        """Numbers in one row's entry."""
+        n = 1
+        for size in self.shape:
+            n *= size
+        return n
+
+    @property
+    def bits_per_row(self) -> int:
+        """Bits that one row's entry takes before any compression."""
+        return self.values_per_row * self.bits
+
+
+def code_dtype(bits: int) -> torch.dtype:
+    """Return the dtype of codes of this width: uint8 to 8 bits, int16 to 16, int32 to 32.
+
+    A code that uses all of its bits stands in int16 and int32 as its two's complement pattern;
+    `code_values` gives the number back.
+    """
+    if not 1 <= bits <= 32:
+        raise CodecError(f"a code has {bits} bits; expected 1 to 32")
+    return torch.uint8 if bits <= 8 else torch.int16 if bits <= 16 else torch.int32
+
+
+def code_values(codes: Tensor, bits: int) -> Tensor:
+    """Return codes as int64 numbers from 0 to 2**bits - 1."""
+    return codes.to(torch.int64) & ((1 << bits) - 1)
+
+
+@dataclass(frozen=True)
+class Codec(ABC):
+    """Base of all codecs. Subclasses are frozen dataclasses whose further fields are their settings.
+
+    Args:
+        spec: what the rows are that `encode` takes.
+    """
+
+    codec_id: ClassVar[str]
+
+    spec: LabelSpec
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    # -- facts ---------------------------------------------------------------------------------------
+
+    @property
+    def gives(self) -> LabelSpec:
+        """What the rows are that `decode` gives back."""
+        return self.spec
+
+    @property
+    @abstractmethod
+    def codes(self) -> tuple[CodeArray, ...]:
+        """The integer arrays of one row, in the order in which they are stored."""
+
+    def bits_per_label(self) -> int:
+        """Return the bits of one row's codes, before zstd or entropy coding."""
+        return sum(array.bits_per_row for array in self.codes)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the settings as a flat JSON object."""
+        settings = (f for f in dataclasses.fields(self) if f.init and f.name != "spec")
+        return {setting.name: getattr(self, setting.name) for setting in settings}
+
+    @classmethod
+    def at_bits(cls: type[C], spec: LabelSpec, target_bits: float, **settings: Any) -> C:
+        """Return the codec whose labels come nearest to `target_bits` without costing more.
+
+        `settings` are kept as they are; the others are chosen.
+
+        Raises:
+            CodecError: the codec has no choice of rate, or its cheapest label costs more.
+        """
+        codec = cls(spec, **settings)
+        if codec.bits_per_label() > target_bits:
+            raise CodecError(
+                f"codec {cls.codec_id} costs {codec.bits_per_label()} bits a label here and has no cheaper "
+                f"setting, but {target_bits:g} were asked for; take another codec"
+            )
+        return codec
+
+    # -- work ----------------------------------------------------------------------------------------
+
+    def fit(
+        self: C,
+        blocks: Iterable[Tensor],
+        seed: int = 0,
+        n_rows: int | None = None,
+        progress: Progress | None = None,
+    ) -> C:
+        """Return this codec fitted to float32 rows; itself where there is nothing to learn.
+
+        Args:
+            blocks: tensors [B, C], a sample of the rows that fits into memory.
+            seed: the same rows and the same seed give the same codec on the same machine.
+            n_rows: rows that the file will hold in all, for codecs whose shared tensors should suit them;
+                the rows of the sample where it is not known.
+            progress: is told how far it is.
+
+        Raises:
+            CodecError: the settings do not suit the rows.
+        """
+        return self
+
+    @abstractmethod
+    def encode(self, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
+        """Return the codes of float32 rows [B, C]: a tensor [B, *shape] of `code_dtype` for each array."""
+
+    @abstractmethod
+    def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
+        """Return float32 rows [B, C] in the space `gives`, on the device of the codes."""
+
+    # -- what all rows share ---------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors that `decode` needs, as they are to be stored."""
+        return {}
+
+    def encoder_state(self) -> dict[str, Tensor]:
+        """Return the tensors that only `encode` needs, beside `state()`."""
+        return {}
+
+    def load_state(self: C, tensors: Mapping[str, Tensor]) -> C:
+        """Return this codec with the stored tensors, checked for names, dtypes and shapes.
+
+        Raises:
+            CodecError: a tensor is missing, unknown, or not of the shape that the settings say.
+        """
+        if tensors:
+            raise CodecError(f"codec {self.codec_id} has no state, but was given {', '.join(sorted(tensors))}")
+        return self
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether all that `encode` needs is here; False for a codec read from a file without its encoder."""
+        return True
+
+    def to(self: C, device: torch.device | str) -> C:
+        """Return this codec with its tensors on `device`."""
+        return self.with_tensors({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    def with_tensors(self: C, tensors: Mapping[str, Tensor]) -> C:
+        """Return a copy of this codec that holds these tensors in `tensors`."""
+        copy = dataclasses.replace(self)
+        object.__setattr__(copy, "tensors", dict(tensors))
+        return copy

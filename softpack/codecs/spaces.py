@@ -1,0 +1,52 @@
+"""From one space of labels to another: logits, log-probabilities and probabilities at any temperature.
+
+Logits are only known up to a constant in each row, which no softmax sees.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from softpack.records import LabelSpec
+
+PROB_FLOOR = 1e-8  # below the smallest fp16 number, 6e-8: what a stored zero can stand for
+
+
+def to_logits(rows_BC: Tensor, spec: LabelSpec) -> Tensor:
+    """Return rows of any space as logits: what softmax(logits / T) gives the rows' distribution at T."""
+    if spec.space == "logits":
+        return rows_BC
+    logs_BC = rows_BC if spec.space == "log_probs" else torch.log(rows_BC)
+    return logs_BC * spec.temperature
+
+
+def convert(rows_BC: Tensor, source: LabelSpec, target: LabelSpec) -> Tensor:
+    """Return rows of `source` as rows of `target`, float32.
+
+    Zeros among probabilities become -inf among logits and log-probabilities, and zeros again.
+    """
+    if source == target:
+        return rows_BC
+    logits_BC = to_logits(rows_BC.float(), source)
+    if target.space == "logits":
+        return logits_BC
+    log_probs_BC = torch.log_softmax(logits_BC / target.temperature, dim=-1)
+    return log_probs_BC if target.space == "log_probs" else log_probs_BC.exp()
+
+
+def log_domain(spec: LabelSpec) -> LabelSpec:
+    """Return the space in which codecs model rows of `spec`: probabilities by their logarithms."""
+    if spec.space == "probs":
+        return LabelSpec(spec.classes, "log_probs", spec.temperature)
+    return spec
+
+
+def to_log_domain(rows_BC: Tensor, spec: LabelSpec) -> Tensor:
+    """Return finite float32 rows of `log_domain(spec)`; what is below `PROB_FLOOR` is raised to it."""
+    rows_BC = rows_BC.float()
+    if spec.space == "probs":
+        return torch.log(rows_BC.clamp_min(PROB_FLOOR))
+    if spec.space == "log_probs":
+        return rows_BC.clamp_min(float(torch.log(torch.tensor(PROB_FLOOR))))
+    return rows_BC

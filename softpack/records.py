@@ -1,0 +1,112 @@
+"""The facts that every room of softpack speaks in. No torch.
+
+Shapes in names: B rows of a batch, C classes, N items, V views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from softpack.errors import DataError
+
+SPACES = ("logits", "log_probs", "probs")
+MAX_CLASSES = 1 << 24
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """What the numbers of a row are.
+
+    Args:
+        classes: numbers in a row, 2 to 2**24.
+        space: "logits", "log_probs" or "probs".
+        temperature: the one that log_probs and probs were taken at; always 1.0 for logits.
+    """
+
+    classes: int
+    space: str = "logits"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise DataError(f"space is {self.space!r}; expected one of {', '.join(SPACES)}")
+        if not 2 <= self.classes <= MAX_CLASSES:
+            raise DataError(f"rows have {self.classes} classes; expected 2 to {MAX_CLASSES}")
+        if not (self.temperature > 0 and np.isfinite(self.temperature)):
+            raise DataError(f"temperature is {self.temperature}; expected a positive number")
+        if self.space == "logits" and self.temperature != 1.0:
+            raise DataError(
+                f"logits have no temperature, but {self.temperature} was given; "
+                "divide them by it, or say that they are log_probs or probs"
+            )
+
+
+@dataclass(frozen=True)
+class Column:
+    """One replay column: what is stored of a view beside its label.
+
+    Args:
+        name: of the column, as sources and `append` spell it.
+        shape: of one row's entry; () is a single number.
+        dtype: numpy dtype that readers get.
+        missing: what stands for "this view has none".
+        per_item: True when an item has one entry, not each of its views.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    missing: float | None = None
+    per_item: bool = False
+
+
+COLUMNS = {
+    column.name: column
+    for column in (
+        Column("crop_xywh", (4,), "int32"),
+        Column("crop_xywh_fraction", (4,), "float32"),
+        Column("flip", (), "bool"),
+        Column("mix_item", (), "int32", missing=-1),
+        Column("mix_lam", (), "float32"),
+        Column("mix_box_xyxy", (4,), "int32", missing=-1),
+        Column("source_hw", (2,), "int32", per_item=True),
+        Column("target", (), "int32", per_item=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Some rows, in any order.
+
+    Args:
+        labels_BC: float16 or float32 [B, C].
+        item_B: int64 [B], the item of each row.
+        view_B: int64 [B], the view of each row.
+        replay: replay columns by name, each [B, ...].
+    """
+
+    labels_BC: np.ndarray
+    item_B: np.ndarray
+    view_B: np.ndarray
+    replay: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels_BC)
+
+    def split(self, n_rows: int) -> Iterator[RowBlock]:
+        """Yield the rows in blocks of at most `n_rows`."""
+        for start in range(0, len(self), n_rows):
+            yield self.take(slice(start, start + n_rows))
+
+    def take(self, rows: slice | np.ndarray) -> RowBlock:
+        """Return some of the rows."""
+        return RowBlock(
+            self.labels_BC[rows],
+            self.item_B[rows],
+            self.view_B[rows],
+            {name: values[rows] for name, values in self.replay.items()},
+        )
