@@ -1,3 +1,58 @@
-"""softpack: soft labels, 30 to 500 times smaller, in one checked file that trains a student."""
+"""softpack: soft labels, 30 to 500 times smaller, in one checked file that trains a student.
+
+    with softpack.create("labels.spk", codec="vqae", items=N, views=V, classes=C) as writer:
+        writer.append(logits_BC, item=items_B, view=views_B)
+    labels = softpack.open("labels.spk")
+    labels.read(items, views)                                # float32 [B, C]
+    dataset = softpack.SoftLabelDataset(images, "labels.spk", transform=softpack.replay(224))
+    print(softpack.ledger("labels.spk"))                     # every bit of the file
+
+Names are looked up when they are used, so that `import softpack` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "SoftLabelDataset": "softpack.data.dataset",
+    "append": "softpack.container.writer",
+    "create": "softpack.container.writer",
+    "fidelity": "softpack.eval.fidelity",
+    "ledger": "softpack.container.ledger",
+    "load_model": "softpack.container.writer",
+    "open": "softpack.container.reader",
+    "recover": "softpack.container.recover",
+    "replay": "softpack.data.replay",
+    "save_model": "softpack.container.writer",
+    "verify": "softpack.container.verify",
+}
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+if TYPE_CHECKING:
+    from softpack.container.ledger import ledger as ledger
+    from softpack.container.reader import open as open  # noqa: A004
+    from softpack.container.recover import recover as recover
+    from softpack.container.verify import verify as verify
+    from softpack.container.writer import append as append
+    from softpack.container.writer import create as create
+    from softpack.container.writer import load_model as load_model
+    from softpack.container.writer import save_model as save_model
+    from softpack.data.dataset import SoftLabelDataset as SoftLabelDataset
+    from softpack.data.replay import replay as replay
+    from softpack.eval.fidelity import fidelity as fidelity
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'softpack' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

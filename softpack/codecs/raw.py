@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec, Codes
+from softpack.codecs.checks import check_choice
+from softpack.codecs.floats import FLOATS, float_bits, from_float_codes, overflows, to_float_codes
 from softpack.errors import CodecError
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+from softpack.records import LabelSpec
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Raw(Codec):
     """Store rows at the precision of `dtype`; rows of that dtype come back bit for bit.
 
     Args:
+        spec: what the rows are.
         dtype: "fp32", "fp16" or "bf16".
     """
 
@@ -27,22 +28,36 @@ class Raw(Codec):
     dtype: str = "fp16"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise CodecError(f"raw: dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
+        check_choice(self.codec_id, "dtype", self.dtype, FLOATS)
 
     @property
     def codes(self) -> tuple[CodeArray, ...]:
         """One array, the bit patterns of the numbers."""
-        bits = 32 if self.dtype == "fp32" else 16
+        bits = float_bits(self.dtype)
         return (CodeArray("values", (self.spec.classes,), bits, 1 << bits),)
 
+    @classmethod
+    def at_bits(cls, spec: LabelSpec, target_bits: float, **settings: Any) -> Raw:
+        """Return fp32 where that fits, else fp16; `dtype` as given where it is.
+
+        Raises:
+            CodecError: 16 bits a class are more than `target_bits`.
+        """
+        if "dtype" not in settings and 32 * spec.classes <= target_bits:
+            settings["dtype"] = "fp32"
+        return super().at_bits(spec, target_bits, **settings)
+
     def encode(self, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
-        """Return the bit patterns of the rows."""
-        values_BC = rows_BC.to(DTYPES[self.dtype])
-        if self.dtype != "fp32" and (torch.isinf(values_BC) & ~torch.isinf(rows_BC)).any():
-            raise CodecError(f"raw: a value is too large for {self.dtype}; set dtype=fp32")
-        return {"values": values_BC.view(torch.int32 if self.dtype == "fp32" else torch.int16)}
+        """Return the bit patterns of the rows.
+
+        Raises:
+            CodecError: a number is too large for `dtype`.
+        """
+        if overflows(rows_BC, self.dtype):
+            largest = float(rows_BC[rows_BC.isfinite()].abs().max())
+            raise CodecError(f"raw: a value of size {largest:g} is too large for {self.dtype}; set dtype=fp32")
+        return {"values": to_float_codes(rows_BC, self.dtype)}
 
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
         """Return the rows as float32."""
-        return codes["values"].view(DTYPES[self.dtype]).float()
+        return from_float_codes(codes["values"], self.dtype)

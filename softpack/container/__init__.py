@@ -1,0 +1,1 @@
+"""Files of labels: write, read, append, verify, recover, account. Joins format, codecs and entropy."""

@@ -1,0 +1,259 @@
+"""An open `.spk` file: its header, its index and its checked blocks. No torch, so that `info` starts at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from softpack.entropy.zstd import expand
+from softpack.errors import CorruptError, DataError, TruncatedError
+from softpack.format import layout
+from softpack.format.blocks import Block, payload_hash, read_superblock
+from softpack.format.header import Header
+from softpack.format.index import Commit, block_offsets, check_blocks, check_tiles, parse_index
+from softpack.format.layout import BLOCK, BlockType, Coding
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one tile that were written together.
+
+    Args:
+        blocks: number of the block of each stream that it has, by stream number.
+        first_item: of the tile.
+        first_view: of the tile.
+        span_items: items that it covers.
+        span_views: views that it covers.
+        n_rows: rows in it.
+    """
+
+    blocks: dict[int, int]
+    first_item: int
+    first_view: int
+    span_items: int
+    span_views: int
+    n_rows: int
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every (item, view) that it covers is there."""
+        return self.n_rows == self.span_items * self.span_views
+
+
+class SpkFile:
+    """A file whose last commit, index and header have been checked; tiles are checked as they are read.
+
+    It pickles by its path, and opens anew in each process, so that forked and spawned workers may share it.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        NotSpkError, TruncatedError, CorruptError, UnsupportedError: see `softpack.errors`.
+        DataError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        self._fd: int | None = None
+        self._pid = -1
+        self.file_len = self._length()
+        self.file_id = read_superblock(self.pread(0, layout.SUPERBLOCK.size), self.name)
+        self.commit = self._last_commit()
+        self.blocks = self._read_index()
+        self.offsets = block_offsets(self.blocks)
+        if self.offsets[-1] != self.commit.index_offset:
+            raise CorruptError(
+                f"{self.name}: the blocks of the index end at {self.offsets[-1]}, but the index begins at "
+                f"{self.commit.index_offset}"
+            )
+        check_blocks(self.blocks, self.name)
+        self.header = Header.from_bytes(self.payload(0), self.name)
+        check_tiles(self.blocks, self.header, self.name)
+        self._check_rows()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_fd": None, "_pid": -1}
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again."""
+        if getattr(self, "_fd", None) is not None and self._pid == os.getpid():
+            os.close(self._fd)  # type: ignore[arg-type]
+        self._fd = None
+
+    # -- bytes -----------------------------------------------------------------------------------------
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, fewer only at the end of the file."""
+        chunks = []
+        while length > 0:
+            chunk = os.pread(self._descriptor(), length, offset)
+            if not chunk:
+                break
+            chunks.append(chunk)
+            offset += len(chunk)
+            length -= len(chunk)
+        return b"".join(chunks)
+
+    def payload(self, number: int) -> bytes:
+        """Return the payload of a block, checked and uncompressed.
+
+        Raises:
+            CorruptError: the block is not the one that the index names, or fails its checksum.
+        """
+        entry = self.blocks[number]
+        return self._payload_at(int(self.offsets[number]), f"{self.name}, block {number}", entry.tobytes())
+
+    def _payload_at(self, offset: int, where: str, expected_header: bytes | None = None) -> bytes:
+        data = self.pread(offset, BLOCK.size)
+        block = Block.from_bytes(data, self.file_id, where)
+        if expected_header is not None and data != expected_header:
+            raise CorruptError(f"{where}: is not the block that the index names; it was moved or replaced")
+        if offset + block.total_len > self.file_len:
+            raise TruncatedError(
+                f"{where}: promises {block.stored_len} bytes, but the file ends {self.file_len - offset} bytes on"
+            )
+        whole = self.pread(offset + BLOCK.size, block.total_len - BLOCK.size)
+        stored, padding = whole[: block.stored_len], whole[block.stored_len :]
+        if payload_hash(stored) != block.payload_hash:
+            raise CorruptError(f"{where}: the payload fails its checksum: the bytes are not those written")
+        if padding.strip(b"\0"):
+            raise CorruptError(f"{where}: the padding is not zero")
+        if block.coding == Coding.ZSTD:
+            return expand(stored, block.raw_len, where)
+        if block.coding != Coding.STORED:
+            raise CorruptError(f"{where}: coding {block.coding} is not known")
+        if block.type != BlockType.TILE and block.raw_len != block.stored_len:
+            raise CorruptError(f"{where}: stored as it is, yet {block.stored_len} and {block.raw_len} bytes")
+        return stored
+
+    def _descriptor(self) -> int:
+        if self._fd is None or self._pid != os.getpid():  # a forked child must not share the parent's
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            except OSError as error:
+                raise DataError(f"{self.path}: cannot be opened: {error.strerror}") from None
+            self._pid = os.getpid()
+        return self._fd
+
+    def _length(self) -> int:
+        fd = self._descriptor()
+        if self.path.is_dir():
+            raise DataError(f"{self.path}: is a directory, expected an .spk file")
+        return os.fstat(fd).st_size
+
+    # -- commit and index ------------------------------------------------------------------------------
+
+    def _last_commit(self) -> Commit:
+        where = f"{self.name}, last commit"
+        start = self.file_len - layout.COMMIT_BLOCK_LEN
+        tail = self.pread(max(start, 0), layout.COMMIT_BLOCK_LEN)
+        looks_like_one = tail[: len(layout.SYNC)] == layout.SYNC or tail.endswith(layout.END)
+        if start < layout.SUPERBLOCK.size or not looks_like_one:
+            raise TruncatedError(
+                f"{self.name}: does not end with a commit (found {self.file_len} bytes): it was cut off, or its "
+                f"writer was stopped. `softpack recover {self.name}` gives back what is whole"
+            )
+        block = Block.from_bytes(tail[: BLOCK.size], self.file_id, where)
+        if block.type != BlockType.COMMIT or block.stored_len != layout.COMMIT.size:
+            raise TruncatedError(
+                f"{self.name}: ends with a block of type {block.type}, expected a commit: its writer was stopped. "
+                f"`softpack recover {self.name}` gives back what is whole"
+            )
+        commit = Commit.from_bytes(self._payload_at(start, where), where)
+        if commit.file_len != self.file_len:
+            raise CorruptError(
+                f"{where}: says that the file has {commit.file_len} bytes, found {self.file_len}; "
+                "something was put into it or taken out"
+            )
+        return commit
+
+    def _read_index(self) -> np.ndarray:
+        where = f"{self.name}, index"
+        offset = self.commit.index_offset
+        if not layout.SUPERBLOCK.size <= offset <= self.file_len - layout.COMMIT_BLOCK_LEN:
+            raise CorruptError(f"{where}: said to begin at {offset}, outside the file")
+        block = Block.from_bytes(self.pread(offset, BLOCK.size), self.file_id, where)
+        if block.type != BlockType.INDEX or max(block.raw_len, block.stored_len) > layout.MAX_INDEX:
+            raise CorruptError(f"{where}: found a block of type {block.type} and {block.raw_len} bytes")
+        if offset + block.total_len + layout.COMMIT_BLOCK_LEN != self.file_len:
+            raise CorruptError(f"{where}: does not lie right before the commit")
+        blocks = parse_index(self._payload_at(offset, where), where)
+        if len(blocks) != block.seq or not len(blocks):
+            raise CorruptError(f"{where}: lists {len(blocks)} blocks, but stands at number {block.seq}")
+        return blocks
+
+    def _check_rows(self) -> None:
+        """Check that the rows of the parts are the rows that the commit counts."""
+        found = sum(part.n_rows for part in self.parts)
+        commit = self.commit
+        if found != commit.n_rows or max(commit.items, commit.views) > layout.MAX_ITEMS:
+            raise CorruptError(
+                f"{self.name}: the tiles hold {found} rows; the commit says {commit.n_rows} rows of "
+                f"{commit.items} items and {commit.views} views"
+            )
+        for part in self.parts:
+            inside = (
+                part.first_item + part.span_items <= commit.items
+                and part.first_view + part.span_views <= commit.views
+            )
+            if not inside:
+                raise CorruptError(
+                    f"{self.name}: a tile lies outside the {commit.items} items or {commit.views} views"
+                )
+
+    # -- parts -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The parts of all row tiles, in file order."""
+        return self._gather("row")
+
+    @cached_property
+    def item_parts(self) -> dict[int, Part]:
+        """The last part of each tile of per-item columns, by the tile's index along the items."""
+        parts: dict[int, Part] = {}
+        for part in self._gather("item"):
+            tile = part.first_item // layout.ITEM_TILE
+            parts[tile] = Part(
+                {**(parts[tile].blocks if tile in parts else {}), **part.blocks},
+                part.first_item, part.first_view, part.span_items, part.span_views, part.n_rows,
+            )  # fmt: skip
+        return parts
+
+    def _gather(self, per: str) -> list[Part]:
+        streams = {n: stream for n, stream in enumerate(self.header.streams, 1) if stream.per == per}
+        wanted = [*streams, *([layout.IDS_STREAM] if per == "row" else [])]
+        unit = (self.header.tile_items, self.header.tile_views) if per == "row" else (layout.ITEM_TILE, 1)
+        parts: dict[tuple[int, int, int], Part] = {}
+        is_tile = (self.blocks["type"] == BlockType.TILE) & np.isin(self.blocks["stream"], wanted)
+        for number in np.flatnonzero(is_tile).tolist():
+            b = self.blocks[number]
+            key = (int(b["tile_item"]), int(b["tile_view"]), int(b["part"]))
+            facts = (
+                key[0] * unit[0],
+                key[1] * unit[1],
+                int(b["span_items"]),
+                int(b["span_views"]),
+                int(b["n_rows"]),
+            )
+            part = parts.setdefault(key, Part({}, *facts))
+            if int(b["stream"]) in part.blocks or part != Part(part.blocks, *facts):
+                raise CorruptError(f"{self.name}: block {number} contradicts the other blocks of its tile")
+            part.blocks[int(b["stream"])] = number
+        if per == "row":
+            for key, part in parts.items():
+                expected = set(streams) | ({layout.IDS_STREAM} if not part.is_full else set())
+                if set(part.blocks) != expected:
+                    raise CorruptError(
+                        f"{self.name}: tile {key} has the streams {sorted(part.blocks)}, expected {sorted(expected)}"
+                    )
+        return list(parts.values())

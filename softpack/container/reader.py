@@ -1,0 +1,290 @@
+"""Read labels: by (item, view), in a stream, or all codes at once on the student's device."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softpack.codecs.abc import Codec
+from softpack.container.file import Part, SpkFile
+from softpack.container.model import load_codec
+from softpack.container.rows import RowMap, row_map
+from softpack.container.tiles import array_dtype, read_presence, read_tile
+from softpack.errors import DataError
+from softpack.format import layout
+from softpack.format.header import StreamSpec
+from softpack.records import COLUMNS, LabelSpec, RowBlock
+
+if TYPE_CHECKING:
+    from softpack.container.resident import ResidentLabels
+
+CACHE_BYTES = 256 << 20
+Indices = Sequence[int] | np.ndarray | Tensor
+
+
+class Labels:
+    """The labels of an `.spk` file.
+
+    Opening reads the header and the index only; tiles are read, checked and kept (up to `CACHE_BYTES`) as
+    rows are asked for. It may be pickled, forked and spawned: each process opens the file anew.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        FormatError: the file is not a valid .spk (see `softpack.errors`).
+        DataError: it cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.file = SpkFile(path)
+        self.spec: LabelSpec = self.file.header.gives
+        self._cache: OrderedDict[tuple[int, int], dict[str, np.ndarray]] = OrderedDict()
+        self._cached_bytes = 0
+        self._codecs: dict[torch.device, Codec] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.file.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])  # type: ignore[misc]
+
+    def __repr__(self) -> str:
+        items, views, classes = self.shape
+        return (
+            f"<{self.file.name}: {self.n_rows} {self.spec.space} of {items} items x {views} views, "
+            f"{classes} classes, codec {self.file.header.codec_id}>"
+        )
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    # -- facts -----------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Items, views and classes; some (item, view) may be missing."""
+        return self.file.commit.items, self.file.commit.views, self.spec.classes
+
+    @property
+    def n_rows(self) -> int:
+        """Labels in the file."""
+        return self.file.commit.n_rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the replay columns that each row has."""
+        found = self.file.header.stream("replay")
+        return tuple(array.name for array in found[1].arrays) if found else ()
+
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        """Names of the columns that each item has."""
+        return tuple(name for _, stream in self._item_streams() for name in (a.name for a in stream.arrays))
+
+    @cached_property
+    def codec(self) -> Codec:
+        """The codec, with the model of the file."""
+        return load_codec(self.file)
+
+    @cached_property
+    def _rows(self) -> RowMap:
+        return row_map(self.file)
+
+    def has(self, items: Indices, views: Indices) -> np.ndarray:
+        """Return for each (item, view) whether its label is there: bool [B]."""
+        return self._rows.find(*_pair(items, views)) >= 0
+
+    def view_counts(self) -> np.ndarray:
+        """Return how many views each item has: int64 [items]."""
+        return self._rows.view_counts
+
+    def nth_view(self, items: Indices, n: Indices) -> np.ndarray:
+        """Return the n-th present view (from 0, rising) of each item: int64 [B]."""
+        return self._rows.nth_view(*_pair(items, n))
+
+    def row_numbers(self, items: Indices, views: Indices) -> np.ndarray:
+        """Return the numbers of these labels, counted by item and then view: int64 [B].
+
+        Raises:
+            DataError: one of them is not in the file.
+        """
+        return self._rows.need(*_pair(items, views), self.file.name)
+
+    def cells(self, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the item and the view of labels by their numbers; of all of them by default."""
+        return self._rows.cells(np.arange(self.n_rows) if rows is None else rows)
+
+    # -- rows ------------------------------------------------------------------------------------------
+
+    def __getitem__(self, where: int | tuple[int, int]) -> Tensor:
+        """Return one label [C], or all views [V, C] of one item."""
+        if isinstance(where, tuple):
+            item, view = where
+            return self.read([item], [view])[0]
+        counts = self.view_counts()
+        if not 0 <= where < len(counts):
+            raise DataError(
+                f"{self.file.name}: there is no item {where}; it holds items 0 to {len(counts) - 1}"
+            )
+        n = np.arange(counts[where])
+        items = np.full(len(n), where)
+        return self.read(items, self.nth_view(items, n))
+
+    def read(self, items: Indices, views: Indices, device: torch.device | str = "cpu") -> Tensor:
+        """Return the labels of these (item, view): float32 [B, C] on `device`.
+
+        Raises:
+            DataError: one of them is not in the file.
+            CorruptError: a tile fails its checksum.
+        """
+        codes = self.read_codes(items, views)
+        return self.codec_on(device).decode({name: array.to(device) for name, array in codes.items()})
+
+    def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
+        """Return the codes of these (item, view), as the codec takes them."""
+        arrays = self._read_stream(1, *_pair(items, views))
+        return as_codes(arrays, self.file.header.streams[0])
+
+    def replay(self, items: Indices, views: Indices) -> dict[str, np.ndarray]:
+        """Return the replay columns of these (item, view), each [B, ...] in the dtype of `COLUMNS`."""
+        found = self.file.header.stream("replay")
+        if found is None:
+            return {}
+        arrays = self._read_stream(found[0], *_pair(items, views))
+        return {name: values.astype(COLUMNS[name].dtype, copy=False) for name, values in arrays.items()}
+
+    def item_column(self, name: str) -> np.ndarray:
+        """Return a column that each item has, [items, ...]; its missing value where an item has none."""
+        column = COLUMNS[name]
+        values = np.full((self.shape[0], *column.shape), column.missing or 0, column.dtype)
+        for number, stream in self._item_streams():
+            if name not in (array.name for array in stream.arrays):
+                continue
+            for part in self.file.item_parts.values():
+                rows = slice(part.first_item, part.first_item + part.n_rows)
+                values[rows] = read_tile(self.file, part, number)[name]
+            return values
+        raise DataError(f"{self.file.name}: has no column {name!r}; its item columns are {self.item_columns}")
+
+    def blocks(self, n_rows: int) -> Iterator[RowBlock]:
+        """Yield all labels with their replay columns, by item and then view, `n_rows` at a time."""
+        for start in range(0, self.n_rows, n_rows):
+            items, views = self.cells(np.arange(start, min(start + n_rows, self.n_rows)))
+            yield RowBlock(self.read(items, views).numpy(), items, views, self.replay(items, views))
+
+    def load(self, device: torch.device | str = "cpu") -> ResidentLabels:
+        """Return the same labels with all codes in memory on `device`, packed; batches decode there."""
+        from softpack.container.resident import ResidentLabels
+
+        return ResidentLabels(self, device)
+
+    def codec_on(self, device: torch.device | str) -> Codec:
+        """Return the codec with its tensors on `device`; kept, so that a second call costs nothing."""
+        device = torch.device(device)
+        if device not in self._codecs:
+            self._codecs[device] = self.codec if device.type == "cpu" else self.codec.to(device)
+        return self._codecs[device]
+
+    # -- tiles -----------------------------------------------------------------------------------------
+
+    def _item_streams(self) -> list[tuple[int, StreamSpec]]:
+        return [(n, stream) for n, stream in enumerate(self.file.header.streams, 1) if stream.per == "item"]
+
+    @cached_property
+    def _tiles(self) -> dict[int, list[int]]:
+        """Numbers of the parts of each tile, by the tile's key."""
+        tiles: dict[int, list[int]] = {}
+        for number, part in enumerate(self.file.parts):
+            tiles.setdefault(int(self._tile_keys(part.first_item, part.first_view)), []).append(number)
+        return tiles
+
+    def _tile_keys(self, items: Any, views: Any) -> Any:
+        header = self.file.header
+        per_row = -(-self.shape[1] // header.tile_views)
+        return items // header.tile_items * per_row + views // header.tile_views
+
+    def _read_stream(self, stream: int, items: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
+        self._rows.need(items, views, self.file.name)
+        specs = self.file.header.streams[stream - 1].arrays
+        out = {spec.name: np.empty((len(items), *spec.shape), array_dtype(spec)) for spec in specs}
+        keys = self._tile_keys(items, views)
+        order = np.argsort(keys, kind="stable")
+        bounds = np.flatnonzero(np.diff(keys[order])) + 1
+        for group in np.split(order, bounds) if len(order) else ():
+            for number in self._tiles[int(keys[group[0]])]:
+                inside, rows = self._rows_in_part(number, items[group], views[group])
+                if not len(rows):
+                    continue
+                for name, values in self._tile(number, stream).items():
+                    out[name][group[inside]] = values[rows]
+        return out
+
+    def _rows_in_part(self, number: int, items: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the cells a part holds, and their rows in it."""
+        part = self.file.parts[number]
+        i, v = items - part.first_item, views - part.first_view
+        inside = (i < part.span_items) & (v < part.span_views)
+        cells = i[inside] * part.span_views + v[inside]
+        if part.is_full:
+            return inside, cells
+        rank = self._tile(number, layout.IDS_STREAM)["rank"][cells]
+        inside[inside] = rank >= 0
+        return inside, rank[rank >= 0]
+
+    def _tile(self, number: int, stream: int) -> dict[str, np.ndarray]:
+        key = (number, stream)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        part = self.file.parts[number]
+        arrays = _ranks(self.file, part) if stream == layout.IDS_STREAM else read_tile(self.file, part, stream)
+        self._cache[key] = arrays
+        self._cached_bytes += sum(array.nbytes for array in arrays.values())
+        while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+            _, dropped = self._cache.popitem(last=False)
+            self._cached_bytes -= sum(array.nbytes for array in dropped.values())
+        return arrays
+
+
+def as_codes(arrays: dict[str, np.ndarray], stream: StreamSpec) -> dict[str, Tensor]:
+    """Return unsigned numpy codes as the tensors that codecs take (`code_dtype`)."""
+    signed = {1: np.uint8, 2: np.int16, 4: np.int32}
+    return {
+        spec.name: torch.from_numpy(
+            np.ascontiguousarray(arrays[spec.name]).view(signed[array_dtype(spec).itemsize])
+        )
+        for spec in stream.arrays
+    }
+
+
+def _pair(items: Indices, views: Indices) -> tuple[np.ndarray, np.ndarray]:
+    pair = tuple(np.atleast_1d(np.asarray(values, np.int64)) for values in (items, views))
+    if pair[0].shape != pair[1].shape or pair[0].ndim != 1:
+        raise DataError(
+            f"items and views have the shapes {pair[0].shape} and {pair[1].shape}; expected [B] and [B]"
+        )
+    return pair  # type: ignore[return-value]
+
+
+def _ranks(file: SpkFile, part: Part) -> dict[str, np.ndarray]:
+    """Return for each cell of a part its row, -1 where it is not there."""
+    present = read_presence(file, part).reshape(-1)
+    return {"rank": np.where(present, np.cumsum(present) - 1, -1)}
+
+
+def open(path: str | os.PathLike[str]) -> Labels:  # noqa: A001
+    """Open the labels of an `.spk` file; reads its header and index only.
+
+    Raises:
+        FormatError: the file is not a valid .spk (see `softpack.errors`).
+        DataError: it cannot be opened.
+    """
+    return Labels(path)

@@ -1,0 +1,139 @@
+"""All codes of a file in memory as packed integers, decoded a batch at a time where the student is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softpack.bits import field_widths
+from softpack.codecs.abc import code_dtype
+from softpack.container.reader import Indices, Labels
+from softpack.records import LabelSpec
+
+LOAD_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class PackedPlane:
+    """The same few bits of every number of an array, packed row by row.
+
+    Args:
+        shift: of these bits in the number.
+        bits: 8, 4, 2 or 1.
+        bytes_RP: uint8 [rows, bytes a row].
+    """
+
+    shift: int
+    bits: int
+    bytes_RP: Tensor
+
+
+class ResidentLabels:
+    """Labels whose codes are in memory; see `Labels` for what its methods give.
+
+    A row takes its codes' exact bits, rounded up to bytes. Worker processes share the memory.
+
+    Args:
+        labels: the open file.
+        device: where the codes are kept, and where `read` decodes unless told otherwise.
+    """
+
+    def __init__(self, labels: Labels, device: torch.device | str = "cpu") -> None:
+        self.labels = labels
+        self.device = torch.device(device)
+        self.spec: LabelSpec = labels.spec
+        self.arrays = labels.codec.codes
+        self.planes = self._load()
+
+    def __repr__(self) -> str:
+        return f"<{self.n_bytes:,} bytes of codes on {self.device}: {self.labels!r}>"
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    def __getattr__(self, name: str) -> Any:
+        # Facts and replay columns are those of the file.
+        if name in ("shape", "n_rows", "columns", "item_columns", "has", "view_counts", "nth_view", "cells",
+                    "replay", "item_column"):  # fmt: skip
+            return getattr(self.labels, name)
+        raise AttributeError(name)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that the codes take in memory."""
+        return sum(plane.bytes_RP.nbytes for planes in self.planes.values() for plane in planes)
+
+    def __getitem__(self, where: tuple[int, int]) -> Tensor:
+        item, view = where
+        return self.read([item], [view])[0]
+
+    def read(self, items: Indices, views: Indices, device: torch.device | str | None = None) -> Tensor:
+        """Return the labels of these (item, view): float32 [B, C] on `device`."""
+        device = self.device if device is None else torch.device(device)
+        codes = {name: codes.to(device) for name, codes in self.read_codes(items, views).items()}
+        return self.labels.codec_on(device).decode(codes)
+
+    def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
+        """Return the codes of these (item, view) on the device of the codes."""
+        rows = self.labels.row_numbers(items, views)
+        return self.codes_of_rows(torch.from_numpy(rows).to(self.device))
+
+    def codes_of_rows(self, rows_B: Tensor) -> dict[str, Tensor]:
+        """Return the codes of rows, numbered in the order of items and then views."""
+        codes = {}
+        for array in self.arrays:
+            packed = [(plane, plane.bytes_RP.index_select(0, rows_B)) for plane in self.planes[array.name]]
+            values = _unpack(packed, array.values_per_row, code_dtype(array.bits))
+            codes[array.name] = values.reshape(len(rows_B), *array.shape)
+        return codes
+
+    def _load(self) -> dict[str, list[PackedPlane]]:
+        planes = {array.name: self._empty_planes(array.values_per_row, array.bits) for array in self.arrays}
+        for start in range(0, self.n_rows, LOAD_ROWS):
+            items, views = self.labels.cells(np.arange(start, min(start + LOAD_ROWS, self.n_rows)))
+            for name, codes in self.labels.read_codes(items, views).items():
+                for plane in planes[name]:
+                    plane.bytes_RP[start : start + len(items)] = _pack(codes.reshape(len(items), -1), plane)
+        return {
+            name: [PackedPlane(p.shift, p.bits, p.bytes_RP.to(self.device)) for p in of_array]
+            for name, of_array in planes.items()
+        }
+
+    def _empty_planes(self, values_per_row: int, bits: int) -> list[PackedPlane]:
+        return [
+            PackedPlane(
+                shift, width, torch.empty((self.n_rows, -(-values_per_row * width // 8)), dtype=torch.uint8)
+            )
+            for shift, width in field_widths(bits)
+        ]
+
+
+def _pack(codes_RS: Tensor, plane: PackedPlane) -> Tensor:
+    fields_RS = ((codes_RS >> plane.shift) & ((1 << plane.bits) - 1)).to(torch.uint8)
+    per_byte = 8 // plane.bits
+    if per_byte == 1:
+        return fields_RS
+    padded = torch.nn.functional.pad(fields_RS, (0, -fields_RS.shape[1] % per_byte))
+    columns = padded.reshape(len(codes_RS), -1, per_byte)
+    shifts = torch.arange(per_byte, dtype=torch.uint8) * plane.bits
+    return (columns << shifts).sum(dim=-1, dtype=torch.uint8)
+
+
+def _unpack(packed: list[tuple[PackedPlane, Tensor]], n_values: int, dtype: torch.dtype) -> Tensor:
+    values = None
+    for plane, bytes_BP in packed:
+        if plane.bits == 8:
+            fields = bytes_BP
+        else:
+            shifts = torch.arange(0, 8, plane.bits, dtype=torch.uint8, device=bytes_BP.device)
+            fields = (bytes_BP.unsqueeze(-1) >> shifts) & ((1 << plane.bits) - 1)
+            fields = fields.reshape(len(bytes_BP), -1)[:, :n_values]
+        fields = fields.to(dtype) << plane.shift if plane.shift else fields.to(dtype)
+        values = fields if values is None else values | fields
+    if values is None:
+        raise ValueError("an array has no bits")
+    return values

@@ -1,0 +1,106 @@
+"""The payload of a tile: the arrays of one stream. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from softpack.bits import packed_size
+from softpack.container.file import Part, SpkFile
+from softpack.entropy.arrays import DESCRIPTOR, decode_array, describe, encode_array
+from softpack.errors import CorruptError
+from softpack.format import layout
+from softpack.format.header import ArraySpec, StreamSpec
+
+UNSIGNED = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4")}
+PRESENCE = StreamSpec("ids", "row", "ids", (ArraySpec("present", (), "bool", 1, 2),))
+
+
+def array_dtype(spec: ArraySpec) -> np.dtype:
+    """Return the dtype in which an array is read: unsigned for codes, the column's for the rest."""
+    if spec.kind == "uint":
+        return UNSIGNED[8 if spec.bits <= 8 else 16 if spec.bits <= 16 else 32]
+    return np.dtype({"int": "i4", "float32": "f4", "bool": "?"}[spec.kind])
+
+
+def encode_tile(stream: StreamSpec, arrays: Mapping[str, np.ndarray]) -> tuple[bytes, int]:
+    """Return the payload of a tile, and how long it would be without zstd.
+
+    Args:
+        stream: whose arrays they are.
+        arrays: by name, each [n, ...]: unsigned codes, or the dtypes of the columns.
+    """
+    chunks, raw_len = [], 0
+    for spec in stream.arrays:
+        chunk, raw = encode_array(
+            _to_integers(arrays[spec.name], spec), None if spec.kind == "int" else spec.bits
+        )
+        chunks.append(chunk)
+        raw_len += raw
+    return b"".join(chunks), raw_len
+
+
+def decode_tile(
+    payload: bytes, stream: StreamSpec, n_rows: int, raw_len: int, where: str
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a tile by name, [n, *shape]: unsigned codes, or int32, float32 and bool.
+
+    Raises:
+        CorruptError: sizes or values contradict the header.
+    """
+    view, arrays, raw = memoryview(payload), {}, 0
+    for spec in stream.arrays:
+        name = f"{where}, array {spec.name}"
+        if n_rows * spec.values_per_row > layout.MAX_TILE_VALUES:
+            raise CorruptError(
+                f"{name}: {n_rows} rows of {spec.values_per_row} numbers, more than a tile may hold"
+            )
+        levels = None if spec.kind == "int" else spec.levels
+        width = describe(view, name).width
+        values, used = decode_array(view, n_rows, spec.values_per_row, spec.bits, levels, name)
+        arrays[spec.name] = _from_integers(values, spec).reshape(n_rows, *spec.shape)
+        raw += DESCRIPTOR.size + packed_size(n_rows * spec.values_per_row, width)
+        view = view[used:]
+    if len(view):
+        raise CorruptError(f"{where}: {len(view)} bytes are left over after the last array")
+    if raw != raw_len:
+        raise CorruptError(f"{where}: says {raw_len} bytes before compression, found {raw}")
+    return arrays
+
+
+def read_tile(file: SpkFile, part: Part, number: int) -> dict[str, np.ndarray]:
+    """Return the arrays of stream `number` of a part."""
+    block = part.blocks[number]
+    where = f"{file.name}, block {block}"
+    entry = file.blocks[block]
+    payload = file.payload(block)
+    return decode_tile(payload, file.header.streams[number - 1], part.n_rows, int(entry["raw_len"]), where)
+
+
+def read_presence(file: SpkFile, part: Part) -> np.ndarray:
+    """Return bool [span_items, span_views]: which (item, view) a part holds."""
+    if part.is_full:
+        return np.ones((part.span_items, part.span_views), bool)
+    block = part.blocks[layout.IDS_STREAM]
+    where = f"{file.name}, block {block}"
+    cells = part.span_items * part.span_views
+    raw_len = int(file.blocks[block]["raw_len"])
+    present = decode_tile(file.payload(block), PRESENCE, cells, raw_len, where)["present"]
+    if int(present.sum()) != part.n_rows:
+        raise CorruptError(f"{where}: marks {int(present.sum())} rows as present, expected {part.n_rows}")
+    return present.reshape(part.span_items, part.span_views)
+
+
+def _to_integers(values: np.ndarray, spec: ArraySpec) -> np.ndarray:
+    if spec.kind == "float32":
+        return np.ascontiguousarray(values, np.float32).view(np.uint32)
+    if spec.kind == "bool":
+        return values.astype(np.uint8)
+    return values
+
+
+def _from_integers(values: np.ndarray, spec: ArraySpec) -> np.ndarray:
+    if spec.kind == "float32":
+        return np.ascontiguousarray(values, np.uint32).view(np.float32)
+    return values.astype(array_dtype(spec), copy=False)

@@ -1,0 +1,342 @@
+"""Write labels: any order of rows, any number of them, in bounded memory, committed or not there at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from softpack import __version__
+from softpack.checks import check_cells, check_labels
+from softpack.codecs.abc import Codec, Progress
+from softpack.codecs.registry import codec_class, make_codec
+from softpack.container.blockfile import BlockFile
+from softpack.container.columns import item_values, row_block
+from softpack.container.file import SpkFile
+from softpack.container.model import load_codec
+from softpack.container.reader import Labels
+from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, write_model
+from softpack.errors import CodecError, DataError
+from softpack.format.header import Header
+from softpack.format.layout import BLOCK
+from softpack.records import LabelSpec, RowBlock
+
+FIT_VALUES = 1 << 25  # numbers in the sample that a codec is fitted to
+LEAST_FIT_ROWS = 4096
+
+
+def fit_rows(classes: int) -> int:
+    """Return how many rows a codec is fitted to at most."""
+    return max(LEAST_FIT_ROWS, FIT_VALUES // classes)
+
+
+class Writer:
+    """Writes one `.spk` file; made by `create` and `append`, and used as a context manager.
+
+    Leaving the context checks, commits and names the file; an error leaves nothing behind of what was not
+    committed.
+
+    Args:
+        out: where the blocks go.
+        codec: of the rows.
+        needs_fit: whether the first rows are gathered to fit the codec.
+        items: of the file where known.
+        views: the same of views.
+        tile: items and views of a tile; chosen where None.
+        keep_encoder: store what `append` needs to encode.
+        seed: of the fit.
+        device: where the codec is fitted and encodes.
+        progress: is told how far the fit is.
+        resumed: the file that `out` goes on with.
+    """
+
+    def __init__(
+        self,
+        out: BlockFile,
+        codec: Codec,
+        *,
+        needs_fit: bool = False,
+        items: int | None = None,
+        views: int | None = None,
+        tile: tuple[int, int] | None = None,
+        keep_encoder: bool = False,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+        resumed: SpkFile | None = None,
+    ) -> None:
+        self.codec = codec
+        self.n_rows = 0
+        self._out = out
+        self._needs_fit = needs_fit
+        self._items, self._views = items, views
+        self._tile = tile
+        self._keep_encoder = keep_encoder
+        self._seed = seed
+        self._device = torch.device(device)
+        self._progress = progress
+        self._columns: tuple[str, ...] | None = None
+        self._item_values: dict[str, np.ndarray] = {}
+        self._items_written = True
+        self._spool: list[RowBlock] = []
+        self._tiles: TileWriter | None = None
+        if resumed is not None:
+            self._tiles = TileWriter(out, codec, resumed.header, None, None, self._device)
+            self._tiles.resume(resumed)
+            replay = resumed.header.stream("replay")
+            self._columns = tuple(array.name for array in replay[1].arrays) if replay else ()
+            labels = Labels(resumed.path)
+            self._item_values = {name: labels.item_column(name) for name in labels.item_columns}
+            self.n_rows = resumed.commit.n_rows
+
+    def append(self, labels_BC: Any, *, item: Any, view: Any, **columns: Any) -> None:
+        """Add rows, in any order.
+
+        Args:
+            labels_BC: tensor or array [B, C] of floats, in the space that the writer was made for.
+            item: integers [B], or one for all rows.
+            view: the same of views.
+            columns: replay columns [B, ...], by the names of `softpack.records.COLUMNS`; the same ones in
+                every call.
+
+        Raises:
+            DataError: rows or columns are not what they should be; none of them were taken.
+        """
+        block = row_block(labels_BC, item, view, columns, self._out.name)
+        check_labels(block, self.codec.spec, self._out.name)
+        check_cells(block, self._items, self._views, self._out.name)
+        if self._columns is None:
+            self._columns = tuple(block.replay)
+        if tuple(block.replay) != self._columns:
+            raise DataError(
+                f"{self._out.name}: found the columns {', '.join(block.replay) or 'none'}; the rows before have "
+                f"{', '.join(self._columns) or 'none'}; every row has the same columns"
+            )
+        self.n_rows += len(block)
+        if not self._needs_fit:
+            self._begun().add(block)
+            return
+        self._spool.append(block)
+        if sum(map(len, self._spool)) >= fit_rows(self.codec.spec.classes):
+            self._fit()
+
+    def set_items(self, **columns: Any) -> None:
+        """Say what each item has: `target` [items], `source_hw` [items, 2]; before the first rows.
+
+        Raises:
+            DataError: an unknown column, another shape, or too late.
+        """
+        values = item_values(columns, self._out.name)
+        late = values.keys() - self._item_values.keys()
+        if self._tiles is not None and late:
+            raise DataError(f"{self._out.name}: say {', '.join(sorted(late))} before the first rows")
+        self._item_values |= values
+        self._items_written = False
+
+    def commit(self) -> None:
+        """Write all rows so far and make them last, even if the process is killed right after."""
+        tiles = self._flushed()
+        tiles.commit()
+
+    def close(self) -> None:
+        """Check that all mix partners are there, commit, and give the file its name."""
+        try:
+            tiles = self._flushed()
+            tiles.presence.check_named()
+            tiles.commit()
+            self._out.close()
+        except BaseException:
+            self._out.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Leave nothing behind of what was not committed."""
+        self._out.abandon()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    # -- stages ----------------------------------------------------------------------------------------
+
+    def _fit(self) -> None:
+        rows = [torch.from_numpy(block.labels_BC).to(self._device).float() for block in self._spool]
+        n_rows = self._items * self._views if self._items and self._views else None
+        self.codec = self.codec.fit(rows, seed=self._seed, n_rows=n_rows, progress=self._progress)
+        self._needs_fit = False
+        spool, self._spool = self._spool, []
+        for block in spool:
+            self._begun().add(block)
+
+    def _begun(self) -> TileWriter:
+        if self._tiles is None:
+            streams = make_streams(self.codec, self._columns or (), tuple(self._item_values))
+            tile = self._tile or choose_tile(streams, self._items, self._views)
+            header = Header(
+                self.codec.codec_id, self.codec.get_config(), self.codec.spec, self.codec.gives, *tile, streams,
+                {"softpack": __version__, "torch": torch.__version__, "numpy": np.__version__, "seed": self._seed},
+            )  # fmt: skip
+            self._out.begin(header.to_bytes())
+            write_model(self._out, self.codec, self._keep_encoder)
+            self._tiles = TileWriter(self._out, self.codec, header, self._items, self._views, self._device)
+        return self._tiles
+
+    def _flushed(self) -> TileWriter:
+        if self._needs_fit and self._spool:
+            self._fit()
+        tiles = self._begun()
+        tiles.flush()
+        for name, values in self._item_values.items():
+            if len(values) != tiles.items:
+                raise DataError(
+                    f"{self._out.name}: {name} has {len(values)} items, the rows have {tiles.items}; "
+                    "give one entry for every item"
+                )
+        if not self._items_written:
+            tiles.write_items(self._item_values)
+            self._items_written = True
+        return tiles
+
+
+def create(
+    path: str | os.PathLike[str],
+    codec: str | Codec = "vqae",
+    *,
+    classes: int | None = None,
+    space: str = "logits",
+    temperature: float = 1.0,
+    items: int | None = None,
+    views: int | None = None,
+    tile: tuple[int, int] | None = None,
+    appendable: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    force: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Writer:
+    """Make a new `.spk` file and return its writer.
+
+    Args:
+        path: of the file; it appears when the writer is closed.
+        codec: an id ("raw", "quantize", "topk", "lowrank", "vqae", or of an installed package), which is
+            fitted to the first rows; or a codec that is fitted already.
+        classes: numbers in a row; not needed where `codec` is a fitted codec.
+        space: "logits", "log_probs" or "probs".
+        temperature: that log_probs and probs were taken at.
+        items: how many, where it is known: then rows outside are refused, and the model suits the size.
+        views: the same of views.
+        tile: items and views that are stored and read together; chosen by default.
+        appendable: keep the encoder in the file, so that `append` needs no model beside it.
+        seed: of the fit; the same rows and seed give the same bytes on the same machine.
+        device: where the codec is fitted and encodes.
+        force: overwrite what is there.
+        progress: is told how far the fit is: (steps done, steps in all, text).
+        settings: the codec's own, such as `target_bits=64` (for any codec that has a choice), `k=20`.
+
+    Raises:
+        ExistsError: the file is there and `force` is not given.
+        CodecError: an unknown codec or setting.
+    """
+    if isinstance(codec, str):
+        if classes is None:
+            raise CodecError(f"{path}: say classes=, the numbers in a row")
+        made = configured(codec, LabelSpec(classes, space, temperature), settings)
+        fitted = False
+    else:
+        made, fitted = codec, True
+    out = BlockFile(path, force)
+    try:
+        return Writer(
+            out, made, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
+            seed=seed, device=device, progress=progress,
+        )  # fmt: skip
+    except BaseException:
+        out.abandon()
+        raise
+
+
+def configured(codec_id: str, spec: LabelSpec, settings: dict[str, Any]) -> Codec:
+    """Return a codec by its id and settings, among which `target_bits` chooses the rate."""
+    settings = dict(settings)
+    target = settings.pop("target_bits", None)
+    if target is None:
+        return make_codec(codec_id, spec, settings)
+    return codec_class(codec_id).at_bits(spec, float(target), **settings)
+
+
+def save_model(path: str | os.PathLike[str], codec: Codec, force: bool = False) -> None:
+    """Write a fitted codec, encoder included, as a `.spkm`: an `.spk` without rows."""
+    with create(path, codec, appendable=True, force=force):
+        pass
+
+
+def load_model(path: str | os.PathLike[str]) -> Codec:
+    """Return the codec of a `.spkm`, or of an `.spk` whose encoder is in it.
+
+    Raises:
+        CodecError: the file has no encoder.
+    """
+    codec = load_codec(SpkFile(path))
+    if not codec.can_encode:
+        raise CodecError(f"{path}: holds no encoder; give the .spkm that `softpack fit` wrote")
+    return codec
+
+
+def append(
+    path: str | os.PathLike[str], model: Codec | None = None, device: torch.device | str = "cpu"
+) -> Writer:
+    """Return a writer that adds rows to an existing file; new items and views are welcome.
+
+    Until the writer is closed (or `commit` is called), readers see the file as it was; an error cuts it back.
+
+    Args:
+        path: of the file.
+        model: the fitted codec, where the file has no encoder.
+        device: where rows are encoded.
+
+    Raises:
+        CodecError: the file has no encoder and no model is given, or the model is another.
+    """
+    file = SpkFile(path)
+    codec = _encoder_for(file, model)
+    tail = file.pread(file.commit.index_offset, BLOCK.size)
+    headers = [row.tobytes() for row in file.blocks] + [
+        tail,
+        file.pread(file.file_len - 2 * BLOCK.size, BLOCK.size),
+    ]
+    out = BlockFile.reopen(
+        Path(path), file.file_id, headers, file.file_len, file.commit.number + 1, file.file_len
+    )
+    try:
+        return Writer(out, codec, device=device, resumed=file)
+    except BaseException:
+        out.abandon()
+        raise
+
+
+def _encoder_for(file: SpkFile, model: Codec | None) -> Codec:
+    codec = load_codec(file)
+    if model is None:
+        if not codec.can_encode:
+            raise CodecError(
+                f"{file.name}: holds no encoder, so nothing can be appended with it alone; give the model of "
+                "`softpack fit`, or create files with appendable=True"
+            )
+        return codec
+    mine, theirs = codec.state(), model.state()
+    same = type(model) is type(codec) and model == codec and mine.keys() == theirs.keys()
+    if not same or not all(torch.equal(mine[name], theirs[name].cpu()) for name in mine):
+        raise CodecError(f"{file.name}: was written with another model than the one given; expected its own")
+    return model

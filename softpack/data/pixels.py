@@ -1,0 +1,77 @@
+"""Cut a rectangle out of an image and resize it, whatever kind of image it is.
+
+Shapes in names: C channels, H high, W wide; sizes and boxes are in pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softpack.errors import DataError
+
+PIL_BILINEAR = 2  # PIL.Image.Resampling.BILINEAR, without importing PIL
+
+
+def image_hw(image: Any) -> tuple[int, int]:
+    """Return height and width of an image.
+
+    Raises:
+        DataError: it is of no kind that can be replayed.
+    """
+    if isinstance(image, Tensor):
+        if image.ndim in (2, 3) and (image.dtype == torch.uint8 or image.is_floating_point()):
+            return image.shape[-2], image.shape[-1]
+        found = f"tensor of {image.dtype} {list(image.shape)}"
+    elif isinstance(image, np.ndarray):
+        n_channels = image.shape[2] if image.ndim == 3 else 1
+        if image.ndim in (2, 3) and image.dtype == np.uint8 and n_channels in (1, 3, 4):
+            return image.shape[0], image.shape[1]
+        found = f"array of {image.dtype} {list(image.shape)}"
+    elif _is_pil(image):
+        width, height = image.size
+        return height, width
+    else:
+        found = type(image).__name__
+    raise DataError(
+        f"the image is a {found}; expected a PIL image, a numpy array of uint8 [H, W] or [H, W, 3], "
+        "or a tensor of uint8 or floats [C, H, W]"
+    )
+
+
+def _is_pil(image: Any) -> bool:
+    return all(hasattr(image, name) for name in ("crop", "resize", "convert", "mode", "size"))
+
+
+def resized(image: Any, crop_xywh: tuple[int, int, int, int], size: int) -> Tensor:
+    """Return the crop as a tensor [C, size, size], uint8 or float32.
+
+    Crops before it resizes, because a filter that sees the whole image reads pixels outside the crop.
+    """
+    x, y, w, h = crop_xywh
+    if isinstance(image, Tensor):
+        return _interpolated(image[..., y : y + h, x : x + w], size)
+    if isinstance(image, np.ndarray):
+        return _interpolated(_as_rgb(image[y : y + h, x : x + w]), size)
+    crop = image.crop((x, y, x + w, y + h))
+    if crop.mode != "RGB":
+        crop = crop.convert("RGB")
+    return torch.from_numpy(np.array(crop.resize((size, size), PIL_BILINEAR))).permute(2, 0, 1)
+
+
+def _as_rgb(pixels: np.ndarray) -> Tensor:
+    """Return numpy pixels [H, W] or [H, W, 1, 3 or 4] as a tensor [3, H, W] of its own."""
+    pixels_HWC = pixels.reshape(*pixels.shape[:2], -1)[..., :3]
+    return torch.from_numpy(np.array(pixels_HWC)).permute(2, 0, 1).expand(3, -1, -1)
+
+
+def _interpolated(pixels: Tensor, size: int) -> Tensor:
+    pixels_CHW = pixels if pixels.ndim == 3 else pixels[None]
+    if pixels_CHW.dtype != torch.uint8:
+        pixels_CHW = pixels_CHW.float()
+    return torch.nn.functional.interpolate(
+        pixels_CHW[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False
+    )[0]

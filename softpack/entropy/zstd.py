@@ -1,0 +1,39 @@
+"""zstd, used so that a hostile frame cannot take memory it has not earned."""
+
+from __future__ import annotations
+
+import zstandard
+
+from softpack.errors import CorruptError
+
+LEVEL = 3
+WORTH = 0.97  # a frame that saves less than 3% is not worth its decoding
+MAX_WINDOW = 1 << 27
+
+
+def shrink(data: bytes, level: int = LEVEL) -> bytes | None:
+    """Return `data` as one zstd frame that states its size, None where that does not help."""
+    frame = zstandard.ZstdCompressor(level=level, write_content_size=True).compress(data)
+    return frame if len(frame) < WORTH * len(data) else None
+
+
+def expand(frame: bytes | memoryview, n_bytes: int, where: str) -> bytes:
+    """Return the `n_bytes` bytes that a frame holds.
+
+    The caller has checked the hash of `frame` and that `n_bytes` is within its limits.
+
+    Raises:
+        CorruptError: it is no single frame, or holds another number of bytes.
+    """
+    try:
+        declared = zstandard.get_frame_parameters(frame).content_size
+        if declared != n_bytes:
+            raise CorruptError(f"{where}: a zstd frame says that it holds {declared} bytes, expected {n_bytes}")
+        data = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompress(
+            frame, max_output_size=n_bytes, allow_extra_data=False
+        )
+    except zstandard.ZstdError as error:
+        raise CorruptError(f"{where}: zstd cannot read a frame: {error}") from None
+    if len(data) != n_bytes:
+        raise CorruptError(f"{where}: a zstd frame holds {len(data)} bytes, expected {n_bytes}")
+    return data

@@ -1,0 +1,132 @@
+"""A student trained from soft labels: the plain loop of knowledge distillation, and its accuracy.
+
+Loss: KL(teacher || student) at temperature T, times T**2 so that its gradients keep their size whatever T is
+(Hinton, Vinyals and Dean, 2015, arXiv:1503.02531). AdamW, whose learning rate falls as a cosine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from softpack.codecs.spaces import to_logits
+from softpack.errors import DataError
+from softpack.records import LabelSpec
+
+Batch = Sequence[Tensor]  # images [B, channels, H, W], targets [B], and to train from, labels [B, C]
+
+
+def distillation_loss(
+    student_logits_BC: Tensor, label_logits_BC: Tensor, temperature: float, times_t_squared: bool = True
+) -> Tensor:
+    """Return KL(label || student) at a temperature, in nats, as the mean over rows.
+
+    Args:
+        student_logits_BC: float [B, C].
+        label_logits_BC: float [B, C]; -inf is a class without mass.
+        temperature: T; both sides are softmax(x / T).
+        times_t_squared: multiply by T**2.
+    """
+    p_BC = (label_logits_BC / temperature).softmax(1)
+    log_q_BC = log_softmax(student_logits_BC / temperature, 1)
+    loss = kl_div(log_q_BC, p_BC, reduction="batchmean")  # not log_target=True, which makes NaN of -inf
+    return loss * temperature**2 if times_t_squared else loss
+
+
+def train_student(
+    model: nn.Module,
+    loader: Iterable[Batch],
+    spec: LabelSpec,
+    *,
+    epochs: int,
+    temperature: float = 1.0,
+    lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    times_t_squared: bool = True,
+    seed: int = 0,
+) -> list[float]:
+    """Train a student in place and return the mean loss of each epoch.
+
+    The student that remains is the one of the last epoch; nothing is selected. Targets are not looked at: hard
+    labels are labels too, with -inf in every other class.
+
+    Args:
+        model: gives logits [B, C]; its first parameter says the device that batches are taken to.
+        loader: gives (images, targets, labels) each time it is iterated.
+        spec: what the labels are; log-probabilities and probabilities are taken to logits.
+        epochs: passes over the loader.
+        temperature: of the loss.
+        lr: learning rate of the first epoch; it falls to nearly 0 in the last.
+        weight_decay: of AdamW.
+        times_t_squared: see `distillation_loss`.
+        seed: of torch's generators, which order a shuffling loader; they are restored afterwards. The initial
+            weights are those that the model comes with.
+
+    Raises:
+        DataError: the loader gives nothing, or the loss is not finite.
+    """
+    optimizer = AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = CosineAnnealingLR(optimizer, T_max=epochs)
+    device = _device(model)
+    model.train()
+    losses = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for epoch in range(epochs):
+            total, rows = 0.0, 0
+            for images, _, labels_BC in loader:
+                label_logits_BC = to_logits(labels_BC.to(device).float(), spec)
+                logits_BC = model(images.to(device))
+                loss = distillation_loss(logits_BC, label_logits_BC, temperature, times_t_squared)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total, rows = total + loss.item() * len(images), rows + len(images)
+            losses.append(_mean_loss(total, rows, epoch))
+            schedule.step()
+    return losses
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, loader: Iterable[Batch]) -> float:
+    """Return the share of images whose target is the model's largest logit, 0 to 1.
+
+    The model is put into evaluation mode and left there.
+
+    Args:
+        model: gives logits [B, C].
+        loader: gives (images, targets, ...).
+
+    Raises:
+        DataError: the loader gives nothing.
+    """
+    device = _device(model)
+    model.eval()
+    right, rows = 0, 0
+    for images, targets, *_ in loader:
+        right += int((model(images.to(device)).argmax(1).cpu() == targets.cpu()).sum())
+        rows += len(images)
+    if not rows:
+        raise DataError("the loader gave no images to measure accuracy on; expected at least one")
+    return right / rows
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _mean_loss(total: float, rows: int, epoch: int) -> float:
+    if not rows:
+        raise DataError(f"the loader gave no rows in epoch {epoch}; expected at least one batch every epoch")
+    if not math.isfinite(total):
+        raise DataError(
+            f"the loss of epoch {epoch} is {total}; expected a finite one: "
+            "look for NaN among labels and images, or lower the learning rate"
+        )
+    return total / rows

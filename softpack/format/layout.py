@@ -1,0 +1,94 @@
+"""Every constant of the `.spk` layout, once. All integers are little-endian."""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+import numpy as np
+
+MAGIC = b"\x89SPK\r\n\x1a\n"  # the line ends catch transfers in text mode
+VERSION_MAJOR = 1
+VERSION_MINOR = 0
+ALIGN = 64
+
+# magic, major, minor, size of the superblock, file id, features (incompatible, read-only compatible,
+# compatible), hash of the bytes before it
+SUPERBLOCK = struct.Struct("<8sHHI16sQQQQ")
+
+SYNC = b"SPKB"
+# sync, type, coding, stream, seq, part, tile_item, tile_view, span_items, span_views, n_rows, stored_len,
+# raw_len, reserved, payload hash, header hash (of the bytes before it, seeded with the file id)
+BLOCK = struct.Struct("<4sBBHIIIIIIIIIIQQ")
+BLOCK_DTYPE = np.dtype(
+    [
+        ("sync", "S4"),
+        ("type", "u1"),
+        ("coding", "u1"),
+        ("stream", "<u2"),
+        ("seq", "<u4"),
+        ("part", "<u4"),
+        ("tile_item", "<u4"),
+        ("tile_view", "<u4"),
+        ("span_items", "<u4"),
+        ("span_views", "<u4"),
+        ("n_rows", "<u4"),
+        ("stored_len", "<u4"),
+        ("raw_len", "<u4"),
+        ("reserved", "<u4"),
+        ("payload_hash", "<u8"),
+        ("header_hash", "<u8"),
+    ]
+)
+
+# offset of the index block, length of the file, number of the commit, items, views, rows, reserved, end mark
+COMMIT = struct.Struct("<QQQQQQQ8s")
+END = b"SPK.END\n"
+COMMIT_BLOCK_LEN = BLOCK.size + COMMIT.size
+
+HASH_LEN = 8  # bytes of each xxh64
+
+
+class BlockType(IntEnum):
+    """What a block holds. Types from 128 on are ancillary: a reader that does not know one skips it."""
+
+    HEADER = 1
+    MODEL = 2
+    TILE = 3
+    INDEX = 4
+    COMMIT = 5
+
+
+ANCILLARY = 128
+
+
+class Coding(IntEnum):
+    """How a block's payload, or an array inside a tile, was made smaller. Numbers are never given again."""
+
+    STORED = 0
+    ZSTD = 1
+
+
+class ModelPart(IntEnum):
+    """The `stream` field of a MODEL block."""
+
+    DECODER = 0
+    ENCODER = 1
+
+
+IDS_STREAM = 0  # presence bits of a ragged part; streams of the header count from 1
+
+# What a reader takes memory for at most, in bytes or numbers. A size beyond these is refused before it is used.
+MAX_HEADER = 16 << 20
+MAX_MODEL = (4 << 30) - ALIGN
+MAX_TILE = 256 << 20
+MAX_INDEX = 1 << 30
+MAX_TILE_CELLS = 1 << 24  # items x views of a tile
+MAX_TILE_VALUES = 1 << 26  # numbers in one array of a tile
+MAX_ITEMS = 1 << 31
+ITEM_TILE = 1 << 16  # items whose per-item columns stand in one block
+
+
+def padded(length: int) -> int:
+    """Return `length` rounded up to whole alignment units."""
+    return -(-length // ALIGN) * ALIGN

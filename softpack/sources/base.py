@@ -1,0 +1,86 @@
+"""What a source is: rows of labels that are read in blocks, whatever holds them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from softpack.errors import DataError
+from softpack.records import LabelSpec, RowBlock
+
+SAMPLE_BLOCK_BYTES = 4 << 20  # of labels, in one block of a sample
+
+
+@dataclass(frozen=True, eq=False)
+class Source(ABC):
+    """Rows of labels on disk. Nothing is read before it is asked for, and no file is held open between reads.
+
+    Args:
+        path: where the rows are.
+        spec: what the rows are.
+        items: items that rows and item columns speak of; some may have no row.
+        views: views that an item has at most.
+        n_rows: rows in all.
+        columns: replay columns that every row has, by their names in `softpack.records.COLUMNS`.
+        item_columns: `target` int32 [items] and `source_hw` int32 [items, 2], those that are there.
+        ignored: names of what else is there and is not understood.
+    """
+
+    path: Path
+    spec: LabelSpec
+    items: int
+    views: int
+    n_rows: int
+    columns: tuple[str, ...]
+    item_columns: dict[str, np.ndarray]
+    ignored: tuple[str, ...]
+
+    @abstractmethod
+    def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
+        """Yield one block for each group of rows.
+
+        Args:
+            groups: int64 arrays of ascending row numbers, from 0 to `n_rows` - 1 in stored order.
+
+        Raises:
+            DataError: a row is not what it should be, or the file cannot be read.
+        """
+
+    def blocks(self, n_rows: int) -> Iterator[RowBlock]:
+        """Yield all rows in stored order, at most `n_rows` at a time, float16 or float32 as they are stored."""
+        if n_rows < 1:
+            raise DataError(f"blocks of {n_rows} rows were asked for; expected at least 1")
+        starts = range(0, self.n_rows, n_rows)
+        return self.read_rows(np.arange(start, min(start + n_rows, self.n_rows)) for start in starts)
+
+    def sample(self, n_rows: int, seed: int) -> Iterator[RowBlock]:
+        """Yield `n_rows` rows drawn uniformly without replacement, in stored order.
+
+        All rows, if there are fewer. The same seed draws the same rows.
+        """
+        rows_B = sample_rows(self.n_rows, n_rows, seed)
+        step = max(1, SAMPLE_BLOCK_BYTES // (self.spec.classes * 4))
+        return self.read_rows(rows_B[start : start + step] for start in range(0, len(rows_B), step))
+
+
+def sample_rows(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
+    """Draw row numbers uniformly without replacement; memory grows with `n_wanted`, not with `n_rows`.
+
+    Returns:
+        Ascending int64 [min(n_wanted, n_rows)].
+    """
+    if n_wanted >= n_rows:
+        return np.arange(n_rows)
+    rng = np.random.default_rng(seed)
+    if 2 * n_wanted > n_rows:
+        return np.sort(rng.permutation(n_rows)[:n_wanted])
+    drawn = np.empty(0, np.int64)
+    while len(drawn) < n_wanted:
+        more = rng.integers(n_rows, size=2 * (n_wanted - len(drawn)))
+        drawn = np.unique(np.concatenate([drawn, more]))
+    # No row is likelier among the drawn than another, so a random part of them is a uniform sample.
+    return np.sort(rng.permutation(drawn)[:n_wanted])

@@ -1,0 +1,84 @@
+"""Checks of labels as they are read: finite, and distributions where they say so."""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+
+from softpack.records import LabelSpec
+from softpack.sources.place import Place
+
+SUM_TOLERANCE = 1e-2
+CHECKED_NUMBERS = 1 << 20  # at a time, which bounds what the checks allocate
+# What storing costs a number: relative, and absolute for those near zero.
+EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+TINY = {"float16": 2.0**-24}
+
+
+def as_label_rows(labels_BC: np.ndarray) -> np.ndarray:
+    """Return float16 and float32 rows as they are, and others as float32."""
+    if labels_BC.dtype in (np.float16, np.float32):
+        return labels_BC
+    with np.errstate(all="ignore"):  # too great for float32 becomes infinite, which the checks then find
+        return labels_BC.astype(np.float32)
+
+
+def sum_tolerance(spec: LabelSpec, stored_dtype: str) -> float:
+    """Return how far from 1 the stored probabilities of a row may sum.
+
+    Every stored probability may be off by the spacing of the smallest numbers, so that errors add up over the
+    classes; a logarithm is off in proportion to its size, which over a row averages to the entropy at most.
+    """
+    if spec.space == "probs":
+        return SUM_TOLERANCE + spec.classes * TINY.get(stored_dtype, 0.0) + EPSILON.get(stored_dtype, 0.0)
+    return SUM_TOLERANCE + log(spec.classes) * EPSILON.get(stored_dtype, 0.0)
+
+
+def check_labels(labels_BC: np.ndarray, spec: LabelSpec, stored_dtype: str, place: Place) -> None:
+    """Refuse rows that are not finite, or that are no distributions where `spec` says they are.
+
+    Among log-probabilities -inf is a probability of zero.
+
+    Raises:
+        DataError: naming the first bad row.
+    """
+    step = max(1, CHECKED_NUMBERS // spec.classes)
+    for start in range(0, len(labels_BC), step):
+        rows = slice(start, start + step)
+        here = Place(place.path, place.row_B[rows], place.item_B[rows], place.view_B[rows])
+        _check_finite(labels_BC[rows], spec, here)
+        if spec.space != "logits":
+            _check_sums(labels_BC[rows], spec, sum_tolerance(spec, stored_dtype), here)
+
+
+def _check_finite(labels_BC: np.ndarray, spec: LabelSpec, place: Place) -> None:
+    if spec.space == "log_probs":
+        good_BC = np.less(labels_BC, np.inf)
+        expected = "numbers below infinity, or -inf for a probability of zero"
+    else:
+        good_BC = np.isfinite(labels_BC)
+        expected = "finite numbers"
+    good_B = good_BC.all(1)
+    if good_B.all():
+        return
+    bad_class_B = np.argmin(good_BC, axis=1)
+    bad_B = labels_BC[np.arange(len(labels_BC)), bad_class_B]
+    first = int(np.argmin(good_B))
+    array = f"{spec.space}, class {bad_class_B[first]},"
+    place.check(array, good_B, bad_B, f"{expected}; leave the row out or compute it again in a wider dtype")
+
+
+def _check_sums(labels_BC: np.ndarray, spec: LabelSpec, tolerance: float, place: Place) -> None:
+    if spec.space == "probs":
+        low_B = labels_BC.min(1)
+        hint = "none below 0; if they are logits, name them logits"
+        place.check("the least of probs", np.greater_equal(low_B, 0), low_B, hint)
+        sum_B = labels_BC.sum(1, dtype=np.float64)
+        hint = "softmax the rows, or name them logits if they are"
+    else:
+        with np.errstate(over="ignore"):
+            sum_B = np.exp(labels_BC.astype(np.float32)).sum(1, dtype=np.float64)
+        hint = "log_softmax the rows, or name them logits if they are"
+    good_B = np.abs(sum_B - 1) <= tolerance
+    place.check(f"the sum over {spec.space}", good_B, sum_B, f"1 within {tolerance:.3g}; {hint}")

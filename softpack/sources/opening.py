@@ -1,0 +1,55 @@
+"""From a path to the source that it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from softpack.errors import DataError
+from softpack.sources.arrays import open_arrays
+from softpack.sources.base import Source
+from softpack.sources.hdf5 import open_hdf5
+from softpack.sources.npy import open_npy
+from softpack.sources.npz import open_npz
+from softpack.sources.safetensors_file import open_safetensors
+
+# A file's suffix -> what opens it, given its path and the space and temperature that the caller asked for.
+SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
+    ".npy": partial(open_arrays, open_npy),
+    ".npz": partial(open_arrays, open_npz),
+    ".h5": partial(open_arrays, open_hdf5),
+    ".hdf5": partial(open_arrays, open_hdf5),
+    ".safetensors": partial(open_arrays, open_safetensors),
+}
+
+
+def open_source(
+    path: str | os.PathLike[str], *, space: str | None = None, temperature: float | None = None
+) -> Source:
+    """Open a file of labels by its suffix.
+
+    Only headers and what there is one of for each item are read; rows are read and checked block by block.
+
+    Args:
+        path: of a file with one of the suffixes in `SOURCES`.
+        space: what the array of a `.npy` is, "logits" unless given; other files say it, and must say the same.
+        temperature: of log_probs and probs, 1 unless the file or the caller says it; both must agree.
+
+    Raises:
+        DataError: it is no source of labels.
+    """
+    path = Path(path)
+    understood = f"expected a file that ends in {', '.join(SOURCES)}"
+    if not path.exists():
+        raise DataError(f"{path}: is not there; {understood}; check the path")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; {understood}; name a file in it")
+    if not path.is_file():
+        raise DataError(f"{path}: is no ordinary file; {understood}; copy the labels into one")
+    opener = SOURCES.get(path.suffix.lower())
+    if opener is None:
+        ending = f"ends in {path.suffix}" if path.suffix else "has no suffix"
+        raise DataError(f"{path}: {ending}; {understood}; save the labels as one of these, or rename the file")
+    return opener(path, space, temperature)

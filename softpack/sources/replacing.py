@@ -1,0 +1,56 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from softpack.errors import DataError, ExistsError
+
+
+@contextmanager
+def replacing(path: Path, force: bool) -> Iterator[Path]:
+    """Give a temporary file beside `path` that takes its place at the end, and is removed on any error.
+
+    Raises:
+        ExistsError: `path` is there, and `force` is not given.
+        DataError: the file cannot be written; a full disk, for example.
+    """
+    _check_absent(path, force)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        # Not by tempfile, whose files nobody else may read.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+        _sync(temporary)
+        _check_absent(path, force)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written: {error}; nothing was left behind; make room or write elsewhere"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_absent(path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; expected the path of a file to write; name a file in it")
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written, as there is no folder {path.parent}; make it first")
+    if path.exists() and not force:
+        raise ExistsError(
+            f"{path}: is there already; choose another path, or overwrite it with --force (force=True)"
+        )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

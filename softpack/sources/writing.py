@@ -1,0 +1,129 @@
+"""Rows -> a file of arrays that `open_source` reads again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from softpack.errors import DataError
+from softpack.records import COLUMNS, LabelSpec, RowBlock
+from softpack.sources.replacing import replacing
+from softpack.sources.sinks import SINKS, ArrayPlan, Plans
+
+STORED_NAMES = {"crop_xywh_fraction": "crop_xywh"}  # where a file's array has another name than its column
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file of arrays will hold.
+
+    Args:
+        spec: what the rows are.
+        n_rows: rows in all.
+        grid: (items, views) where every item has every view, and the file gets [items, views, classes]; None
+            for [rows, classes] with `item` and `view`.
+        labels_dtype: "float16" or "float32".
+        columns: replay columns that every row has.
+        item_columns: `target` [items] and `source_hw` [items, 2], those that are there.
+    """
+
+    spec: LabelSpec
+    n_rows: int
+    grid: tuple[int, int] | None = None
+    labels_dtype: str = "float32"
+    columns: tuple[str, ...] = ()
+    item_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def plans(self) -> Plans:
+        """The arrays of the file by name, the labels first."""
+        lead_shape = self.grid or (self.n_rows,)
+        plans = {self.spec.space: self._plan((*lead_shape, self.spec.classes), self.labels_dtype)}
+        if not self.grid:
+            plans |= {name: self._plan(lead_shape, "int32") for name in ("item", "view")}
+        for name in self.columns:
+            column = COLUMNS[name]
+            plans[STORED_NAMES.get(name, name)] = self._plan((*lead_shape, *column.shape), column.dtype)
+        for name, values in self.item_columns.items():
+            plans[name] = ArrayPlan(values.shape, COLUMNS[name].dtype, 1)
+        return plans
+
+    def _plan(self, shape: tuple[int, ...], dtype: str) -> ArrayPlan:
+        return ArrayPlan(shape, dtype, 2 if self.grid else 1)
+
+    def dropped(self, path: str | os.PathLike[str]) -> tuple[str, ...]:
+        """Return what a file of that name has no place for: all but the labels in a `.npy`."""
+        if Path(path).suffix.lower() != ".npy":
+            return ()
+        said = ("space", "temperature") if self.spec.space != "logits" else ()
+        return (*list(self.plans)[1:], *said)
+
+
+def write_arrays(
+    path: str | os.PathLike[str], contents: Contents, blocks: Iterable[RowBlock], *, force: bool = False
+) -> None:
+    """Write rows as `.npy`, `.npz`, `.h5` or `.safetensors`, in memory that does not grow with them.
+
+    Args:
+        path: of the file, whose suffix says its kind. It appears when all rows are written, or not at all.
+        contents: what the file will hold; `contents.dropped(path)` says what it cannot.
+        blocks: the rows; for a grid in the order of (item, view).
+        force: overwrite the file if it is there.
+
+    Raises:
+        ExistsError: the file is there, and `force` is not given.
+        DataError: the suffix is unknown, the rows are not those of `contents`, or the disk is full.
+    """
+    path = Path(path)
+    sink = SINKS.get(path.suffix.lower())
+    if sink is None:
+        raise DataError(f"{path}: ends in {path.suffix or 'nothing'}; expected one of {', '.join(SINKS)}")
+    if contents.grid and contents.n_rows != contents.grid[0] * contents.grid[1]:
+        raise DataError(
+            f"{path}: a grid of {contents.grid} was to have {contents.n_rows} rows; expected all of it"
+        )
+    temperature = None if contents.spec.space == "logits" else contents.spec.temperature
+    only_labels = path.suffix.lower() == ".npy"
+    with replacing(path, force) as temporary, sink(temporary, contents.plans, temperature) as append:
+        append({} if only_labels else dict(contents.item_columns))
+        done = 0
+        for block in blocks:
+            arrays = _arrays(block, contents, done, path)
+            append({contents.spec.space: block.labels_BC} if only_labels else arrays)
+            done += len(block)
+        if done != contents.n_rows:
+            raise DataError(f"{path}: got {done} rows to write; expected {contents.n_rows}")
+
+
+def _arrays(block: RowBlock, contents: Contents, start: int, path: Path) -> dict[str, np.ndarray]:
+    """Return a block's arrays by the names that they have in a file."""
+    _check(block, contents, start, path)
+    arrays = {contents.spec.space: block.labels_BC}
+    if not contents.grid:
+        arrays |= {"item": block.item_B, "view": block.view_B}
+    return arrays | {STORED_NAMES.get(name, name): block.replay[name] for name in contents.columns}
+
+
+def _check(block: RowBlock, contents: Contents, start: int, path: Path) -> None:
+    stop = start + len(block)
+    if stop > contents.n_rows or block.labels_BC.shape[1:] != (contents.spec.classes,):
+        raise DataError(
+            f"{path}: got rows {start} to {stop} of {block.labels_BC.shape[1:]} classes; expected at most "
+            f"{contents.n_rows} rows of {contents.spec.classes}"
+        )
+    if missing := [name for name in contents.columns if name not in block.replay]:
+        raise DataError(
+            f"{path}: rows {start} to {stop} lack {', '.join(missing)}; expected all columns in each block"
+        )
+    if contents.grid:
+        n_views = contents.grid[1]
+        place_B = block.item_B * n_views + block.view_B
+        if (block.view_B >= n_views).any() or (place_B != np.arange(start, stop)).any():
+            raise DataError(
+                f"{path}: rows {start} to {stop} are not in the order of (item, view), which a grid of "
+                f"{contents.grid} needs; write them as rows with item and view"
+            )

@@ -1,0 +1,275 @@
+"""Checks that any codec must pass, built in or not. Each tells what is wrong by an AssertionError."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from softpack.codecs.abc import Codec, Codes, code_dtype, code_values
+from softpack.codecs.registry import codec_ids, make_codec
+from softpack.errors import CodecError
+from softpack.records import LabelSpec
+from softpack.testing.rows import random_rows
+
+SEED = 7
+OTHER_SIZES = {2: 33, 5003: 9}  # classes: rows
+ODD_BATCHES = (0, 1, 3)
+ENOUGH_BITS = 1 << 20
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+SAME = 1e-4  # of the largest number: what the order of a sum may change in float32
+LEAST_EQUAL_CODES = 0.98  # of codes of the same row in another batch, where such a change crosses a threshold
+
+
+def check_codec(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None) -> None:
+    """Check that a codec keeps the contract of `softpack.codecs.abc`.
+
+    Args:
+        codec: not yet fitted; its settings are those to be checked.
+        rows_BC: float32 rows [B, C] of `codec.spec`, some tens or more, on the device to be checked.
+        context_BC: float32 [B, C], for codecs that take a context.
+
+    Raises:
+        AssertionError: it does not; the message says where and how.
+    """
+    _require(len(rows_BC) >= 8, f"check_codec was given {len(rows_BC)} rows; expected 8 or more")
+    check_settings(codec)
+    fitted = check_fit(codec, rows_BC)
+    check_settings(fitted)
+    codes = check_encode(fitted, rows_BC, context_BC)
+    check_decode(fitted, codes, context_BC)
+    check_batches(fitted, rows_BC, context_BC)
+    check_state(fitted, rows_BC, context_BC)
+    check_at_bits(codec)
+    check_other_sizes(codec)
+
+
+def check_settings(codec: Codec) -> None:
+    """Check the id, the declared arrays, the config's way through JSON, equality and repr."""
+    _check_name("codec_id", codec.codec_id)
+    config = codec.get_config()
+    for name, value in config.items():
+        flat = isinstance(value, (int, str, bool, float))
+        _require(flat, f"setting {name} is {value!r}; expected int, str, bool or float")
+        _require(f"{name}={value!r}" in repr(codec), f"repr does not show {name}={value!r}: {codec!r}")
+    again = _make(codec, codec.spec, json.loads(json.dumps(config)))
+    _require(type(again) is type(codec), f"make_codec({codec.codec_id!r}) gives {type(again).__name__}")
+    _require(again == codec, f"settings do not survive JSON: {codec!r} came back as {again!r}")
+    _require(again.codes == codec.codes, f"equal settings declare other arrays: {codec.codes} and {again.codes}")
+    _refused("an unknown setting", lambda: _make(codec, codec.spec, {**config, "no_such_setting": 1}))
+    _require(codec.gives.classes == codec.spec.classes, f"gives {codec.gives}, but takes {codec.spec}")
+    names = [array.name for array in codec.codes]
+    _require(bool(names) and len(set(names)) == len(names), f"arrays are named {names}; expected unique names")
+    for array in codec.codes:
+        _check_name("array", array.name)
+        fewest = max(1, (array.levels - 1).bit_length())
+        _require(array.bits == fewest <= 32, f"{array}: {array.levels} levels need {fewest} bits, at most 32")
+    total, said = sum(array.bits_per_row for array in codec.codes), codec.bits_per_label()
+    _require(said == total, f"bits_per_label is {said}, but the arrays sum to {total}")
+
+
+def check_fit(codec: Codec, rows_BC: Tensor) -> Codec:
+    """Check that the same seed gives the same codec, whatever torch's own generator did; return it fitted."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        before = torch.get_rng_state()
+        fitted = codec.fit([rows_BC], seed=SEED)
+        _require(torch.equal(torch.get_rng_state(), before), "fit draws from torch's generator; use another")
+        torch.manual_seed(2)
+        again = codec.fit([rows_BC], seed=SEED)
+    _require(fitted == again, f"the same rows and seed gave {fitted!r} and {again!r}")
+    _require(fitted.spec == codec.spec, f"fit changed the spec from {codec.spec} to {fitted.spec}")
+    _require(fitted.can_encode, "can_encode is False after fit")
+    _same_tensors("fitting twice", _all_tensors(fitted), _all_tensors(again))
+    blocks = codec.fit((rows_BC[i : i + 5] for i in range(0, len(rows_BC), 5)), seed=SEED)
+    _require(blocks == fitted, "the same rows in smaller blocks give other settings")
+    return fitted
+
+
+def check_encode(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
+    """Check names, shapes, dtypes and ranges of codes, and that the rows are left as they were."""
+    given_BC = rows_BC.clone()
+    codes = codec.encode(given_BC, context_BC)
+    _require(torch.equal(given_BC, rows_BC), "encode changed the rows it was given")
+    _check_codes(codec, codes, len(rows_BC))
+    kept = {name: values.clone() for name, values in codes.items()}
+    given_BC.zero_()
+    _same_tensors("codes share memory with the rows: when those change", codes, kept)
+    columns_BC = rows_BC.t().contiguous().t()
+    _same_codes("rows that lie column by column", codec, codec.encode(columns_BC, context_BC), codes)
+    return codes
+
+
+def check_decode(codec: Codec, codes: Codes, context_BC: Tensor | None = None) -> None:
+    """Check shape, dtype and range of decoded rows, and that the codes are left as they were.
+
+    Log-probabilities may be -inf, which is a probability of zero; all else is finite. Probabilities sum to 1.
+    """
+    kept = {name: values.clone() for name, values in codes.items()}
+    rows_BC = codec.decode(codes, context_BC)
+    n_rows = len(next(iter(codes.values())))
+    found = f"{rows_BC.dtype} {list(rows_BC.shape)} on {rows_BC.device.type}"
+    expected = f"torch.float32 {[n_rows, codec.spec.classes]} on {next(iter(codes.values())).device.type}"
+    _require(found == expected, f"decode gives {found}; expected {expected}")
+    gives = codec.gives.space
+    allowed_BC = torch.isfinite(rows_BC) | ((rows_BC == -torch.inf) & (gives == "log_probs"))
+    _require(bool(allowed_BC.all()), f"decoded {gives} hold {rows_BC[~allowed_BC][:1].tolist()}")
+    if gives != "logits":
+        mass_B = (rows_BC.exp() if gives == "log_probs" else rows_BC).sum(dim=-1)
+        off = float((mass_B - 1).abs().max()) if n_rows else 0.0
+        _require(off < 0.05, f"decoded {gives} sum to 1 but for {off:.3g}; expected at most 0.05")
+    rows_BC.zero_()
+    _same_tensors("decode changed the codes, or its rows share their memory", codes, kept)
+
+
+def check_batches(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None) -> None:
+    """Check that a row's codes and its decoding do not depend on the other rows of the batch."""
+    codes = codec.encode(rows_BC, context_BC)
+    decoded_BC = codec.decode(codes, context_BC)
+    for n_rows in ODD_BATCHES:
+        part_context_BC = None if context_BC is None else context_BC[:n_rows]
+        found = codec.encode(rows_BC[:n_rows], part_context_BC)
+        _check_codes(codec, found, n_rows)
+        expected = {name: values[:n_rows] for name, values in codes.items()}
+        _same_codes(f"a batch of {n_rows}", codec, found, expected)
+        found_BC = codec.decode(expected, part_context_BC)
+        shape = (n_rows, codec.spec.classes)
+        _require(found_BC.shape == shape, f"{n_rows} rows decode to {list(found_BC.shape)}; expected {list(shape)}")
+        _close(f"decoding a batch of {n_rows}", found_BC, decoded_BC[:n_rows])
+
+
+def check_state(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None) -> None:
+    """Check that a codec comes back from its tensors, decodes from `state()` alone, and refuses wrong ones."""
+    state, encoder_state = codec.state(), codec.encoder_state()
+    both = state.keys() & encoder_state.keys()
+    _require(not both, f"state and encoder_state both hold {', '.join(sorted(both))}")
+    copies = {name: tensor.clone().contiguous() for name, tensor in _all_tensors(codec).items()}
+    fresh = _make(codec, codec.spec, codec.get_config())
+    whole = fresh.load_state(copies)
+    _same_tensors("load_state(state and encoder_state)", _all_tensors(whole), copies)
+    _require(whole.can_encode, "can_encode is False after load_state with all tensors")
+    codes = codec.encode(rows_BC, context_BC)
+    _same_tensors("encoding after load_state", whole.encode(rows_BC, context_BC), codes)
+    decoder = fresh.load_state({name: copies[name] for name in state})
+    decoded_BC = codec.decode(codes, context_BC)
+    found_BC = decoder.decode(codes, context_BC)
+    _require(torch.equal(found_BC, decoded_BC), "load_state(state()) does not decode as the codec it came from")
+    if encoder_state:
+        _require(not decoder.can_encode, "can_encode is True without encoder_state")
+        _refused("encode without encoder_state", lambda: decoder.encode(rows_BC, context_BC))
+    more = {**copies, "no_such_tensor": torch.zeros(1)}
+    _refused("load_state with an unknown tensor", partial(fresh.load_state, more))
+    for name in state:
+        less = {other: tensor for other, tensor in copies.items() if other != name}
+        _refused(f"load_state without {name}", partial(fresh.load_state, less))
+        for what, wrong in (("shape", copies[name][None]), ("dtype", copies[name].to(torch.complex64))):
+            changed = {**copies, name: wrong}
+            _refused(f"load_state with {name} of another {what}", partial(fresh.load_state, changed))
+    moved = codec.to(rows_BC.device)
+    _require(torch.equal(moved.decode(codes, context_BC), decoded_BC), "to(device) decodes otherwise")
+
+
+def check_at_bits(codec: Codec) -> None:
+    """Check that `at_bits` never costs more than was asked for, keeps what is set, and refuses the impossible."""
+    cls, spec, bits = type(codec), codec.spec, codec.bits_per_label()
+    kept = cls.at_bits(spec, bits, **codec.get_config())
+    _require(kept == codec, f"at_bits with every setting given changed {codec!r} to {kept!r}")
+    _refused("at_bits of 0", lambda: cls.at_bits(spec, 0))
+    costs: list[int] = []
+    for target_bits in (bits / 7, bits / 2, bits - 0.5, bits, bits + 0.5, 3 * bits):
+        try:
+            found = cls.at_bits(spec, target_bits)
+        except CodecError as error:
+            _require(not costs, f"at_bits refuses {target_bits:g} bits, but gave {costs} for less: {error}")
+            continue
+        costs.append(found.bits_per_label())
+        _require(costs[-1] <= target_bits, f"at_bits({target_bits:g}) gives {costs[-1]} bits: {found!r}")
+    _require(costs == sorted(costs), f"at_bits gives fewer bits where more are asked for: {costs}")
+
+
+def check_other_sizes(codec: Codec) -> None:
+    """Check rows of 2 classes and of very many; a codec may refuse its settings there, but not break."""
+    for classes, n_rows in OTHER_SIZES.items():
+        spec = dataclasses.replace(codec.spec, classes=classes)
+        try:
+            other = _make(codec, spec, codec.get_config())
+        except CodecError as error:
+            _require(len(str(error)) > 20, f"settings refused at {classes} classes without a reason: {error}")
+            other = type(codec).at_bits(spec, ENOUGH_BITS)
+        rows_BC = random_rows(spec, n_rows, seed=SEED)
+        fitted = other.fit([rows_BC], seed=SEED)
+        check_decode(fitted, check_encode(fitted, rows_BC))
+
+
+def _make(codec: Codec, spec: LabelSpec, config: Mapping[str, object]) -> Codec:
+    if codec.codec_id in codec_ids():
+        return make_codec(codec.codec_id, spec, config)
+    try:  # a codec under way, whose package does not yet bring an entry point
+        return type(codec)(spec, **config)
+    except TypeError as error:
+        raise CodecError(str(error)) from None
+
+
+def _all_tensors(codec: Codec) -> dict[str, Tensor]:
+    return {**codec.state(), **codec.encoder_state()}
+
+
+def _check_codes(codec: Codec, codes: Codes, n_rows: int) -> None:
+    declared = {array.name: array for array in codec.codes}
+    _require(codes.keys() == declared.keys(), f"encode gives {list(codes)}; declared are {list(declared)}")
+    for name, array in declared.items():
+        values = codes[name]
+        found = f"{values.dtype} {list(values.shape)}"
+        expected = f"{code_dtype(array.bits)} {[n_rows, *array.shape]}"
+        _require(found == expected, f"codes {name} are {found}; expected {expected}")
+        # Codes of 16 and of 32 bits fill their signed dtype; narrower ones stand in it as they are.
+        fills = array.bits == 8 * values.element_size()
+        numbers = code_values(values, array.bits) if fills else values.to(torch.int64)
+        wrong = numbers[(numbers < 0) | (numbers >= array.levels)]
+        _require(not len(wrong), f"codes {name} hold {wrong[:3].tolist()}; expected 0 to {array.levels - 1}")
+
+
+def _same_codes(where: str, codec: Codec, found: Codes, expected: Codes) -> None:
+    for array in codec.codes:
+        equal = (found[array.name] == expected[array.name]).float()
+        share = float(equal.mean()) if equal.numel() else 1.0
+        # A short row must not fail by the one code that stands on a threshold.
+        allowed = equal.numel() * (1 - share) <= 1 or share >= LEAST_EQUAL_CODES
+        _require(allowed, f"{where}: only {share:.1%} of codes {array.name} are as in the whole batch")
+
+
+def _same_tensors(where: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    _require(found.keys() == expected.keys(), f"{where}: found {sorted(found)}; expected {sorted(expected)}")
+    for name, tensor in expected.items():
+        same = found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+        _require(same, f"{where}: {name} is not the same to the bit")
+
+
+def _close(where: str, found_BC: Tensor, expected_BC: Tensor) -> None:
+    finite_BC = torch.isfinite(expected_BC)
+    scale = float(expected_BC[finite_BC].abs().max()) if bool(finite_BC.any()) else 1.0
+    same = torch.allclose(found_BC, expected_BC, rtol=SAME, atol=SAME * scale)
+    _require(same, f"{where}: rows are not as in the whole batch, to {SAME:g} of the largest number")
+
+
+def _check_name(what: str, name: str) -> None:
+    _require(NAME.fullmatch(name) is not None, f"{what} is named {name!r}; expected {NAME.pattern}")
+
+
+def _refused(what: str, action: Callable[[], object]) -> None:
+    try:
+        action()
+    except CodecError as error:
+        _require(len(str(error)) > 10, f"{what} is refused without a reason: {error}")
+        return
+    raise AssertionError(f"{what} is accepted; expected a CodecError")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
