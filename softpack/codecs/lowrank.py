@@ -21,6 +21,7 @@ MOST_BITS = 16
 MOST_CLASSES_EXACT = 4096  # up to here a classes x classes matrix is cheap: 64 MiB
 EXTRA_AXES = 16
 POWER_ROUNDS = 6
+LEAST_SPREAD = 1e-3  # of the widest axis's: what is below is fp16's rounding of the mean and the axes
 RANGES = tuple(0.9**i for i in range(24))  # shares of the coordinates' extremes that the levels may span
 
 
@@ -107,6 +108,8 @@ class LowRank(Codec):
         if progress:
             progress(1, 2, f"{rank} axes")
         coordinates_BR = torch.cat([rows_BC @ basis_RC.float().T for rows_BC in centred])
+        rank = _numerical_rank(coordinates_BR)
+        basis_RC, coordinates_BR = basis_RC[:rank].contiguous(), coordinates_BR[:, :rank]
         offset_R, step_R = _place_levels(coordinates_BR, self.bits)
         if progress:
             progress(2, 2, f"{rank} axes of {self.bits} bits")
@@ -185,6 +188,12 @@ def principal_axes(blocks: list[Tensor], rank: int, seed: int) -> Tensor:
 
 def _total(parts: Iterable[Tensor]) -> Tensor:
     return functools.reduce(torch.Tensor.add_, parts)
+
+
+def _numerical_rank(coordinates_BR: Tensor) -> int:
+    """Return how many axes carry more than rounding, at least 1."""
+    spread_R = coordinates_BR.amax(dim=0) - coordinates_BR.amin(dim=0)
+    return max(1, int((spread_R > LEAST_SPREAD * spread_R.max()).sum()))
 
 
 def _place_levels(coordinates_BR: Tensor, bits: int) -> tuple[Tensor, Tensor]:

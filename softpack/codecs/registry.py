@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -43,24 +44,55 @@ def codec_class(codec_id: str) -> type[Codec]:
     )
 
 
-def make_codec(codec_id: str, spec: LabelSpec, config: Mapping[str, Any]) -> Codec:
-    """Return a codec from the settings that `get_config` gave.
+def make_codec(
+    codec_id: str, spec: LabelSpec, config: Mapping[str, Any], target_bits: float | None = None
+) -> Codec:
+    """Return a codec from its settings, as `get_config` gave them or as text.
+
+    Args:
+        codec_id: of the codec.
+        spec: what the rows are that it takes.
+        config: settings by name; text becomes the number that the setting is.
+        target_bits: bits a label at most; chooses the settings that `config` leaves open.
 
     Raises:
         UnsupportedError: no codec of that id is installed.
-        CodecError: a setting is unknown or out of range.
+        CodecError: a setting is unknown or out of range, or the target cannot be met.
     """
     cls = codec_class(codec_id)
-    try:
-        return cls(spec, **config)
-    except TypeError as error:
-        known = [name for name in cls.__dataclass_fields__ if name not in ("spec", "tensors")]
+    types = {f.name: str(f.type) for f in dataclasses.fields(cls) if f.init and f.name != "spec"}
+    unknown = [name for name in config if name not in types]
+    if unknown:
         raise CodecError(
-            f"codec {codec_id}: {error}; its settings are {', '.join(known) or 'none'}"
-        ) from None
+            f"codec {codec_id} has no setting {', '.join(unknown)}; its settings are {', '.join(types) or 'none'}"
+        )
+    settings = {name: _typed(codec_id, name, value, types[name]) for name, value in config.items()}
+    if target_bits is None:
+        return cls(spec, **settings)
+    return cls.at_bits(spec, target_bits, **settings)
+
+
+def setting_names(codec_id: str) -> list[str]:
+    """Return the names of a codec's settings."""
+    return [f.name for f in dataclasses.fields(codec_class(codec_id)) if f.init and f.name != "spec"]
+
+
+def _typed(codec_id: str, name: str, value: Any, kind: str) -> Any:
+    """Return a setting as the type that its field declares: files and the command line hold text."""
+    if not isinstance(value, str) or kind not in ("int", "float", "bool"):
+        return value
+    try:
+        if kind == "bool":
+            return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+        return int(value) if kind == "int" else float(value)
+    except (ValueError, KeyError):
+        expected = {"int": "a whole number", "float": "a number", "bool": "true or false"}[kind]
+        raise CodecError(f"codec {codec_id}: {name} is {value!r}; expected {expected}") from None
 
 
 def _checked(cls: Any, codec_id: str) -> type[Codec]:
     if not (isinstance(cls, type) and issubclass(cls, Codec)) or cls.codec_id != codec_id:
-        raise CodecError(f"entry point {codec_id!r} gives {cls!r}; expected a softpack Codec with that codec_id")
+        raise CodecError(
+            f"entry point {codec_id!r} gives {cls!r}; expected a softpack Codec with that codec_id"
+        )
     return cls

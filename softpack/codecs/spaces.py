@@ -27,7 +27,7 @@ def convert(rows_BC: Tensor, source: LabelSpec, target: LabelSpec) -> Tensor:
     Zeros among probabilities become -inf among logits and log-probabilities, and zeros again.
     """
     if source == target:
-        return rows_BC
+        return rows_BC.float()
     logits_BC = to_logits(rows_BC.float(), source)
     if target.space == "logits":
         return logits_BC

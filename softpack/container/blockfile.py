@@ -20,6 +20,16 @@ PARTIAL = ".partial"
 MODEL_LEVEL = 19  # a model is written once
 
 
+def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
+    """Refuse to overwrite, before any work is done.
+
+    Raises:
+        ExistsError: the file is there and `force` is not given.
+    """
+    if Path(path).exists() and not force:
+        raise ExistsError(f"{path} is there already; give --force (force=True) to overwrite it")
+
+
 class BlockFile:
     """A file that is being written; locked, so that nobody else writes it.
 
@@ -39,8 +49,7 @@ class BlockFile:
         self.path = Path(path)
         self.partial: Path | None = self.path.with_name(self.path.name + PARTIAL)
         self.name = str(path)
-        if self.path.exists() and not force:
-            raise ExistsError(f"{self.name} is there already; give --force (force=True) to overwrite it")
+        refuse_existing(path, force)
         self._fd = _open_locked(self.partial, os.O_RDWR | os.O_CREAT, self.name)
         left = os.fstat(self._fd).st_size
         if left and not force:

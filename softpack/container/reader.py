@@ -150,8 +150,11 @@ class Labels:
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
         """Return the codes of these (item, view), as the codec takes them."""
-        arrays = self._read_stream(1, *_pair(items, views))
-        return as_codes(arrays, self.file.header.streams[0])
+        return as_codes(self.stored_codes(items, views), self.file.header.streams[0])
+
+    def stored_codes(self, items: Indices, views: Indices) -> dict[str, np.ndarray]:
+        """Return the codes of these (item, view) as unsigned numbers, [B, ...] each."""
+        return self._read_stream(1, *_pair(items, views))
 
     def replay(self, items: Indices, views: Indices) -> dict[str, np.ndarray]:
         """Return the replay columns of these (item, view), each [B, ...] in the dtype of `COLUMNS`."""

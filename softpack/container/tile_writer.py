@@ -96,13 +96,20 @@ class TileWriter:
 
     def add(self, block: RowBlock) -> None:
         """Encode rows and write the tiles that they complete."""
-        arrays = self._encode(block.labels_BC)
-        for name, values in block.replay.items():
-            arrays[name] = values
-        if "mix_item" in block.replay:
-            mixed = block.replay["mix_item"] >= 0
-            self.presence.name(block.replay["mix_item"][mixed].astype(np.int64), block.view_B[mixed])
-        self._pending.add(block.item_B, block.view_B, arrays)
+        self.add_codes(block.item_B, block.view_B, self._encode(block.labels_BC), block.replay)
+
+    def add_codes(
+        self,
+        item_B: np.ndarray,
+        view_B: np.ndarray,
+        codes: dict[str, np.ndarray],
+        replay: dict[str, np.ndarray],
+    ) -> None:
+        """Take rows that are encoded already and write the tiles that they complete."""
+        if "mix_item" in replay:
+            mixed = replay["mix_item"] >= 0
+            self.presence.name(replay["mix_item"][mixed].astype(np.int64), view_B[mixed])
+        self._pending.add(item_B, view_B, codes | replay)
         if self._pending.n_bytes > PENDING_BYTES:
             self._write_parts(complete_only=True)
         if self._pending.n_bytes > PENDING_BYTES // 2:

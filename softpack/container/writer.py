@@ -13,7 +13,7 @@ import torch
 from softpack import __version__
 from softpack.checks import check_cells, check_labels
 from softpack.codecs.abc import Codec, Progress
-from softpack.codecs.registry import codec_class, make_codec
+from softpack.codecs.registry import make_codec
 from softpack.container.blockfile import BlockFile
 from softpack.container.columns import item_values, row_block
 from softpack.container.file import SpkFile
@@ -252,7 +252,8 @@ def create(
     if isinstance(codec, str):
         if classes is None:
             raise CodecError(f"{path}: say classes=, the numbers in a row")
-        made = configured(codec, LabelSpec(classes, space, temperature), settings)
+        target_bits = settings.pop("target_bits", None)
+        made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
         fitted = False
     else:
         made, fitted = codec, True
@@ -265,15 +266,6 @@ def create(
     except BaseException:
         out.abandon()
         raise
-
-
-def configured(codec_id: str, spec: LabelSpec, settings: dict[str, Any]) -> Codec:
-    """Return a codec by its id and settings, among which `target_bits` chooses the rate."""
-    settings = dict(settings)
-    target = settings.pop("target_bits", None)
-    if target is None:
-        return make_codec(codec_id, spec, settings)
-    return codec_class(codec_id).at_bits(spec, float(target), **settings)
 
 
 def save_model(path: str | os.PathLike[str], codec: Codec, force: bool = False) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from softpack.container.reader import open as open_labels
+from softpack.container.resident import ResidentLabels
 from softpack.data.batch import Batch, Sample
 from softpack.data.draws import Draws
 from softpack.data.inputs import PlainInputs, ReplayedInputs
@@ -69,7 +71,7 @@ class SoftLabelDataset(Dataset[Sample]):
         ignore_replay: bool = False,
     ) -> None:
         if isinstance(labels, (str, os.PathLike)):
-            path, labels = labels, _open(labels)
+            path, labels = labels, open_labels(labels)
             resident = Path(path).stat().st_size <= RESIDENT_BYTES if resident is None else resident
         _check_images(images, labels)
         if not ignore_replay:
@@ -80,7 +82,7 @@ class SoftLabelDataset(Dataset[Sample]):
             self._inputs = ReplayedInputs(images, labels, transform)
         else:
             self._inputs = PlainInputs(images, labels, transform)
-        self.labels = labels.load() if resident else labels
+        self.labels = labels if isinstance(labels, ResidentLabels) or not resident else labels.load()
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -145,13 +147,6 @@ class SoftLabelDataset(Dataset[Sample]):
         if outside_B.any():
             raise DataError(f"there is no view {views_B[outside_B][0]}; expected 0 to {n_views - 1}")
         return views_B
-
-
-def _open(path: str | os.PathLike[str]) -> LabelSource:
-    import softpack
-
-    labels: LabelSource = softpack.open(path)
-    return labels
 
 
 def _check_images(images: Any, labels: LabelSource) -> None:

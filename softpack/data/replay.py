@@ -127,7 +127,7 @@ class Replay:
         if done.flip:
             pixels_CHW = pixels_CHW.flip(-1)
         is_bytes = pixels_CHW.dtype == torch.uint8
-        pixels_CHW = pixels_CHW.to(torch.float32, memory_format=torch.contiguous_format)
+        pixels_CHW = pixels_CHW.contiguous().float()  # in this order: bytes are cheaper to move
         if is_bytes:
             pixels_CHW.div_(255)
         return self._normalised(pixels_CHW)
@@ -141,7 +141,7 @@ class Replay:
             )
         mean_C11 = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
         std_C11 = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
-        return (pixels_CHW - mean_C11) / std_C11
+        return pixels_CHW.sub_(mean_C11).div_(std_C11)
 
     def _mixed(self, own_CHW: Tensor, partner_CHW: Tensor, done: Augmentation) -> Tensor:
         if own_CHW.shape != partner_CHW.shape:

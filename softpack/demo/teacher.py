@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ MIXED = 0.25
 AREA = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 ATTEMPTS = 10
+AT_ONCE = 8  # images; from 16 on activations are mapped anew each time, and take half as long again
 
 
 def label_photos(
@@ -71,7 +73,7 @@ def label_photos(
 
 
 def load_photos() -> list[Any]:
-    """Return the photos as RGB PIL images, in the order of `PHOTOS`; greyscale ones have three equal channels."""
+    """Return the photos as RGB PIL images in the order of `PHOTOS`, greyscale ones too."""
     pil = demo_import("PIL.Image")
     photos = []
     for name in PHOTOS:
@@ -107,7 +109,7 @@ def label_views(
     """Return a model's logits of every view of the images, float16 [N, V, C].
 
     Args:
-        teacher: gives logits [N, C]; one view of all images is one batch.
+        teacher: gives logits [B, C] of pixels [B, channels, size, size], B up to 8.
         images: N of them, as `Replay` takes them.
         columns: as `draw_views` gives them.
         replay: makes the pixels.
@@ -117,7 +119,8 @@ def label_views(
     logits_V = []
     for view in range(n_views):
         pixels = view_pixels(images, columns, view, replay).contiguous(memory_format=torch.channels_last)
-        logits_V.append(teacher(pixels).to(torch.float16).numpy())
+        logits_NC = torch.cat([teacher(part) for part in torch.split(pixels, AT_ONCE)])
+        logits_V.append(logits_NC.to(torch.float16).numpy())
         if progress is not None:
             progress(view + 1, n_views, f"{(view + 1) * len(images)} views labelled")
     return np.stack(logits_V, axis=1)
@@ -160,8 +163,8 @@ def draw_views(
         seed: the same seed draws the same views.
 
     Returns:
-        Replay columns: crop_xywh int32 [N, V, 4], flip bool [N, V], mix_item int32 [N, V] and mix_box_xyxy int32
-        [N, V, 4], -1 where not mixed, and source_hw int32 [N, 2].
+        Replay columns: crop_xywh int32 [N, V, 4], flip bool [N, V], mix_item int32 [N, V] and mix_box_xyxy
+        int32 [N, V, 4], -1 where not mixed, and source_hw int32 [N, 2].
     """
     rng = np.random.default_rng(seed)
     source_hw_N2 = np.array(source_hw, np.int32)
@@ -202,11 +205,11 @@ def _draw_crops(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> np.ndarray:
-    """Return crops int32 [N, V, 4] as torchvision's RandomResizedCrop draws them: the first attempt that fits."""
+    """Return crops int32 [N, V, 4] as RandomResizedCrop of torchvision draws them: the first that fits."""
     h_N11, w_N11 = (source_hw_N2[:, axis, None, None] for axis in (0, 1))
     shape_NVA = (len(source_hw_N2), n_views, ATTEMPTS)
     area_NVA = h_N11 * w_N11 * rng.uniform(*area, shape_NVA)
-    aspect_NVA = np.exp(rng.uniform(*np.log(aspect), shape_NVA))
+    aspect_NVA = np.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1]), shape_NVA))
     wide_NVA = np.rint(np.sqrt(area_NVA * aspect_NVA))
     high_NVA = np.rint(np.sqrt(area_NVA / aspect_NVA))
     fits_NVA = (wide_NVA >= 1) & (wide_NVA <= w_N11) & (high_NVA >= 1) & (high_NVA <= h_N11)

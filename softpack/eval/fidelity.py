@@ -9,7 +9,8 @@ Shapes: B rows of a batch, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softpack.codecs.spaces import to_logits
+from softpack.container.reader import Labels
 from softpack.errors import DataError
+from softpack.sources import Source, open_source
+from softpack.sources.encoding import block_rows
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 VALUES_AT_ONCE = 1 << 18  # 2 MiB in float64; larger temporaries, mapped anew each time, are four times slower
@@ -135,21 +140,56 @@ class FidelityMeter:
 
 
 def fidelity(
-    decoded: Tensor | np.ndarray,
-    source: Tensor | np.ndarray,
+    decoded: Labels | Tensor | np.ndarray | str | os.PathLike[str],
+    source: Source | Tensor | np.ndarray | str | os.PathLike[str],
     temperatures: Sequence[float] = TEMPERATURES,
+    counted: Callable[[int, int], None] | None = None,
 ) -> Fidelity:
     """Return how far decoded labels are from their source.
 
     Args:
-        decoded: float array [..., C], logits or what softmax(x / T) takes as such.
-        source: the teacher's, of the same shape.
+        decoded: an open `.spk` file or its path, with `source` an open source or its path; or a float array
+            [..., C], logits or what softmax(x / T) takes as such, with an array of the same shape.
+        source: the teacher's.
         temperatures: to compare at.
+        counted: is told (rows done, rows in all).
 
     Raises:
-        DataError: see `FidelityMeter`.
+        DataError: the two do not fit together, or see `FidelityMeter`.
     """
-    decoded, source = torch.as_tensor(decoded), torch.as_tensor(source)
+    if isinstance(decoded, (str, os.PathLike)):
+        decoded = Labels(decoded)
+    if isinstance(source, (str, os.PathLike)):
+        source = open_source(source)
+    if isinstance(decoded, Labels) and isinstance(source, Source):
+        return _of_file(decoded, source, temperatures, counted)
+    if isinstance(decoded, Labels) or isinstance(source, Source):
+        raise DataError(
+            "an open file can be compared with a source (a path, or `open_source`), not with an array"
+        )
+    return _of_arrays(torch.as_tensor(decoded), torch.as_tensor(source), temperatures)
+
+
+def _of_file(
+    labels: Labels, source: Source, temperatures: Sequence[float], counted: Callable[[int, int], None] | None
+) -> Fidelity:
+    if labels.spec.classes != source.spec.classes:
+        raise DataError(
+            f"{labels.file.name} has rows of {labels.spec.classes} classes and {source.path} of "
+            f"{source.spec.classes}; expected the source that the file was made from"
+        )
+    meter = FidelityMeter(temperatures)
+    done = 0
+    for block in source.blocks(block_rows(source.spec.classes)):
+        teacher = to_logits(torch.from_numpy(block.labels_BC).float(), source.spec)
+        meter.update(teacher, to_logits(labels.read(block.item_B, block.view_B), labels.spec))
+        done += len(block)
+        if counted is not None:
+            counted(done, source.n_rows)
+    return meter.result()
+
+
+def _of_arrays(decoded: Tensor, source: Tensor, temperatures: Sequence[float]) -> Fidelity:
     if decoded.shape != source.shape or not source.ndim or not source.numel():
         raise DataError(
             f"decoded labels have shape {list(decoded.shape)} and their source {list(source.shape)}; "

@@ -14,6 +14,8 @@ from softpack.sources.hdf5 import open_hdf5
 from softpack.sources.npy import open_npy
 from softpack.sources.npz import open_npz
 from softpack.sources.safetensors_file import open_safetensors
+from softpack.sources.spk import open_spk
+from softpack.sources.writing import kind_of
 
 # A file's suffix -> what opens it, given its path and the space and temperature that the caller asked for.
 SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
@@ -22,11 +24,16 @@ SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
     ".h5": partial(open_arrays, open_hdf5),
     ".hdf5": partial(open_arrays, open_hdf5),
     ".safetensors": partial(open_arrays, open_safetensors),
+    ".spk": open_spk,
 }
 
 
 def open_source(
-    path: str | os.PathLike[str], *, space: str | None = None, temperature: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    space: str | None = None,
+    temperature: float | None = None,
+    kind: str | None = None,
 ) -> Source:
     """Open a file of labels by its suffix.
 
@@ -36,6 +43,7 @@ def open_source(
         path: of a file with one of the suffixes in `SOURCES`.
         space: what the array of a `.npy` is, "logits" unless given; other files say it, and must say the same.
         temperature: of log_probs and probs, 1 unless the file or the caller says it; both must agree.
+        kind: "npz" and so on, for a file whose name does not say it.
 
     Raises:
         DataError: it is no source of labels.
@@ -48,8 +56,10 @@ def open_source(
         raise DataError(f"{path}: is a folder; {understood}; name a file in it")
     if not path.is_file():
         raise DataError(f"{path}: is no ordinary file; {understood}; copy the labels into one")
-    opener = SOURCES.get(path.suffix.lower())
+    opener = SOURCES.get(kind_of(path, kind))
     if opener is None:
+        if kind:
+            raise DataError(f"{path}: {kind!r} is no kind of source; expected one of {', '.join(SOURCES)}")
         ending = f"ends in {path.suffix}" if path.suffix else "has no suffix"
         raise DataError(f"{path}: {ending}; {understood}; save the labels as one of these, or rename the file")
     return opener(path, space, temperature)

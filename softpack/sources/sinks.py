@@ -5,20 +5,21 @@ A sink is opened with the plan of all arrays, takes their rows in order in any p
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from shutil import copyfileobj
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-from softpack.sources.hdf5 import slabs
 from softpack.sources.safetensors_file import DTYPES
 
 
@@ -115,27 +116,35 @@ def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
 
 @contextmanager
 def hdf5_sink(path: Path, plans: Plans, temperature: float | None) -> Iterator[Append]:
-    """Write contiguous datasets of the root group."""
+    """Let the library lay out contiguous datasets, then write each at its own offset.
+
+    Past the layout no byte goes through the library, which on a full disk neither writes nor lets go.
+    """
     import h5py
 
-    with h5py.File(path, "w") as file:
-        for name, plan in plans.items():
-            file.create_dataset(name, plan.shape, plan.dtype if plan.dtype == "bool" else plan.numbers)
-        if temperature is not None:
-            file.attrs["temperature"] = temperature
-        done = dict.fromkeys(plans, 0)
+    try:
+        with h5py.File(path, "w") as file:
+            places = {name: _hdf5_dataset(file, name, plan) for name, plan in plans.items()}
+            if temperature is not None:
+                file.attrs["temperature"] = temperature
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+    with open(path, "r+b", buffering=0) as raw:
+        yield partial(_append_at, raw, plans, places)
 
-        def append(arrays: dict[str, np.ndarray]) -> None:
-            for name, rows in arrays.items():
-                shape, lead, used = plans[name].shape, plans[name].lead, 0
-                for slab in slabs(done[name], done[name] + len(rows), shape[:lead]):
-                    counts = [place.stop - place.start for place in slab]
-                    part = rows[used : used + prod(counts)]
-                    file[name][slab] = part.reshape(*counts, *shape[lead:])
-                    used += len(part)
-                done[name] += len(rows)
 
-        yield append
+def _hdf5_dataset(file: Any, name: str, plan: ArrayPlan) -> int:
+    """Make a dataset, and return the offset of its numbers in the file."""
+    import h5py
+
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)  # the same rows make the same bytes
+    dtype = h5py.h5t.py_create(plan.numbers, logical=True)
+    space = h5py.h5s.create_simple(plan.shape)
+    offset: int = h5py.h5d.create(file.id, name.encode(), dtype, space, properties).get_offset()
+    return offset
 
 
 @contextmanager
@@ -154,22 +163,23 @@ def safetensors_sink(path: Path, plans: Plans, temperature: float | None) -> Ite
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb", buffering=0) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        _write_all(file, memoryview(len(text).to_bytes(8, "little") + text))
         places = {name: 8 + len(text) + offset for name, offset in offsets.items()}
-
-        def append(arrays: dict[str, np.ndarray]) -> None:
-            for name, rows in arrays.items():
-                file.seek(places[name])
-                places[name] += _write_all(file, plans[name].to_bytes(rows))
-
-        yield append
+        yield partial(_append_at, file, plans, places)
 
 
-def _write_all(file: IO[bytes], data: memoryview) -> int:
+def _append_at(file: io.RawIOBase, plans: Plans, places: dict[str, int], arrays: dict[str, np.ndarray]) -> None:
+    """Write rows where each array goes on, and move these places on."""
+    for name, rows in arrays.items():
+        file.seek(places[name])
+        places[name] += _write_all(file, plans[name].to_bytes(rows))
+
+
+def _write_all(file: io.RawIOBase, data: memoryview) -> int:
     """Write all bytes; an unbuffered file may take fewer at a time."""
     n_bytes = len(data)
     while data:
-        data = data[file.write(data) :]
+        data = data[file.write(data) or 0 :]
     return n_bytes
 
 

@@ -55,16 +55,26 @@ class Contents:
     def _plan(self, shape: tuple[int, ...], dtype: str) -> ArrayPlan:
         return ArrayPlan(shape, dtype, 2 if self.grid else 1)
 
-    def dropped(self, path: str | os.PathLike[str]) -> tuple[str, ...]:
-        """Return what a file of that name has no place for: all but the labels in a `.npy`."""
-        if Path(path).suffix.lower() != ".npy":
+    def dropped(self, path: str | os.PathLike[str], kind: str | None = None) -> tuple[str, ...]:
+        """Return what a file of that name or kind has no place for: all but the labels in a `.npy`."""
+        if kind_of(Path(path), kind) != ".npy":
             return ()
         said = ("space", "temperature") if self.spec.space != "logits" else ()
         return (*list(self.plans)[1:], *said)
 
 
+def kind_of(path: Path, kind: str | None) -> str:
+    """Return the suffix that says a file's kind: the one asked for, else the one of its name."""
+    return f".{kind.lower().lstrip('.')}" if kind else path.suffix.lower()
+
+
 def write_arrays(
-    path: str | os.PathLike[str], contents: Contents, blocks: Iterable[RowBlock], *, force: bool = False
+    path: str | os.PathLike[str],
+    contents: Contents,
+    blocks: Iterable[RowBlock],
+    *,
+    force: bool = False,
+    kind: str | None = None,
 ) -> None:
     """Write rows as `.npy`, `.npz`, `.h5` or `.safetensors`, in memory that does not grow with them.
 
@@ -73,21 +83,23 @@ def write_arrays(
         contents: what the file will hold; `contents.dropped(path)` says what it cannot.
         blocks: the rows; for a grid in the order of (item, view).
         force: overwrite the file if it is there.
+        kind: "npz" and so on, for a file whose name does not say it.
 
     Raises:
         ExistsError: the file is there, and `force` is not given.
         DataError: the suffix is unknown, the rows are not those of `contents`, or the disk is full.
     """
     path = Path(path)
-    sink = SINKS.get(path.suffix.lower())
+    suffix = kind_of(path, kind)
+    sink = SINKS.get(suffix)
     if sink is None:
-        raise DataError(f"{path}: ends in {path.suffix or 'nothing'}; expected one of {', '.join(SINKS)}")
+        raise DataError(f"{path}: ends in {suffix or 'nothing'}; expected one of {', '.join(SINKS)}")
     if contents.grid and contents.n_rows != contents.grid[0] * contents.grid[1]:
         raise DataError(
             f"{path}: a grid of {contents.grid} was to have {contents.n_rows} rows; expected all of it"
         )
     temperature = None if contents.spec.space == "logits" else contents.spec.temperature
-    only_labels = path.suffix.lower() == ".npy"
+    only_labels = suffix == ".npy"
     with replacing(path, force) as temporary, sink(temporary, contents.plans, temperature) as append:
         append({} if only_labels else dict(contents.item_columns))
         done = 0

@@ -101,7 +101,8 @@ def check_encode(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None
     given_BC.zero_()
     _same_tensors("codes share memory with the rows: when those change", codes, kept)
     columns_BC = rows_BC.t().contiguous().t()
-    _same_codes("rows that lie column by column", codec, codec.encode(columns_BC, context_BC), codes)
+    found = codec.encode(columns_BC, context_BC)
+    _same_codes("rows that lie column by column", codec, found, codes, context_BC)
     return codes
 
 
@@ -136,7 +137,7 @@ def check_batches(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = Non
         found = codec.encode(rows_BC[:n_rows], part_context_BC)
         _check_codes(codec, found, n_rows)
         expected = {name: values[:n_rows] for name, values in codes.items()}
-        _same_codes(f"a batch of {n_rows}", codec, found, expected)
+        _same_codes(f"a batch of {n_rows}", codec, found, expected, part_context_BC)
         found_BC = codec.decode(expected, part_context_BC)
         shape = (n_rows, codec.spec.classes)
         _require(found_BC.shape == shape, f"{n_rows} rows decode to {list(found_BC.shape)}; expected {list(shape)}")
@@ -234,13 +235,14 @@ def _check_codes(codec: Codec, codes: Codes, n_rows: int) -> None:
         _require(not len(wrong), f"codes {name} hold {wrong[:3].tolist()}; expected 0 to {array.levels - 1}")
 
 
-def _same_codes(where: str, codec: Codec, found: Codes, expected: Codes) -> None:
+def _same_codes(where: str, codec: Codec, found: Codes, expected: Codes, context_BC: Tensor | None) -> None:
     for array in codec.codes:
         equal = (found[array.name] == expected[array.name]).float()
         share = float(equal.mean()) if equal.numel() else 1.0
-        # A short row must not fail by the one code that stands on a threshold.
-        allowed = equal.numel() * (1 - share) <= 1 or share >= LEAST_EQUAL_CODES
-        _require(allowed, f"{where}: only {share:.1%} of codes {array.name} are as in the whole batch")
+        # A few codes stand on a threshold, where rounding decides; many do where steps are very fine.
+        if equal.numel() * (1 - share) > 1 and share < LEAST_EQUAL_CODES:
+            what = f"{where}: only {share:.1%} of codes {array.name} are as in the whole batch, and decoded"
+            _close(what, codec.decode(found, context_BC), codec.decode(expected, context_BC))
 
 
 def _same_tensors(where: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

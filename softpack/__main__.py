@@ -1,0 +1,5 @@
+"""`python -m softpack` is `softpack`."""
+
+from softpack.cli import main
+
+main()

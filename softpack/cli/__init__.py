@@ -1,0 +1,68 @@
+"""The command line: parse, call, print. Commands are imported when they are used, so that help starts at once."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from softpack import __version__
+from softpack.errors import SoftpackError
+
+COMMANDS = {
+    "encode": "softpack.cli.encode:encode",
+    "decode": "softpack.cli.decode:decode",
+    "fit": "softpack.cli.encode:fit",
+    "transcode": "softpack.cli.transcode:transcode",
+    "info": "softpack.cli.info:info",
+    "verify": "softpack.cli.verify:verify",
+    "eval": "softpack.cli.eval:evaluate",
+    "ledger": "softpack.cli.ledger:ledger",
+    "recover": "softpack.cli.recover:recover",
+    "demo": "softpack.cli.demo:demo",
+}
+
+
+class Commands(click.Group):
+    """Commands by name, in the order in which one meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; what softpack refuses becomes one message and exit code 1."""
+        try:
+            return super().invoke(ctx)
+        except SoftpackError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"softpack: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except MemoryError:
+            if ctx.params.get("debug"):
+                raise
+            click.echo("softpack: not enough memory for this; free some, or take a smaller sample", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="softpack")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Soft labels in one small, checked file that trains a student.
+
+    \b
+    Begin with:
+      softpack demo                                     see it work on real labels
+      softpack encode logits.npz -o labels.spk          compress your own
+      softpack eval labels.spk --against logits.npz     see what it cost
+    """

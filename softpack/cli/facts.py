@@ -1,0 +1,68 @@
+"""What `info` and `encode` say of a file. No torch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from softpack.accounting import size
+from softpack.container.file import SpkFile
+from softpack.container.ledger import ledger_of
+from softpack.format.layout import VERSION_MAJOR, VERSION_MINOR
+
+
+def facts_of(file: SpkFile) -> dict[str, Any]:
+    """Return what there is to know of a file without decoding it."""
+    account, header, commit = ledger_of(file), file.header, file.commit
+    return {
+        "file": str(file.path),
+        "format": f"spk {VERSION_MAJOR}.{VERSION_MINOR}",
+        "codec": header.codec_id,
+        "config": dict(header.config),
+        "items": commit.items,
+        "views": commit.views,
+        "classes": header.gives.classes,
+        "rows": commit.n_rows,
+        "space": header.gives.space,
+        "temperature": header.gives.temperature,
+        "encoded_from": header.takes.space,
+        "columns": [a.name for stream in header.streams if stream.name != "codes" for a in stream.arrays],
+        "tile": [header.tile_items, header.tile_views],
+        "commits": commit.number + 1,
+        "bytes": file.file_len,
+        "marginal_bits_per_label": account.marginal_bits_per_label,
+        "all_in_bits_per_label": account.all_in_bits_per_label,
+        "ratio_vs_fp16": account.ratio_vs(16),
+        "made_by": dict(header.made_by),
+    }
+
+
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Print facts for people, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    for name, text in _lines(facts):
+        click.echo(f"{name:<12} {text}")
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    settings = " ".join(f"{key}={value}" for key, value in facts["config"].items())
+    space = facts["space"] if facts["space"] == "logits" else f"{facts['space']} at T={facts['temperature']:g}"
+    cells = facts["items"] * facts["views"]
+    missing = "" if facts["rows"] == cells else f" ({cells - facts['rows']:,} views missing)"
+    lines = [
+        ("file", f"{facts['file']}  ({facts['format']}, {size(facts['bytes'])})"),
+        ("labels", f"{facts['rows']:,} of {facts['items']:,} items x {facts['views']:,} views{missing}"),
+        ("each", f"{facts['classes']:,} {space}"),
+        ("codec", f"{facts['codec']}  {settings}"),
+        ("columns", ", ".join(facts["columns"]) or "none"),
+        (
+            "bits/label",
+            f"{facts['marginal_bits_per_label']:.2f} marginal, {facts['all_in_bits_per_label']:.2f} all-in",
+        ),
+        ("ratio", f"{facts['ratio_vs_fp16']:.1f} times smaller than fp16 (whole file)"),
+    ]
+    return lines

@@ -1,0 +1,21 @@
+"""`softpack ledger`."""
+
+from __future__ import annotations
+
+import click
+
+from softpack.accounting import FORMATS, render
+from softpack.container.ledger import ledger as account_for
+
+
+@click.command(
+    epilog="\b\nExamples:\n  softpack ledger labels.spk\n  softpack ledger labels.spk --images photos --format latex"
+)
+@click.argument("files", type=click.Path(), nargs=-1, required=True)
+@click.option(
+    "--images", type=click.Path(), metavar="PATH", help="Folder of the images, to set beside the labels."
+)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
+def ledger(files: tuple[str, ...], images: str | None, form: str) -> None:
+    """Account for every bit of FILES: what it is for, and how much of it a label costs."""
+    click.echo(render([account_for(file, images) for file in files], form))

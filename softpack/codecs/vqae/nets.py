@@ -1,0 +1,91 @@
+"""The two networks: which tensors they have, and what they compute.
+
+Shapes: B rows, C classes, S slots, K codewords a slot, D numbers a codeword, L = S * D, H hidden units.
+The same functions serve the training and the finished codec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from softpack.errors import CodecError
+
+Tensors = Mapping[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
+
+
+def decoder_shapes(classes: int, slots: int, k: int, d_c: int, d_h: int) -> Shapes:
+    """Return the shape of every tensor that decoding needs."""
+    latent = slots * d_c
+    return {
+        "codebooks": (slots, k, d_c),
+        "hidden_weight": (latent, d_h),
+        "hidden_bias": (d_h,),
+        "out_weight": (latent + d_h, classes),
+        "out_bias": (classes,),
+    }
+
+
+def encoder_shapes(classes: int, slots: int, k: int, d_c: int, d_h: int) -> Shapes:
+    """Return the shape of every tensor that only encoding needs."""
+    latent = slots * d_c
+    return {
+        "encoder_codebooks": (slots, k, d_c),
+        "encoder_weight": (classes, latent + d_h),
+        "encoder_bias": (latent + d_h,),
+        "encoder_hidden_weight": (d_h, latent),
+    }
+
+
+def latents(nets: Tensors, centred_BC: Tensor) -> Tensor:
+    """Return the encoder's latents [B, L] of logits whose rows have mean zero."""
+    hidden = nets["encoder_hidden_weight"].shape[0]
+    both_BX = torch.addmm(nets["encoder_bias"], centred_BC, nets["encoder_weight"])
+    linear_BL, hidden_BH = both_BX[:, :-hidden], both_BX[:, -hidden:]
+    return torch.addmm(linear_BL, torch.relu(hidden_BH), nets["encoder_hidden_weight"])
+
+
+def by_slot(latents_BL: Tensor, slots: int) -> Tensor:
+    """Return latents [B, L] as [S, B, D]."""
+    return latents_BL.unflatten(1, (slots, -1)).transpose(0, 1)
+
+
+def codewords(codebooks_SKD: Tensor, index_BS: Tensor) -> Tensor:
+    """Return the codewords of int64 indices, one after the other: [B, L]."""
+    slots, k, _ = codebooks_SKD.shape
+    flat_BS = index_BS + torch.arange(0, slots * k, k, device=index_BS.device)
+    return F.embedding(flat_BS, codebooks_SKD.flatten(0, 1)).flatten(1)
+
+
+def logits(nets: Tensors, latents_BL: Tensor) -> Tensor:
+    """Return the decoder's logits [B, C] of latents."""
+    hidden_BH = torch.relu(torch.addmm(nets["hidden_bias"], latents_BL, nets["hidden_weight"]))
+    return torch.addmm(nets["out_bias"], torch.cat([latents_BL, hidden_BH], 1), nets["out_weight"])
+
+
+def checked(tensors: Tensors, shapes: Shapes) -> dict[str, Tensor]:
+    """Return `tensors` if they are float16, finite and of these shapes, no more and no fewer.
+
+    Raises:
+        CodecError: says which tensor is wrong, and how.
+    """
+    if tensors.keys() != shapes.keys():
+        missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
+        raise CodecError(
+            f"vqae: the model lacks {', '.join(missing) or 'nothing'} and has unknown "
+            f"{', '.join(unknown) or 'nothing'}; expected {', '.join(shapes)}. Fit the codec anew"
+        )
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.dtype != torch.float16 or tuple(tensor.shape) != shape:
+            raise CodecError(
+                f"vqae: tensor {name} is {str(tensor.dtype)[6:]} {list(tensor.shape)}; expected float16 "
+                f"{list(shape)} by the settings. The model belongs to another codec, or is damaged"
+            )
+        if not torch.isfinite(tensor).all():
+            raise CodecError(f"vqae: tensor {name} holds nan or inf; expected finite numbers. Fit the codec anew")
+    return dict(tensors)

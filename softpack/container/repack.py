@@ -1,0 +1,68 @@
+"""Write the codes of a file anew, in whole tiles, without decoding them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from softpack.container.blockfile import BlockFile
+from softpack.container.reader import Labels
+from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, write_model
+from softpack.format.header import Header
+
+REPACK_ROWS = 1 << 14
+
+
+def repack(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    replay: bool = True,
+    force: bool = False,
+    counted: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the same labels into a new file: one commit, tiles that are whole, the encoder left out.
+
+    Args:
+        path: of the file to read.
+        out: of the file to write.
+        replay: keep the replay columns.
+        force: overwrite `out`.
+        counted: is told (rows done, rows in all).
+
+    Raises:
+        SoftpackError: a file refuses.
+    """
+    labels = Labels(path)
+    codec, old = labels.codec, labels.file.header
+    items, views, _ = labels.shape
+    item_columns = {n: labels.item_column(n) for n in labels.item_columns if replay or n == "target"}
+    columns = labels.columns if replay else ()
+    streams = make_streams(codec, columns, tuple(item_columns))
+    tile = choose_tile(streams, items, views)
+    header = Header(old.codec_id, old.config, old.takes, old.gives, *tile, streams, old.made_by)
+    file = BlockFile(out, force)
+    try:
+        file.begin(header.to_bytes())
+        write_model(file, codec, keep_encoder=False)
+        tiles = TileWriter(file, codec, header, items, views, torch.device("cpu"))
+        for start in range(0, labels.n_rows, REPACK_ROWS):
+            stop = min(start + REPACK_ROWS, labels.n_rows)
+            item, view = labels.cells(np.arange(start, stop))
+            tiles.add_codes(
+                item, view, labels.stored_codes(item, view), labels.replay(item, view) if replay else {}
+            )
+            if counted is not None:
+                counted(stop, labels.n_rows)
+        tiles.flush()
+        if item_columns:
+            tiles.write_items(item_columns)
+        tiles.presence.check_named()
+        tiles.commit()
+        file.close()
+    except BaseException:
+        file.abandon()
+        raise

@@ -1,0 +1,126 @@
+"""From a source to a fitted codec and to an `.spk` file: a stream of blocks in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softpack.codecs.abc import Codec, Progress
+from softpack.codecs.registry import make_codec
+from softpack.container.writer import create, fit_rows
+from softpack.errors import CodecError
+from softpack.records import LabelSpec
+from softpack.sources.base import Source
+
+BLOCK_VALUES = 1 << 22  # numbers in a block that is read at once
+
+Counted = Callable[[int, int], None]  # (rows done, rows in all)
+
+
+def block_rows(classes: int) -> int:
+    """Return how many rows are read at once."""
+    return max(1, BLOCK_VALUES // classes)
+
+
+def fit_codec(
+    source: Source,
+    codec_id: str,
+    settings: dict[str, Any],
+    *,
+    target_bits: float | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Codec:
+    """Return a codec fitted to a sample of a source.
+
+    Args:
+        source: whose rows are to be encoded.
+        codec_id: of the codec.
+        settings: of the codec.
+        target_bits: bits a label at most; chooses the settings that are left open.
+        seed: of the sample and of the fit.
+        device: where it is fitted.
+        progress: is told how far it is.
+
+    Raises:
+        CodecError: an unknown codec or setting, or rows that it cannot be fitted to.
+        DataError: the source's rows are not what they should be.
+    """
+    codec = make_codec(codec_id, source.spec, settings, target_bits)
+    return codec.fit(_Sample(source, seed, device), seed=seed, n_rows=source.n_rows, progress=progress)
+
+
+class _Sample:
+    """The rows that a codec is fitted to, read when they are asked for: most codecs learn nothing."""
+
+    def __init__(self, source: Source, seed: int, device: torch.device | str) -> None:
+        self._source, self._seed, self._device = source, seed, device
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for block in self._source.sample(fit_rows(self._source.spec.classes), self._seed):
+            yield torch.from_numpy(block.labels_BC).to(self._device).float()
+
+
+def check_model(codec: Codec, spec: LabelSpec, model: str) -> None:
+    """Check that a fitted codec takes the rows of a source.
+
+    Raises:
+        CodecError: it was fitted to other rows.
+    """
+    if codec.spec != spec:
+        raise CodecError(
+            f"{model}: was fitted to {_said(codec.spec)}; the source holds {_said(spec)}. "
+            "Fit a model to rows like these: `softpack fit SOURCE -o MODEL.spkm`"
+        )
+
+
+def encode_source(
+    source: Source,
+    path: str | os.PathLike[str],
+    codec: Codec,
+    *,
+    replay: bool = True,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    force: bool = False,
+    counted: Counted | None = None,
+) -> None:
+    """Encode all rows of a source into a new `.spk` file.
+
+    Args:
+        source: whose rows they are.
+        path: of the file; nothing is left there if anything goes wrong.
+        codec: fitted.
+        replay: keep the replay columns.
+        seed: noted in the header.
+        device: where rows are encoded.
+        force: overwrite what is there.
+        counted: is told (rows done, rows in all).
+
+    Raises:
+        SoftpackError: the source, the codec or the disk refuses.
+    """
+    grid = {"items": source.items, "views": source.views}
+    with create(path, codec, seed=seed, device=device, force=force, **grid) as writer:
+        columns = (
+            source.item_columns if replay else {n: v for n, v in source.item_columns.items() if n == "target"}
+        )
+        writer.set_items(**columns)
+        done = 0
+        for block in source.blocks(block_rows(source.spec.classes)):
+            writer.append(
+                block.labels_BC, item=block.item_B, view=block.view_B, **(block.replay if replay else {})
+            )
+            done += len(block)
+            if counted is not None:
+                counted(done, source.n_rows)
+
+
+def _said(spec: LabelSpec) -> str:
+    at = "" if spec.space == "logits" else f" at temperature {spec.temperature:g}"
+    return f"{spec.space} of {spec.classes} classes{at}"

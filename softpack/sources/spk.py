@@ -1,0 +1,64 @@
+"""An `.spk` file as a source: its labels as they decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softpack.errors import DataError
+from softpack.records import RowBlock
+from softpack.sources.base import Source
+
+if TYPE_CHECKING:
+    from softpack.container.reader import Labels
+
+
+@dataclass(frozen=True, eq=False)
+class SpkSource(Source):
+    """The rows of an `.spk` file, by item and then view.
+
+    Args:
+        labels: the open file.
+    """
+
+    labels: Labels
+
+    def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
+        """Yield one block for each group of ascending row numbers."""
+        for rows_B in groups:
+            item_B, view_B = self.labels.cells(rows_B)
+            labels_BC = self.labels.read(item_B, view_B).numpy()
+            yield RowBlock(labels_BC, item_B, view_B, self.labels.replay(item_B, view_B))
+
+
+def open_spk(path: Path, space: str | None, temperature: float | None) -> SpkSource:
+    """Open an `.spk` file as a source.
+
+    Raises:
+        DataError: it holds another space or temperature than asked for.
+        FormatError: it is damaged.
+    """
+    from softpack.container.reader import Labels  # torch, which other sources do not need
+
+    labels = Labels(path)
+    spec = labels.spec
+    if space not in (None, spec.space) or temperature not in (None, spec.temperature):
+        raise DataError(
+            f"{path}: holds {spec.space} at temperature {spec.temperature:g}, not {space or spec.space} at "
+            f"{temperature or spec.temperature:g}; leave --space and --source-temperature out"
+        )
+    return SpkSource(
+        path=path,
+        spec=spec,
+        items=labels.shape[0],
+        views=labels.shape[1],
+        n_rows=labels.n_rows,
+        columns=labels.columns,
+        item_columns={name: labels.item_column(name) for name in labels.item_columns},
+        ignored=(),
+        labels=labels,
+    )
