@@ -14,6 +14,10 @@ from typing import Any
 
 SCOPES = ("header", "index", "checksum", "model", "item", "codes", "replay", "ids", "padding")
 FORMATS = ("table", "markdown", "latex", "csv", "json")
+LATEX = str.maketrans(
+    {c: "\\" + c for c in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+)
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,13 @@ def grid(rows: Sequence[Sequence[str]], form: str = "table") -> str:
         columns = "l" + "r" * (len(rows[0]) - 1)
         head = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", body[0], r"\hline"]
         return "\n".join([*head, *body[1:], r"\hline", r"\end{tabular}"])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    widths = [max(2, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     lines = [
         [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
         for row in rows
     ]
     if form == "markdown":
-        rule = ["-" * w + (":" if i else "-") for i, w in enumerate(widths)]
+        rule = ["-" * (w - 1) + (":" if i else "-") for i, w in enumerate(widths)]
         return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
     text = ["  ".join(line).rstrip() for line in lines]
     return "\n".join([text[0], "  ".join("-" * w for w in widths), *text[1:]])
@@ -171,6 +175,4 @@ def _csv(ledgers: Sequence[Ledger]) -> str:
 
 
 def _latex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash{}"), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#")):
-        text = text.replace(plain, escaped)
-    return text
+    return text.translate(LATEX)

@@ -5,79 +5,147 @@ Every row that goes into a file passes here, wherever it comes from.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import log
+
 import numpy as np
 
 from softpack.errors import DataError
 from softpack.records import LabelSpec, RowBlock
 
+MOST = (1 << 31) - 2  # the largest item and view
 SUM_TOLERANCE = 1e-2
+CHECKED_NUMBERS = 1 << 20  # at a time, which bounds what the checks allocate
+# What storing costs a number: relative, and absolute for those near zero.
+EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+TINY = {"float16": 2.0**-24}
 
 
-def check_labels(block: RowBlock, spec: LabelSpec, where: str) -> None:
-    """Check the labels of some rows.
+@dataclass(frozen=True)
+class Place:
+    """The rows that a block was read from.
+
+    Args:
+        name: of the file or of what the rows are put into.
+        row_B: int64 [B], their numbers in stored order.
+        item_B: int64 [B], their items.
+        view_B: int64 [B], their views.
+    """
+
+    name: str
+    row_B: np.ndarray
+    item_B: np.ndarray
+    view_B: np.ndarray
+
+    def check(self, array: str, good_B: np.ndarray | np.bool_, values_B: np.ndarray, expected: str) -> None:
+        """Refuse the first row that is not good.
+
+        Args:
+            array: name of the array that the values are from.
+            good_B: bool [B].
+            values_B: [B, ...], what is shown of a bad row.
+            expected: of every row, and what to do about one that is otherwise.
+        """
+        good_B = np.asarray(good_B)
+        if good_B.all():
+            return
+        first = int(np.argmin(good_B))
+        others = len(good_B) - int(good_B.sum()) - 1
+        more = f" (and {others} more of the {len(good_B)} rows read with it)" if others else ""
+        raise DataError(
+            f"{self.name}: {array} of row {self.row_B[first]} (item {self.item_B[first]}, "
+            f"view {self.view_B[first]}){more} is {_show(values_B[first])}; expected {expected}"
+        )
+
+
+def as_label_rows(labels_BC: np.ndarray) -> np.ndarray:
+    """Return float16 and float32 rows as they are, and others as float32."""
+    if labels_BC.dtype in (np.float16, np.float32):
+        return labels_BC
+    with np.errstate(all="ignore"):  # too great for float32 becomes infinite, which the checks then find
+        return labels_BC.astype(np.float32)
+
+
+def sum_tolerance(spec: LabelSpec, stored_dtype: str) -> float:
+    """Return how far from 1 the stored probabilities of a row may sum.
+
+    Every stored probability may be off by the spacing of the smallest numbers, so that errors add up over the
+    classes; a logarithm is off in proportion to its size, which over a row averages to the entropy at most.
+    """
+    if spec.space == "probs":
+        return SUM_TOLERANCE + spec.classes * TINY.get(stored_dtype, 0.0) + EPSILON.get(stored_dtype, 0.0)
+    return SUM_TOLERANCE + log(spec.classes) * EPSILON.get(stored_dtype, 0.0)
+
+
+def check_labels(labels_BC: np.ndarray, spec: LabelSpec, stored_dtype: str, place: Place) -> None:
+    """Refuse rows that are not finite, or that are no distributions where `spec` says they are.
+
+    Among log-probabilities -inf is a probability of zero.
+
+    Raises:
+        DataError: naming the first bad row.
+    """
+    step = max(1, CHECKED_NUMBERS // spec.classes)
+    for start in range(0, len(labels_BC), step):
+        rows = slice(start, start + step)
+        here = Place(place.name, place.row_B[rows], place.item_B[rows], place.view_B[rows])
+        _check_finite(labels_BC[rows], spec, here)
+        if spec.space != "logits":
+            _check_sums(labels_BC[rows], spec, sum_tolerance(spec, stored_dtype), here)
+
+
+def check_cells(block: RowBlock, items: int | None, views: int | None, place: Place) -> None:
+    """Refuse rows whose item, view or mix partner lies outside the file.
 
     Args:
         block: the rows.
-        spec: what they are said to be.
-        where: for messages: the file, or what the caller calls the rows.
+        items: of the file, None where they are not known.
+        views: the same of views.
+        place: where the rows are.
 
     Raises:
-        DataError: rows of another width, not finite, or not distributions where the spec says so.
+        DataError: naming the first bad row.
     """
-    labels = block.labels_BC
-    if labels.ndim != 2 or labels.shape[1] != spec.classes:
-        raise DataError(f"{where}: rows have the shape {labels.shape[1:]}, expected ({spec.classes},)")
-    if not len(labels):
-        return
-    largest, smallest = labels.max(axis=1), labels.min(axis=1)  # NaN and inf show in these
-    bad = ~np.isfinite(largest)
-    if spec.space != "log_probs":  # -inf is the logarithm of a zero
-        bad |= ~np.isfinite(smallest)
+    for name, values_B, total in (("item", block.item_B, items), ("view", block.view_B, views)):
+        most = MOST if total is None else total - 1
+        place.check(name, (values_B >= 0) & (values_B <= most), values_B, f"a number from 0 to {most}")
+    if "mix_item" in block.replay:
+        most, partner_B = MOST if items is None else items - 1, block.replay["mix_item"]
+        good_B = (partner_B >= -1) & (partner_B <= most)
+        place.check("mix_item", good_B, partner_B, f"an item from 0 to {most}, or -1 where a row is not mixed")
+
+
+def _check_finite(labels_BC: np.ndarray, spec: LabelSpec, place: Place) -> None:
+    if spec.space == "log_probs":
+        good_BC = np.less(labels_BC, np.inf)
+        expected = "numbers below infinity, or -inf for a probability of zero"
     else:
-        bad |= np.isnan(smallest)
-    _refuse(
-        bad, block, where, "a number that is NaN or infinite", "finite numbers; leave the row out or mend it"
-    )
+        good_BC = np.isfinite(labels_BC)
+        expected = "finite numbers"
+    good_B = good_BC.all(1)
+    if good_B.all():
+        return
+    bad_class_B = np.argmin(good_BC, axis=1)
+    bad_B = labels_BC[np.arange(len(labels_BC)), bad_class_B]
+    first = int(np.argmin(good_B))
+    array = f"{spec.space}, class {bad_class_B[first]},"
+    place.check(array, good_B, bad_B, f"{expected}; leave the row out or compute it again in a wider dtype")
+
+
+def _check_sums(labels_BC: np.ndarray, spec: LabelSpec, tolerance: float, place: Place) -> None:
     if spec.space == "probs":
-        _refuse(smallest < 0, block, where, "a negative probability", "numbers from 0 to 1; are they logits?")
-    if spec.space != "logits":
-        values = labels.astype(np.float32)
-        sums = (np.exp(values) if spec.space == "log_probs" else values).sum(axis=1)
-        off = np.abs(sums - 1) > SUM_TOLERANCE
-        if off.any():
-            total = f"{spec.space} whose probabilities sum to {sums[off][0]:.4g}"
-            _refuse(
-                off,
-                block,
-                where,
-                total,
-                f"1 within {SUM_TOLERANCE}; are they logits, or of part of the classes?",
-            )
+        low_B = labels_BC.min(1)
+        hint = "none below 0; if they are logits, name them logits"
+        place.check("the least of probs", np.greater_equal(low_B, 0), low_B, hint)
+        sum_B = labels_BC.sum(1, dtype=np.float64)
+        hint = "softmax the rows, or name them logits if they are"
+    else:
+        with np.errstate(over="ignore"):
+            sum_B = np.exp(labels_BC.astype(np.float32)).sum(1, dtype=np.float64)
+        hint = "log_softmax the rows, or name them logits if they are"
+    good_B = np.abs(sum_B - 1) <= tolerance
+    place.check(f"the sum over {spec.space}", good_B, sum_B, f"1 within {tolerance:.3g}; {hint}")
 
 
-def check_cells(block: RowBlock, items: int | None, views: int | None, where: str) -> None:
-    """Check the items, the views and the mix partners of some rows.
-
-    Raises:
-        DataError: one lies outside the file.
-    """
-    for name, values, total in (("item", block.item_B, items), ("view", block.view_B, views)):
-        if len(values) != len(block):
-            raise DataError(f"{where}: {len(block)} rows, but {len(values)} numbers in {name!r}")
-        most = (1 << 31) - 1 if total is None else total - 1
-        bad = (values < 0) | (values > most)
-        _refuse(bad, block, where, f"a {name} outside the file", f"{name}s from 0 to {most}")
-    partners = block.replay.get("mix_item")
-    if partners is not None:
-        most = (1 << 31) - 1 if items is None else items - 1
-        bad = (partners < -1) | (partners > most)
-        _refuse(bad, block, where, "a mix_item outside the file", f"-1 (not mixed) to {most}")
-
-
-def _refuse(bad: np.ndarray, block: RowBlock, where: str, found: str, expected: str) -> None:
-    if bad.any():
-        row = int(np.flatnonzero(bad)[0])
-        raise DataError(
-            f"{where}: item {block.item_B[row]}, view {block.view_B[row]}: found {found} "
-            f"({int(bad.sum())} of these {len(block)} rows); expected {expected}"
-        )
+def _show(value: np.ndarray) -> str:
+    return np.array2string(np.asarray(value), threshold=8, separator=", ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import click
 
 from softpack.cli.options import FORCE, NO_REPLAY, OUT

@@ -5,6 +5,8 @@ Logits are only known up to a constant in each row, which no softmax sees.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,10 +45,14 @@ def log_domain(spec: LabelSpec) -> LabelSpec:
 
 
 def to_log_domain(rows_BC: Tensor, spec: LabelSpec) -> Tensor:
-    """Return finite float32 rows of `log_domain(spec)`; what is below `PROB_FLOOR` is raised to it."""
+    """Return finite float32 rows of `log_domain(spec)`.
+
+    A probability of zero becomes the row's least other one, or `PROB_FLOOR` if that is less. All others stay
+    as they are: a confident teacher's tail lies far below the floor at T=1, and is seen again at T=20.
+    """
     rows_BC = rows_BC.float()
-    if spec.space == "probs":
-        return torch.log(rows_BC.clamp_min(PROB_FLOOR))
-    if spec.space == "log_probs":
-        return rows_BC.clamp_min(float(torch.log(torch.tensor(PROB_FLOOR))))
-    return rows_BC
+    if spec.space == "logits":
+        return rows_BC
+    logs_BC = rows_BC.log() if spec.space == "probs" else rows_BC
+    least_B1 = torch.where(logs_BC == -torch.inf, torch.inf, logs_BC).amin(dim=-1, keepdim=True)
+    return torch.maximum(logs_BC, least_B1.clamp_max(math.log(PROB_FLOOR)))

@@ -29,6 +29,7 @@ class Part:
         span_items: items that it covers.
         span_views: views that it covers.
         n_rows: rows in it.
+        has_rows: False where it holds what items have.
     """
 
     blocks: dict[int, int]
@@ -37,6 +38,7 @@ class Part:
     span_items: int
     span_views: int
     n_rows: int
+    has_rows: bool = True
 
     @property
     def is_full(self) -> bool:
@@ -58,7 +60,7 @@ class SpkFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # a worker may stand in another folder
         self.name = str(path)
         self._fd: int | None = None
         self._pid = -1
@@ -127,6 +129,8 @@ class SpkFile:
             raise CorruptError(f"{where}: the payload fails its checksum: the bytes are not those written")
         if padding.strip(b"\0"):
             raise CorruptError(f"{where}: the padding is not zero")
+        if block.type >= layout.ANCILLARY:  # not this softpack's to understand
+            return stored
         if block.coding == Coding.ZSTD:
             return expand(stored, block.raw_len, where)
         if block.coding != Coding.STORED:
@@ -182,14 +186,15 @@ class SpkFile:
         if not layout.SUPERBLOCK.size <= offset <= self.file_len - layout.COMMIT_BLOCK_LEN:
             raise CorruptError(f"{where}: said to begin at {offset}, outside the file")
         block = Block.from_bytes(self.pread(offset, BLOCK.size), self.file_id, where)
-        if block.type != BlockType.INDEX or max(block.raw_len, block.stored_len) > layout.MAX_INDEX:
+        if block.type != BlockType.INDEX or block.raw_len > layout.MAX_INDEX:
             raise CorruptError(f"{where}: found a block of type {block.type} and {block.raw_len} bytes")
+        if block.raw_len != BLOCK.size * block.seq or not 0 < block.raw_len <= offset:
+            raise CorruptError(
+                f"{where}: promises {block.raw_len} bytes, but stands at number {block.seq}, {offset} bytes into the file"
+            )
         if offset + block.total_len + layout.COMMIT_BLOCK_LEN != self.file_len:
             raise CorruptError(f"{where}: does not lie right before the commit")
-        blocks = parse_index(self._payload_at(offset, where), where)
-        if len(blocks) != block.seq or not len(blocks):
-            raise CorruptError(f"{where}: lists {len(blocks)} blocks, but stands at number {block.seq}")
-        return blocks
+        return parse_index(self._payload_at(offset, where), where)
 
     def _check_rows(self) -> None:
         """Check that the rows of the parts are the rows that the commit counts."""
@@ -200,10 +205,10 @@ class SpkFile:
                 f"{self.name}: the tiles hold {found} rows; the commit says {commit.n_rows} rows of "
                 f"{commit.items} items and {commit.views} views"
             )
-        for part in self.parts:
+        for part in [*self.parts, *self.item_parts.values()]:
             inside = (
                 part.first_item + part.span_items <= commit.items
-                and part.first_view + part.span_views <= commit.views
+                and (part.first_view + part.span_views <= commit.views or not part.has_rows)
             )
             if not inside:
                 raise CorruptError(
@@ -225,7 +230,7 @@ class SpkFile:
             tile = part.first_item // layout.ITEM_TILE
             parts[tile] = Part(
                 {**(parts[tile].blocks if tile in parts else {}), **part.blocks},
-                part.first_item, part.first_view, part.span_items, part.span_views, part.n_rows,
+                part.first_item, part.first_view, part.span_items, part.span_views, part.n_rows, False,
             )  # fmt: skip
         return parts
 
@@ -244,6 +249,7 @@ class SpkFile:
                 int(b["span_items"]),
                 int(b["span_views"]),
                 int(b["n_rows"]),
+                per == "row",
             )
             part = parts.setdefault(key, Part({}, *facts))
             if int(b["stream"]) in part.blocks or part != Part(part.blocks, *facts):

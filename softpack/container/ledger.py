@@ -102,6 +102,8 @@ def _arrays(file: SpkFile, stream: StreamSpec, n_rows: int, offset: int) -> Iter
         n_bits = 8 * described.stored_len
         if described.coding == PLANES:
             exact = n_rows * array.values_per_row * described.width
+            if exact > n_bits:
+                raise CorruptError(f"{file.name}, array {array.name}: found {n_bits} bits, expected {exact}")
             yield "padding of planes", "padding", n_bits - exact
             n_bits = exact
         yield f"{stream.name}: {array.name}", stream.scope, n_bits

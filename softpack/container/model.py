@@ -56,8 +56,8 @@ def load_codec(file: SpkFile) -> Codec:
         codec = make_codec(header.codec_id, header.takes, header.config).load_state(tensors)
     except CodecError as error:
         raise CorruptError(f"{where}: {error}") from None
-    declared = tuple((a.name, a.shape, a.bits, a.levels) for a in header.streams[0].arrays)
-    expected = tuple((a.name, a.shape, a.bits, a.levels) for a in codec.codes)
+    declared = tuple((a.name, a.shape, a.kind, a.bits, a.levels) for a in header.streams[0].arrays)
+    expected = tuple((a.name, a.shape, "uint", a.bits, a.levels) for a in codec.codes)
     if declared != expected or codec.gives != header.gives:
         raise CorruptError(f"{where}: the file declares the codes {declared}, but its settings make {expected}")
     return codec

@@ -20,7 +20,7 @@ from softpack.container.tiles import array_dtype, read_presence, read_tile
 from softpack.errors import DataError
 from softpack.format import layout
 from softpack.format.header import StreamSpec
-from softpack.records import COLUMNS, LabelSpec, RowBlock
+from softpack.records import LabelSpec, RowBlock
 
 if TYPE_CHECKING:
     from softpack.container.resident import ResidentLabels
@@ -86,7 +86,7 @@ class Labels:
 
     @property
     def item_columns(self) -> tuple[str, ...]:
-        """Names of the columns that each item has."""
+        """Names of the columns that each item has; one that a stopped writer left unfinished is not counted."""
         return tuple(name for _, stream in self._item_streams() for name in (a.name for a in stream.arrays))
 
     @cached_property
@@ -129,14 +129,12 @@ class Labels:
         if isinstance(where, tuple):
             item, view = where
             return self.read([item], [view])[0]
-        counts = self.view_counts()
-        if not 0 <= where < len(counts):
+        if not 0 <= where < self.shape[0]:
             raise DataError(
-                f"{self.file.name}: there is no item {where}; it holds items 0 to {len(counts) - 1}"
+                f"{self.file.name}: there is no item {where}; it holds items 0 to {self.shape[0] - 1}"
             )
-        n = np.arange(counts[where])
-        items = np.full(len(n), where)
-        return self.read(items, self.nth_view(items, n))
+        (first,), (stop,) = self._rows.rows_of(np.array([where]))
+        return self.read(*self.cells(np.arange(first, stop)))
 
     def read(self, items: Indices, views: Indices, device: torch.device | str = "cpu") -> Tensor:
         """Return the labels of these (item, view): float32 [B, C] on `device`.
@@ -162,20 +160,25 @@ class Labels:
         if found is None:
             return {}
         arrays = self._read_stream(found[0], *_pair(items, views))
-        return {name: values.astype(COLUMNS[name].dtype, copy=False) for name, values in arrays.items()}
+        return arrays
 
     def item_column(self, name: str) -> np.ndarray:
-        """Return a column that each item has, [items, ...]; its missing value where an item has none."""
-        column = COLUMNS[name]
-        values = np.full((self.shape[0], *column.shape), column.missing or 0, column.dtype)
+        """Return a column that each item has, [items, ...] in the dtype of `COLUMNS`.
+
+        Raises:
+            DataError: the file has no such column.
+        """
         for number, stream in self._item_streams():
-            if name not in (array.name for array in stream.arrays):
-                continue
-            for part in self.file.item_parts.values():
-                rows = slice(part.first_item, part.first_item + part.n_rows)
-                values[rows] = read_tile(self.file, part, number)[name]
-            return values
-        raise DataError(f"{self.file.name}: has no column {name!r}; its item columns are {self.item_columns}")
+            for spec in stream.arrays:
+                if spec.name == name:
+                    values = np.empty((self.shape[0], *spec.shape), array_dtype(spec))
+                    for part in self.file.item_parts.values():
+                        rows = slice(part.first_item, part.first_item + part.n_rows)
+                        values[rows] = read_tile(self.file, part, number)[name]
+                    return values
+        raise DataError(
+            f"{self.file.name}: has no column {name!r}; its item columns are {', '.join(self.item_columns) or 'none'}"
+        )
 
     def blocks(self, n_rows: int) -> Iterator[RowBlock]:
         """Yield all labels with their replay columns, by item and then view, `n_rows` at a time."""
@@ -199,7 +202,13 @@ class Labels:
     # -- tiles -----------------------------------------------------------------------------------------
 
     def _item_streams(self) -> list[tuple[int, StreamSpec]]:
-        return [(n, stream) for n, stream in enumerate(self.file.header.streams, 1) if stream.per == "item"]
+        """Number and description of the streams that say something of every item."""
+        parts = self.file.item_parts.values()
+        return [
+            (n, stream)
+            for n, stream in enumerate(self.file.header.streams, 1)
+            if stream.per == "item" and sum(p.n_rows for p in parts if n in p.blocks) == self.shape[0]
+        ]
 
     @cached_property
     def _tiles(self) -> dict[int, list[int]]:
@@ -269,7 +278,10 @@ def as_codes(arrays: dict[str, np.ndarray], stream: StreamSpec) -> dict[str, Ten
 
 
 def _pair(items: Indices, views: Indices) -> tuple[np.ndarray, np.ndarray]:
-    pair = tuple(np.atleast_1d(np.asarray(values, np.int64)) for values in (items, views))
+    pair = tuple(np.atleast_1d(np.asarray(values)) for values in (items, views))
+    if any(values.size and values.dtype.kind not in "iu" for values in pair):
+        raise DataError(f"items and views are of {pair[0].dtype} and {pair[1].dtype}; expected integers")
+    pair = tuple(values.astype(np.int64, copy=False) for values in pair)
     if pair[0].shape != pair[1].shape or pair[0].ndim != 1:
         raise DataError(
             f"items and views have the shapes {pair[0].shape} and {pair[1].shape}; expected [B] and [B]"

@@ -61,7 +61,14 @@ class RowMap:
         return rows
 
     def cells(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the items and the views of row numbers."""
+        """Return the items and the views of row numbers.
+
+        Raises:
+            DataError: there is no such row.
+        """
+        rows = np.asarray(rows, np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.n_rows:
+            raise DataError(f"found row numbers {rows.min()} to {rows.max()}; expected 0 to {self.n_rows - 1}")
         keys = rows if self.keys is None else self.keys[rows]
         return keys // self.views, keys % self.views
 
@@ -73,14 +80,24 @@ class RowMap:
         return np.bincount(self.keys // self.views, minlength=self.items)
 
     def nth_view(self, items: np.ndarray, n: np.ndarray) -> np.ndarray:
-        """Return the n-th present view, from 0, of each item."""
-        if self.keys is None:
-            return np.asarray(n, np.int64)
-        return self.keys[self._first_row[np.asarray(items)] + np.asarray(n)] % self.views
+        """Return the n-th present view, from 0, of each item.
 
-    @cached_property
-    def _first_row(self) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum(self.view_counts)[:-1]])
+        Raises:
+            DataError: an item is not there, or has fewer views.
+        """
+        items, n = np.asarray(items, np.int64), np.asarray(n, np.int64)
+        first, stop = self.rows_of(items)
+        bad = (n < 0) | (n >= stop - first)
+        if bad.any():
+            i = int(np.flatnonzero(bad)[0])
+            raise DataError(f"item {items[i]} has {max(stop[i] - first[i], 0)} views; view number {n[i]} was asked for")
+        return n if self.keys is None else self.keys[first + n] % self.views
+
+    def rows_of(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first row number of each item, and the one after its last; equal where it has none."""
+        inside = (items >= 0) & (items < self.items)
+        first, stop = items * self.views, (items + inside) * self.views
+        return (first, stop) if self.keys is None else tuple(np.searchsorted(self.keys, (first, stop)))
 
 
 def part_cells(file: SpkFile, part: Part) -> tuple[np.ndarray, np.ndarray]:

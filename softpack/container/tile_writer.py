@@ -13,9 +13,10 @@ from softpack.container.file import SpkFile
 from softpack.container.model import pack_tensors
 from softpack.container.pending import Grid, Pending, Presence, TilePart
 from softpack.container.tiles import PRESENCE, array_dtype, encode_tile, read_presence
+from softpack.errors import CodecError, DataError
 from softpack.format import layout
 from softpack.format.blocks import Block
-from softpack.format.header import ArraySpec, Header, StreamSpec
+from softpack.format.header import ArraySpec, Header, StreamSpec, column_array
 from softpack.format.layout import BlockType, ModelPart
 from softpack.records import COLUMNS, RowBlock
 
@@ -25,20 +26,26 @@ TILE_BITS = 8 << 20  # of codes and columns in a tile, about
 MAX_TILE_ROWS = 8192
 MAX_SIDE_VIEWS = 64
 ENCODE_ROWS = 4096
-KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1)}
 
 
 def make_streams(
     codec: Codec, columns: tuple[str, ...], item_columns: tuple[str, ...]
 ) -> tuple[StreamSpec, ...]:
-    """Return the streams of a file: codes, then replay columns, then what items have."""
+    """Return the streams of a file: codes, then replay columns, then what items have.
+
+    Raises:
+        CodecError: codes and columns share a name.
+    """
+    twice = {array.name for array in codec.codes} & set(columns)
+    if twice:
+        raise CodecError(f"codec {codec.codec_id} names its codes {', '.join(twice)}, as columns are named")
     streams = [StreamSpec("codes", "row", "codes", tuple(_code_spec(array) for array in codec.codes))]
     if columns:
-        streams.append(StreamSpec("replay", "row", "replay", tuple(_column_spec(name) for name in columns)))
+        streams.append(StreamSpec("replay", "row", "replay", tuple(column_array(COLUMNS[name]) for name in columns)))
     if "source_hw" in item_columns:
-        streams.append(StreamSpec("source", "item", "replay", (_column_spec("source_hw"),)))
+        streams.append(StreamSpec("source", "item", "replay", (column_array(COLUMNS["source_hw"]),)))
     if "target" in item_columns:
-        streams.append(StreamSpec("target", "item", "item", (_column_spec("target"),)))
+        streams.append(StreamSpec("target", "item", "item", (column_array(COLUMNS["target"]),)))
     return tuple(streams)
 
 
@@ -46,11 +53,28 @@ def choose_tile(streams: tuple[StreamSpec, ...], items: int | None, views: int |
     """Return the items and views of a tile: about a mebibyte, square-ish, without a small rest at the edge."""
     arrays = [array for stream in streams if stream.per == "row" for array in stream.arrays]
     bits = sum(array.values_per_row * min(array.bits, 16 if array.kind == "int" else 32) for array in arrays)
-    widest = max(array.values_per_row for array in arrays)
-    rows = max(1, min(TILE_BITS // bits, MAX_TILE_ROWS, layout.MAX_TILE_VALUES // widest))
+    rows = max(1, min(TILE_BITS // bits, MAX_TILE_ROWS, most_rows(streams)))
     side_views = _even_share(views or MAX_SIDE_VIEWS, min(rows, MAX_SIDE_VIEWS))
     side_items = max(1, rows // side_views)
     return (side_items if items is None else _even_share(max(items, 1), side_items)), side_views
+
+
+def most_rows(streams: tuple[StreamSpec, ...]) -> int:
+    """Return how many rows a tile may have, by the limits of readers."""
+    widest = max(stream.values_per_row for stream in streams if stream.per == "row")
+    return min(layout.MAX_TILE_CELLS, layout.MAX_TILE_VALUES // widest)
+
+
+def check_tile(tile: tuple[int, int], streams: tuple[StreamSpec, ...], where: str) -> None:
+    """Check a tile that the caller chose.
+
+    Raises:
+        DataError: it has no rows, or more than readers take.
+    """
+    if min(tile) < 1 or tile[0] * tile[1] > most_rows(streams):
+        raise DataError(
+            f"{where}: tile is {tile[0]} items x {tile[1]} views; expected 1 to {most_rows(streams)} rows"
+        )
 
 
 class TileWriter:
@@ -189,11 +213,6 @@ def write_model(out: BlockFile, codec: Codec, keep_encoder: bool) -> None:
 
 def _code_spec(array: CodeArray) -> ArraySpec:
     return ArraySpec(array.name, array.shape, "uint", array.bits, array.levels)
-
-
-def _column_spec(name: str) -> ArraySpec:
-    kind, bits = KINDS[COLUMNS[name].dtype]
-    return ArraySpec(name, COLUMNS[name].shape, kind, bits, 1 << bits)
 
 
 def _even_share(total: int, most: int) -> int:

@@ -52,15 +52,12 @@ def decode_tile(
     view, arrays, raw = memoryview(payload), {}, 0
     for spec in stream.arrays:
         name = f"{where}, array {spec.name}"
-        if n_rows * spec.values_per_row > layout.MAX_TILE_VALUES:
-            raise CorruptError(
-                f"{name}: {n_rows} rows of {spec.values_per_row} numbers, more than a tile may hold"
-            )
         levels = None if spec.kind == "int" else spec.levels
-        width = describe(view, name).width
+        raw += DESCRIPTOR.size + packed_size(n_rows * spec.values_per_row, describe(view, name).width)
+        if raw > raw_len:  # before memory is taken for it
+            raise CorruptError(f"{name}: needs {raw} bytes before compression; the block says {raw_len}")
         values, used = decode_array(view, n_rows, spec.values_per_row, spec.bits, levels, name)
         arrays[spec.name] = _from_integers(values, spec).reshape(n_rows, *spec.shape)
-        raw += DESCRIPTOR.size + packed_size(n_rows * spec.values_per_row, width)
         view = view[used:]
     if len(view):
         raise CorruptError(f"{where}: {len(view)} bytes are left over after the last array")

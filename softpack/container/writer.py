@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from softpack import __version__
-from softpack.checks import check_cells, check_labels
+from softpack.checks import Place, check_cells, check_labels
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
 from softpack.container.blockfile import BlockFile
@@ -107,8 +107,22 @@ class Writer:
             DataError: rows or columns are not what they should be; none of them were taken.
         """
         block = row_block(labels_BC, item, view, columns, self._out.name)
-        check_labels(block, self.codec.spec, self._out.name)
-        check_cells(block, self._items, self._views, self._out.name)
+        numbers_B = np.arange(self.n_rows, self.n_rows + len(block))
+        place = Place(self._out.name, numbers_B, block.item_B, block.view_B)
+        if block.labels_BC.shape[1] != self.codec.spec.classes:
+            raise DataError(
+                f"{self._out.name}: rows have {block.labels_BC.shape[1]} numbers, expected {self.codec.spec.classes}"
+            )
+        check_labels(block.labels_BC, self.codec.spec, str(block.labels_BC.dtype), place)
+        check_cells(block, self._items, self._views, place)
+        self.add(block)
+
+    def add(self, block: RowBlock) -> None:
+        """Add rows that a source has read and checked.
+
+        Raises:
+            DataError: they have other columns than the rows before.
+        """
         if self._columns is None:
             self._columns = tuple(block.replay)
         if tuple(block.replay) != self._columns:

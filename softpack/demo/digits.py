@@ -37,7 +37,7 @@ AREA = (0.4, 1.0)
 MIXED = 0.5
 TEMPERATURE = 2.0
 TEACHER_VIEWS = 8
-TEACHER_EPOCHS = 6
+TEACHER_EPOCHS = 5
 SEEDS = (0, 1, 2)
 Image = tuple[Tensor, int]  # uint8 [1, ENLARGED, ENLARGED] and its class
 
@@ -102,9 +102,7 @@ def make_digits(seed: int = 0) -> Digits:
     )
 
 
-def train_arm(
-    name: str, digits: Digits, labels: Any, spec: LabelSpec, seeds: Sequence[int] = SEEDS
-) -> Arm:
+def train_arm(name: str, digits: Digits, labels: Any, spec: LabelSpec, seeds: Sequence[int] = SEEDS) -> Arm:
     """Train one student a seed from labels, and return their accuracies.
 
     Args:
@@ -118,7 +116,7 @@ def train_arm(
     for seed in seeds:
         dataset = SoftLabelDataset(digits.images, labels, transform=Replay(SIZE))
         loader: DataLoader[Any] = DataLoader(dataset, batch_size=25, shuffle=True)
-        network = _network(seed, width=16)
+        network = _network(seed)
         train_student(network, loader, spec, epochs=EPOCHS, temperature=TEMPERATURE, lr=5e-3, seed=seed)
         accuracies.append(accuracy(network, _test_loader(digits.test)))
     return Arm(name, tuple(accuracies))
@@ -144,10 +142,12 @@ def split_digits(seed: int = 0) -> tuple[list[Image], list[Image], list[Image]]:
 def train_teacher(images: list[Image], seed: int = 0) -> nn.Module:
     """Return a network trained on images with hard labels, each of them in many crops, without CutMix."""
     columns = _views(images, TEACHER_VIEWS, 0.0, seed + 1)
-    network = _network(seed, width=32)
+    network = _network(seed)
     targets_N = torch.tensor([target for _, target in images])
     labels_NC = torch.eye(CLASSES)[targets_N]
-    pixels = [view_pixels([image for image, _ in images], columns, v, Replay(SIZE)) for v in range(TEACHER_VIEWS)]
+    pixels = [
+        view_pixels([image for image, _ in images], columns, v, Replay(SIZE)) for v in range(TEACHER_VIEWS)
+    ]
     rows = TensorDataset(torch.cat(pixels), targets_N.repeat(TEACHER_VIEWS), labels_NC.repeat(TEACHER_VIEWS, 1))
     loader = DataLoader(rows, batch_size=128, shuffle=True)
     train_student(network, loader, LabelSpec(CLASSES, "probs"), epochs=TEACHER_EPOCHS, lr=3e-3, seed=seed)
@@ -169,7 +169,7 @@ def _views(images: list[Image], n_views: int, mixed: float, seed: int) -> dict[s
     return draw_views(hw, n_views, SIZE, mixed=mixed, area=AREA, flip=0.0, seed=seed)  # a 2 is no 2 in a mirror
 
 
-def _network(seed: int, width: int) -> nn.Module:
+def _network(seed: int, width: int = 16) -> nn.Module:
     """Return a small convolutional network on [B, 1, SIZE, SIZE], its weights drawn by the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -184,4 +184,6 @@ def _network(seed: int, width: int) -> nn.Module:
 def _test_loader(images: list[Image]) -> list[Batch]:
     """Return the whole test images as one batch."""
     replay = Replay(SIZE)
-    return [(torch.stack([replay(image) for image, _ in images]), torch.tensor([target for _, target in images]))]
+    return [
+        (torch.stack([replay(image) for image, _ in images]), torch.tensor([target for _, target in images]))
+    ]

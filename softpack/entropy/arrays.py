@@ -84,7 +84,7 @@ def decode_array(
         data: bytes whose checksum has been verified.
         n_rows: rows that the block says it has.
         per_row: numbers in a row.
-        most_bits: width that the header allows.
+        most_bits: width that the header says: codes have it exactly, other integers at most.
         levels: for codes: every number is below this, and the base is 0; None for other integers.
         where: for messages.
 
@@ -95,8 +95,8 @@ def decode_array(
         CorruptError: sizes or values contradict the header.
     """
     described = describe(data, where)
-    if described.width > most_bits:
-        raise CorruptError(f"{where}: found {described.width} bits a number, expected {most_bits} at most")
+    if described.width > most_bits or (levels is not None and described.width != most_bits):
+        raise CorruptError(f"{where}: found numbers of {described.width} bits, expected {most_bits}")
     stop = DESCRIPTOR.size + described.stored_len
     if stop > len(data):
         raise CorruptError(

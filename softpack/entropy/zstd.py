@@ -9,6 +9,7 @@ from softpack.errors import CorruptError
 LEVEL = 3
 WORTH = 0.97  # a frame that saves less than 3% is not worth its decoding
 MAX_WINDOW = 1 << 27
+MAX_RATIO = 1 << 15  # a zstd block of 4 bytes stands for 128 KiB at most
 
 
 def shrink(data: bytes, level: int = LEVEL) -> bytes | None:
@@ -29,6 +30,8 @@ def expand(frame: bytes | memoryview, n_bytes: int, where: str) -> bytes:
         declared = zstandard.get_frame_parameters(frame).content_size
         if declared != n_bytes:
             raise CorruptError(f"{where}: a zstd frame says that it holds {declared} bytes, expected {n_bytes}")
+        if n_bytes > MAX_RATIO * len(frame):  # zstd would take the memory first
+            raise CorruptError(f"{where}: a zstd frame of {len(frame)} bytes cannot hold the {n_bytes} that it says")
         data = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompress(
             frame, max_output_size=n_bytes, allow_extra_data=False
         )

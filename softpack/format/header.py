@@ -2,27 +2,36 @@
 
 Canonical is `json.dumps(sort_keys=True, separators=(",", ":"), ensure_ascii=False)` in UTF-8, without floats:
 one object has one spelling, so a reader compares bytes and thereby refuses duplicate keys, NaN and the rest.
-A number with a fraction stands as a string.
+A number with a fraction stands as a string, and so does an integer that binary64 does not hold.
+
+What a later version may bring (a field, space, stream, column, kind of array) is refused as unsupported; what no
+version allows is refused as corrupt.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from softpack.bits import MAX_WIDTH
-from softpack.errors import CorruptError, DataError
-from softpack.format.layout import MAX_TILE_CELLS
-from softpack.records import LabelSpec
+from softpack.errors import CorruptError, DataError, UnsupportedError
+from softpack.format.layout import ITEM_TILE, ITEM_TILE_VALUES, MAX_TILE_CELLS
+from softpack.records import COLUMNS, MAX_CLASSES, SPACES, Column, LabelSpec
 
 MAX_DEPTH = 16
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-KINDS = ("uint", "int", "float32", "bool")
-SCOPES = ("codes", "item", "replay")
-PER = ("row", "item")
+DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")
+MAX_INTEGER = (1 << 53) - 1
+STREAMS = {  # name: (per, scope, columns)
+    "codes": ("row", "codes", ()),
+    "replay": ("row", "replay", tuple(name for name, column in COLUMNS.items() if not column.per_item)),
+    "source": ("item", "replay", ("source_hw",)),
+    "target": ("item", "item", ("target",)),
+}
+COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1)}
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,10 @@ class ArraySpec:
     Args:
         name: unique in the stream.
         shape: of one row's (or item's) entry.
-        kind: "uint" (codes: base 0, below `levels`), "int" (int32, base and width by the range of each
-            tile), "float32" (bit patterns) or "bool".
+        kind: "uint" (codes), "int" (int32, base and width by the range of each tile), "float32" (bit patterns)
+            or "bool".
         bits: exact width for "uint", the most that a tile may use for the others.
-        levels: every number is below this.
+        levels: every number is below this, except an "int".
     """
 
     name: str
@@ -59,8 +68,8 @@ class StreamSpec:
 
     Args:
         name: unique in the file.
-        per: "row" or "item".
-        scope: the ledger's: "codes", "item" or "replay".
+        per: "row" or "item", by its name.
+        scope: the ledger's: "codes", "item" or "replay", by its name.
         arrays: in stored order.
     """
 
@@ -68,6 +77,22 @@ class StreamSpec:
     per: str
     scope: str
     arrays: tuple[ArraySpec, ...]
+
+    @property
+    def values_per_row(self) -> int:
+        """Numbers in one row's entry, of all arrays."""
+        return sum(array.values_per_row for array in self.arrays)
+
+    @property
+    def items_per_tile(self) -> int:
+        """Items of a tile of a stream per item; fewer where each has many numbers."""
+        return min(ITEM_TILE, max(1, ITEM_TILE_VALUES // self.values_per_row))
+
+
+def column_array(column: Column) -> ArraySpec:
+    """Return how a column is stored."""
+    kind, bits = COLUMN_KINDS[column.dtype]
+    return ArraySpec(column.name, column.shape, kind, bits, 1 << bits)
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,7 @@ class Header:
                 "gives": _spec_json(self.gives),
                 "tile": {"items": self.tile_items, "views": self.tile_views},
                 "streams": [_stream_json(stream) for stream in self.streams],
-                "made_by": dict(self.made_by),
+                "made_by": without_floats(dict(self.made_by)),
             }
         )
 
@@ -113,10 +138,13 @@ class Header:
 
         Raises:
             CorruptError: it is not canonical JSON of exactly these fields.
+            UnsupportedError: it has something that a later version may know.
         """
         document = parse_canonical(data, where)
         try:
             return _header(document)
+        except _LaterError as error:
+            raise UnsupportedError(f"{where}: the header has {error}. Install a later softpack") from None
         except (KeyError, TypeError, ValueError, AttributeError, DataError, RecursionError) as error:
             raise CorruptError(
                 f"{where}: the header is not valid: {error}; see formats/header.schema.json"
@@ -138,12 +166,13 @@ def canonical(document: Any) -> bytes:
 def parse_canonical(data: bytes, where: str) -> Any:
     """Parse JSON and refuse any spelling but the canonical one."""
     try:
-        document = json.loads(data.decode(), parse_float=_no_float, parse_constant=_no_float)
+        document = json.loads(data.decode(), parse_int=_integer_of, parse_float=_no_float, parse_constant=_no_float)
         if _depth(document) > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        spelled = canonical(document)  # half a surrogate pair cannot be spelled
     except (ValueError, RecursionError) as error:
         raise CorruptError(f"{where}: the header is not JSON: {error}") from None
-    if canonical(document) != data:
+    if spelled != data:
         raise CorruptError(
             f"{where}: the header's JSON is not canonical (sorted keys, no spaces, no duplicates)"
         )
@@ -151,13 +180,24 @@ def parse_canonical(data: bytes, where: str) -> Any:
 
 
 def without_floats(value: Any) -> Any:
-    """Return settings with every float as a string that `float` reads back exactly."""
-    if isinstance(value, float):
+    """Return settings with every float, and integers too large for JSON, as strings that read back exactly."""
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) > MAX_INTEGER):
         return repr(value)
     if isinstance(value, dict):
         return {key: without_floats(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_floats(item) for item in value]
+    return value
+
+
+class _LaterError(ValueError):
+    """Something that is not known here, but may be to a later version."""
+
+
+def _integer_of(text: str) -> int:
+    value = int(text)
+    if abs(value) > MAX_INTEGER:
+        raise ValueError(f"found the integer {text}; beyond 2**53 - 1 they stand as strings")
     return value
 
 
@@ -183,11 +223,12 @@ def _spec_json(spec: LabelSpec) -> dict[str, Any]:
 
 
 def _stream_json(stream: StreamSpec) -> dict[str, Any]:
-    arrays = [
-        {"name": a.name, "shape": list(a.shape), "kind": a.kind, "bits": a.bits, "levels": a.levels}
-        for a in stream.arrays
-    ]
+    arrays = [_array_json(array) for array in stream.arrays]
     return {"name": stream.name, "per": stream.per, "scope": stream.scope, "arrays": arrays}
+
+
+def _array_json(a: ArraySpec) -> dict[str, Any]:
+    return {"name": a.name, "shape": list(a.shape), "kind": a.kind, "bits": a.bits, "levels": a.levels}
 
 
 def _header(document: Any) -> Header:
@@ -200,11 +241,13 @@ def _header(document: Any) -> Header:
         raise ValueError(f"a tile has {tile_items} x {tile_views} cells; expected {MAX_TILE_CELLS} at most")
     streams = tuple(_stream(stream) for stream in _list(document["streams"], "streams"))
     _unique([stream.name for stream in streams], "streams")
-    if not streams or streams[0].scope != "codes" or streams[0].per != "row":
+    if not streams or streams[0].name != "codes":
         raise ValueError("the first stream is not the codes of the rows")
     config, made_by = document["codec"]["config"], document["made_by"]
     if not isinstance(config, dict) or not isinstance(made_by, dict):
         raise ValueError("codec.config and made_by: expected objects")
+    if not all(isinstance(value, (int, str)) for value in config.values()):
+        raise ValueError("codec.config: expected integers, strings, true and false alone")
     return Header(
         codec_id=_name(document["codec"]["id"], "codec.id"),
         config=config,
@@ -219,40 +262,54 @@ def _header(document: Any) -> Header:
 
 def _spec(value: Any, where: str) -> LabelSpec:
     _fields(value, where, "classes space temperature")
-    if not isinstance(value["temperature"], str):
-        raise ValueError(f"{where}.temperature: expected a string")
-    temperature = float(value["temperature"])
-    if repr(temperature) != value["temperature"]:
-        raise ValueError(f"{where}.temperature: found {value['temperature']!r}, expected {temperature!r}")
-    return LabelSpec(_integer(value["classes"], f"{where}.classes", 2, 1 << 24), value["space"], temperature)
+    temperature = value["temperature"]
+    if not isinstance(temperature, str) or not DECIMAL.fullmatch(temperature):
+        raise ValueError(f"{where}.temperature: found {temperature!r}; expected a string such as '4.0'")
+    classes = _integer(value["classes"], f"{where}.classes", 2, MAX_CLASSES)
+    return LabelSpec(classes, _known(value["space"], SPACES, f"{where}.space"), float(temperature))
 
 
 def _stream(value: Any) -> StreamSpec:
     _fields(value, "stream", "name per scope arrays")
-    name = _name(value["name"], "stream.name")
-    arrays = tuple(_array(array, name) for array in _list(value["arrays"], f"{name}.arrays"))
+    name = _known(value["name"], STREAMS, "stream")
+    per, scope, columns = STREAMS[name]
+    _known(value["per"], (per,), f"stream {name}, per")
+    _known(value["scope"], (scope,), f"stream {name}, scope")
+    arrays = tuple(
+        _column(array, name, columns) if columns else _code(array) for array in _list(value["arrays"], name)
+    )
     _unique([array.name for array in arrays], name)
-    if not arrays:
-        raise ValueError(f"stream {name} has no arrays")
-    return StreamSpec(name, _one_of(value["per"], PER, name), _one_of(value["scope"], SCOPES, name), arrays)
+    stream = StreamSpec(name, per, scope, arrays)
+    if not 1 <= stream.values_per_row <= MAX_CLASSES:
+        raise ValueError(f"stream {name} has {stream.values_per_row} numbers a row; expected 1 to {MAX_CLASSES}")
+    return stream
 
 
-def _array(value: Any, stream: str) -> ArraySpec:
-    _fields(value, f"array of {stream}", "name shape kind bits levels")
-    name = _name(value["name"], f"array of {stream}")
-    shape = tuple(_integer(n, f"{name}.shape", 1, 1 << 24) for n in _list(value["shape"], f"{name}.shape"))
+def _code(value: Any) -> ArraySpec:
+    _fields(value, "array of codes", "name shape kind bits levels")
+    name = _name(value["name"], "array of codes")
+    kind = _known(value["kind"], ("uint",), f"{name}.kind")
+    shape = tuple(_integer(n, f"{name}.shape", 1, MAX_CLASSES) for n in _list(value["shape"], f"{name}.shape"))
     bits = _integer(value["bits"], f"{name}.bits", 1, MAX_WIDTH)
-    levels = _integer(value["levels"], f"{name}.levels", 1, 1 << bits)
-    array = ArraySpec(name, shape, _one_of(value["kind"], KINDS, name), bits, levels)
-    if array.values_per_row > 1 << 24:
-        raise ValueError(f"array {name} has {array.values_per_row} numbers a row; expected {1 << 24} at most")
+    return ArraySpec(name, shape, kind, bits, _integer(value["levels"], f"{name}.levels", 1, 1 << bits))
+
+
+def _column(value: Any, stream: str, known: tuple[str, ...]) -> ArraySpec:
+    _fields(value, f"column of {stream}", "name shape kind bits levels")
+    array = column_array(COLUMNS[_known(value["name"], known, f"column of {stream}")])
+    if value != _array_json(array):
+        raise ValueError(f"column {array.name}: found {value}, expected {_array_json(array)}")
     return array
 
 
 def _fields(value: Any, where: str, names: str) -> None:
-    if not isinstance(value, dict) or sorted(value) != sorted(names.split()):
-        found = ", ".join(sorted(value)) if isinstance(value, dict) else repr(value)
-        raise ValueError(f"{where}: found {found}; expected the fields {names}")
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: found {value!r}; expected an object of {names}")
+    missing = sorted({*names.split()} - {*value})
+    if missing:
+        raise ValueError(f"{where}: lacks {', '.join(missing)}; expected the fields {names}")
+    for field_name in value:
+        _known(field_name, names.split(), f"{where}, field")
 
 
 def _list(value: Any, where: str) -> list[Any]:
@@ -273,10 +330,12 @@ def _name(value: Any, where: str) -> str:
     return value
 
 
-def _one_of(value: Any, choices: tuple[str, ...], where: str) -> str:
+def _known(value: Any, choices: Collection[str], where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: found {value!r}; expected a string")
     if value not in choices:
-        raise ValueError(f"{where}: found {value!r}; expected one of {', '.join(choices)}")
-    return str(value)
+        raise _LaterError(f"{where} {value!r}, which this softpack does not know ({', '.join(choices)})")
+    return value
 
 
 def _unique(names: list[str], where: str) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 from softpack.errors import CorruptError, UnsupportedError
 from softpack.format import layout
 from softpack.format.header import Header
-from softpack.format.layout import ALIGN, ANCILLARY, BLOCK_DTYPE, SUPERBLOCK, BlockType, Coding
+from softpack.format.layout import ALIGN, ANCILLARY, BLOCK_DTYPE, SUPERBLOCK, BlockType, Coding, ModelPart
 
+TILE_FIELDS = ("part", "tile_item", "tile_view", "span_items", "span_views", "n_rows")
 MAX_STORED = {
     BlockType.HEADER: layout.MAX_HEADER,
     BlockType.MODEL: layout.MAX_MODEL,
@@ -54,8 +55,10 @@ class Commit:
         """Read a commit.
 
         Raises:
-            CorruptError: the end mark or the reserved field is wrong.
+            CorruptError: the length, the end mark or the reserved field is wrong.
         """
+        if len(data) != layout.COMMIT.size:
+            raise CorruptError(f"{where}: a commit has {len(data)} bytes, expected {layout.COMMIT.size}")
         *fields, reserved, end = layout.COMMIT.unpack(data)
         if end != layout.END or reserved:
             raise CorruptError(f"{where}: the commit does not end with {layout.END!r}")
@@ -103,8 +106,13 @@ def check_blocks(blocks: np.ndarray, where: str) -> None:
             too_large = of_type & (blocks[name] > most)
             _refuse(too_large, where, f"promises a {name} above the limit of {most} bytes")
     _refuse(known & (blocks["coding"] > max(Coding)), where, "has a coding that is not known", UnsupportedError)
+    plain = np.isin(blocks["type"], [BlockType.HEADER, BlockType.TILE, BlockType.COMMIT])
+    _refuse(plain & (blocks["coding"] != Coding.STORED), where, "is compressed as a whole, which its type never is")
     tiles = blocks["type"] == BlockType.TILE
-    _refuse(tiles & (blocks["coding"] != Coding.STORED), where, "is a tile that is compressed as a whole")
+    most_stream = np.where(blocks["type"] == BlockType.MODEL, max(ModelPart), 0)
+    _refuse(known & ~tiles & (blocks["stream"] > most_stream), where, "is of a stream that its type has not")
+    for name in TILE_FIELDS:
+        _refuse(known & ~tiles & (blocks[name] != 0), where, f"is no tile, but has a {name}")
     headers = np.flatnonzero(blocks["type"] == BlockType.HEADER)
     if list(headers) != [0]:
         raise CorruptError(f"{where}: header blocks at {headers.tolist()}; expected one, at 0")
@@ -131,6 +139,9 @@ def check_tiles(blocks: np.ndarray, header: Header, where: str) -> None:
     _refuse(tiles & of_items & (blocks["n_rows"] != spans[0]), where, "misses items that it covers")
     first_item = blocks["tile_item"].astype(np.int64) * most_items
     first_view = blocks["tile_view"].astype(np.int64) * most_views
+    values = np.array([1, *(stream.values_per_row for stream in streams)])[in_range]
+    too_many = tiles & (blocks["n_rows"] * values > layout.MAX_TILE_VALUES)
+    _refuse(too_many, where, f"holds more numbers than the limit of {layout.MAX_TILE_VALUES}")
     beyond = (first_item + spans[0] > layout.MAX_ITEMS) | (first_view + spans[1] > layout.MAX_ITEMS)
     _refuse(tiles & beyond, where, "lies beyond the largest item or view")
 

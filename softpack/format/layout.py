@@ -79,14 +79,15 @@ class ModelPart(IntEnum):
 IDS_STREAM = 0  # presence bits of a ragged part; streams of the header count from 1
 
 # What a reader takes memory for at most, in bytes or numbers. A size beyond these is refused before it is used.
-MAX_HEADER = 16 << 20
+MAX_HEADER = 1 << 20
 MAX_MODEL = (4 << 30) - ALIGN
 MAX_TILE = 256 << 20
 MAX_INDEX = 1 << 30
 MAX_TILE_CELLS = 1 << 24  # items x views of a tile
-MAX_TILE_VALUES = 1 << 26  # numbers in one array of a tile
+MAX_TILE_VALUES = 1 << 26  # numbers in one stream of a tile
 MAX_ITEMS = 1 << 31
-ITEM_TILE = 1 << 16  # items whose per-item columns stand in one block
+ITEM_TILE = 1 << 16  # items in a tile of a stream per item,
+ITEM_TILE_VALUES = 1 << 22  # but not more than hold this many numbers
 
 
 def padded(length: int) -> int:

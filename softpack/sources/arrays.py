@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from softpack.checks import Place, as_label_rows, check_labels
 from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.sources.base import Source
 from softpack.sources.columns import INT32_MAX, Around, check_item_column, read_column
-from softpack.sources.labels import as_label_rows, check_labels
 from softpack.sources.layout import INDEX, WANTED, Layout, layout_of
-from softpack.sources.place import Place
 from softpack.sources.stored import Opener, Stored, StoredArray, reading
 
 INDEX_BLOCK = 1 << 18  # entries of an index column read at a time
@@ -52,7 +51,7 @@ class ArraySource(Source):
             labels_BC = as_label_rows(self._gather(stored.arrays[self.layout.labels], rows_B))
             raw = {name: self._gather(stored.arrays[name], rows_B) for name in self.layout.row_arrays}
             item_B, view_B = self._index(stored, rows_B)
-        place = Place(self.path, rows_B, item_B, view_B)
+        place = Place(str(self.path), rows_B, item_B, view_B)
         check_labels(labels_BC, self.spec, stored.arrays[self.layout.labels].dtype, place)
         around = Around(place, self.items, self.item_columns.get("source_hw"))
         replay = dict(read_column(name, values_B, around) for name, values_B in raw.items())

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from softpack.checks import Place
 from softpack.errors import DataError
-from softpack.sources.place import Place
 
 MAX_PIXEL_ERROR = 0.25  # of a fraction times the image's size, against the nearest pixel
 FRACTION_TOLERANCE = 1e-6

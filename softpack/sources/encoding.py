@@ -13,7 +13,7 @@ from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
 from softpack.container.writer import create, fit_rows
 from softpack.errors import CodecError
-from softpack.records import LabelSpec
+from softpack.records import LabelSpec, RowBlock
 from softpack.sources.base import Source
 
 BLOCK_VALUES = 1 << 22  # numbers in a block that is read at once
@@ -105,17 +105,16 @@ def encode_source(
     Raises:
         SoftpackError: the source, the codec or the disk refuses.
     """
-    grid = {"items": source.items, "views": source.views}
-    with create(path, codec, seed=seed, device=device, force=force, **grid) as writer:
+    with create(
+        path, codec, items=source.items, views=source.views, seed=seed, device=device, force=force
+    ) as writer:
         columns = (
             source.item_columns if replay else {n: v for n, v in source.item_columns.items() if n == "target"}
         )
         writer.set_items(**columns)
         done = 0
         for block in source.blocks(block_rows(source.spec.classes)):
-            writer.append(
-                block.labels_BC, item=block.item_B, view=block.view_B, **(block.replay if replay else {})
-            )
+            writer.add(block if replay else RowBlock(block.labels_BC, block.item_B, block.view_B))
             done += len(block)
             if counted is not None:
                 counted(done, source.n_rows)

@@ -60,7 +60,9 @@ def check_settings(codec: Codec) -> None:
     again = _make(codec, codec.spec, json.loads(json.dumps(config)))
     _require(type(again) is type(codec), f"make_codec({codec.codec_id!r}) gives {type(again).__name__}")
     _require(again == codec, f"settings do not survive JSON: {codec!r} came back as {again!r}")
-    _require(again.codes == codec.codes, f"equal settings declare other arrays: {codec.codes} and {again.codes}")
+    _require(
+        again.codes == codec.codes, f"equal settings declare other arrays: {codec.codes} and {again.codes}"
+    )
     _refused("an unknown setting", lambda: _make(codec, codec.spec, {**config, "no_such_setting": 1}))
     _require(codec.gives.classes == codec.spec.classes, f"gives {codec.gives}, but takes {codec.spec}")
     names = [array.name for array in codec.codes]
@@ -140,7 +142,9 @@ def check_batches(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = Non
         _same_codes(f"a batch of {n_rows}", codec, found, expected, part_context_BC)
         found_BC = codec.decode(expected, part_context_BC)
         shape = (n_rows, codec.spec.classes)
-        _require(found_BC.shape == shape, f"{n_rows} rows decode to {list(found_BC.shape)}; expected {list(shape)}")
+        _require(
+            found_BC.shape == shape, f"{n_rows} rows decode to {list(found_BC.shape)}; expected {list(shape)}"
+        )
         _close(f"decoding a batch of {n_rows}", found_BC, decoded_BC[:n_rows])
 
 

@@ -59,7 +59,9 @@ def test_levels_of_few_bits_are_clipped_where_that_pays(spec, logits_BC):
     levels_BR = codec.encode(logits_BC)["levels"].float()
 
     found_BR = codec.tensors["offset"] + levels_BR * codec.tensors["step"]
-    assert float((found_BR - coordinates_BR).square().sum()) < 0.9 * float((plain_BR - coordinates_BR).square().sum())
+    assert float((found_BR - coordinates_BR).square().sum()) < 0.9 * float(
+        (plain_BR - coordinates_BR).square().sum()
+    )
 
 
 @pytest.mark.parametrize(("n_rows", "rank"), [(1, 1), (2, 1), (30, 29), (500, 99)])
@@ -146,8 +148,16 @@ def test_rows_that_are_not_finite_are_refused_by_encode(spec, logits_BC):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("mean", lambda tensor: tensor[:-1], r"tensor mean is torch.float16 \[99\]; expected torch.float16 \[100\]"),
-        ("basis", lambda tensor: tensor.float(), r"tensor basis is torch.float32 \[8, 100\]; expected torch.float16"),
+        (
+            "mean",
+            lambda tensor: tensor[:-1],
+            r"tensor mean is torch.float16 \[99\]; expected torch.float16 \[100\]",
+        ),
+        (
+            "basis",
+            lambda tensor: tensor.float(),
+            r"tensor basis is torch.float32 \[8, 100\]; expected torch.float16",
+        ),
         ("step", lambda tensor: tensor * math.nan, "tensor step holds inf or nan; expected finite numbers"),
         ("offset", lambda tensor: tensor.double(), "tensor offset is torch.float64"),
     ],
@@ -195,7 +205,9 @@ def test_at_bits_takes_the_largest_rank_that_fits(classes, target_bits, bits):
 def test_rank_64_on_real_rows_of_other_images(shared_data):
     with np.load(shared_data / "imagenet_lite0.npz") as data:
         is_test_B = data["item"] % 5 == 0
-        rows_BC, test_BC = (torch.from_numpy(data["logits"][rows][::6]).float() for rows in (~is_test_B, is_test_B))
+        rows_BC, test_BC = (
+            torch.from_numpy(data["logits"][rows][::6]).float() for rows in (~is_test_B, is_test_B)
+        )
     codec = LowRank(LabelSpec(1000)).fit([rows_BC])
 
     decoded_BC = codec.decode(codec.encode(test_BC))

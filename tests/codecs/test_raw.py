@@ -59,7 +59,9 @@ def test_an_unknown_dtype_is_refused(spec):
         Raw(spec, "fp8")
 
 
-@pytest.mark.parametrize(("target_bits", "dtype"), [(1600, "fp16"), (3199, "fp16"), (3200, "fp32"), (9999, "fp32")])
+@pytest.mark.parametrize(
+    ("target_bits", "dtype"), [(1600, "fp16"), (3199, "fp16"), (3200, "fp32"), (9999, "fp32")]
+)
 def test_at_bits_takes_the_most_precise_that_fits(spec, target_bits, dtype):
     assert Raw.at_bits(spec, target_bits).dtype == dtype
 

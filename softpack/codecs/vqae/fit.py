@@ -28,6 +28,7 @@ DEAD = 0.03  # of a codeword's fair share of the rows
 KEEP = 0.99  # of a codebook's moving average, a step
 COMMITMENT = 0.03  # weight of |latents - codewords|^2 / 2C in units of logits, which is the KL it costs at high T
 ENCODER_RATE = 0.1  # learning rate of the encoder's first layer, relative to its weights
+FISHER = 0.0
 DECODER = ("codebooks", "hidden_weight", "hidden_bias", "out_weight", "out_bias")
 
 
@@ -79,16 +80,20 @@ def begin(rows_RC: Tensor, plan: Plan, generator: torch.Generator) -> tuple[dict
     """
     n_classes, latent, device = rows_RC.shape[1], plan.slots * plan.d_c, rows_RC.device
     mean_C = rows_RC.mean(0)
+    weights_C = class_weights(rows_RC, plan.temperatures)
     rows_RC -= mean_C
+    rows_RC *= weights_C
     directions_CL, variances_L = start.principal_directions(rows_RC, latent, generator)
-    spread = rows_RC.square().mean().sqrt().clamp_min(1e-6)
+    spread = rows_RC.square().mean().sqrt().clamp_min(1e-2)
     order_L = start.deal_out(variances_L, plan.slots).to(device)
-    unit = variances_L[0].sqrt().clamp_min(1e-6)  # latents of order one, whatever the logits
+    unit = variances_L[0].sqrt().clamp_min(1e-2)  # latents of order one, whatever the logits
     project_CL = directions_CL[:, order_L] / unit
     sample_N = torch.randperm(len(rows_RC), generator=generator)[:START_ROWS].to(device)
     points_SND = nets.by_slot(rows_RC[sample_N] @ project_CL, plan.slots).contiguous()
     codebooks_SKD = start.k_means(points_SND, plan.k, START_ITERATIONS, generator)
+    rows_RC /= weights_C
     rows_RC += mean_C
+    project_CL *= weights_C.unsqueeze(1)
 
     def random(n_in: int, scale: Tensor) -> Tensor:
         return torch.randn(n_in, plan.d_h, generator=generator).to(device) / (math.sqrt(n_in) * scale)
@@ -98,13 +103,27 @@ def begin(rows_RC: Tensor, plan: Plan, generator: torch.Generator) -> tuple[dict
         "codebooks": codebooks_SKD,
         "hidden_weight": random(latent, points_SND.square().mean().sqrt().clamp_min(1e-3)),
         "hidden_bias": torch.zeros(plan.d_h, device=device),
-        "out_weight": torch.cat([directions_CL[:, order_L].T * unit, torch.zeros(plan.d_h, n_classes, device=device)]),
+        "out_weight": torch.cat([(directions_CL[:, order_L] / weights_C.unsqueeze(1)).T * unit, torch.zeros(plan.d_h, n_classes, device=device)]),
         "out_bias": mean_C.clone(),
         "encoder_codebooks": codebooks_SKD.clone(),
         "encoder_weight": encoder_CX,
         "encoder_bias": -(mean_C @ encoder_CX),
         "encoder_hidden_weight": torch.zeros(plan.d_h, latent, device=device),
     }, float(unit)
+
+
+def class_weights(rows_RC: Tensor, temperatures: tuple[float, ...]) -> Tensor:
+    """Return how much an error in each class counts, [C], of mean square about one.
+
+    Near the teacher KL * T^2 is half the variance of the error under the teacher's probabilities at T. Their mean
+    is the diagonal of the mean Fisher information; FISHER < 1 keeps rare classes from being given up.
+    """
+    chunk = max(1, MAX_BATCH_ENTRIES // rows_RC.shape[1])
+    mean_C = torch.zeros(rows_RC.shape[1], device=rows_RC.device)
+    for part in rows_RC.split(chunk):
+        for temperature in temperatures:
+            mean_C += torch.softmax(part / temperature, 1).sum(0)
+    return (mean_C / mean_C.mean()).clamp_min(1e-3).pow(FISHER / 2)
 
 
 class _Trainer:

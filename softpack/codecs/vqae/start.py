@@ -12,6 +12,7 @@ from torch import Tensor
 EXACT_CLASSES = 2048  # above it no [C, C] matrix is made
 OVERSAMPLING = 16
 POWER_ITERATIONS = 4
+RESOLUTION = 1e-6  # of a variance, relative to the largest: below it is float32 noise
 CACHED_ENTRIES = 1 << 20  # distances looked at together: what a cache holds
 CHUNK_ENTRIES = 1 << 22  # numbers in the largest other temporary
 
@@ -41,7 +42,7 @@ def principal_directions(rows_RC: Tensor, rank: int, generator: torch.Generator)
     values_Q, vectors_QQ = torch.linalg.eigh(scatter_QQ.double())
     kept = min(rank, len(values_Q))
     values_K = values_Q.flip(0)[:kept]
-    real_K = values_K > 1e-9 * values_K[0].clamp_min(1e-30)
+    real_K = values_K > RESOLUTION * values_K[0].clamp_min(1e-30)
     directions_CK = basis_CQ @ vectors_QQ.flip(1)[:, :kept].float() * real_K
     directions_CL = torch.zeros(n_classes, rank, device=rows_RC.device)
     variances_L = torch.zeros(rank, device=rows_RC.device)
