@@ -115,8 +115,8 @@ def render(ledgers: Sequence[Ledger], form: str) -> str:
     return "\n\n".join(_one(ledger, form) for ledger in ledgers)
 
 
-def grid(rows: Sequence[Sequence[str]], form: str = "table") -> str:
-    """Return rows of cells, a head first, as a table, markdown or latex; numbers to the right."""
+def grid(rows: Sequence[Sequence[str]], form: str = "table", head: int = 1) -> str:
+    """Return rows of cells, `head` of them a head, as a table, markdown or latex; numbers to the right."""
     if form == "latex":
         body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in rows]
         columns = "l" + "r" * (len(rows[0]) - 1)
@@ -131,7 +131,7 @@ def grid(rows: Sequence[Sequence[str]], form: str = "table") -> str:
         rule = ["-" * (w - 1) + (":" if i else "-") for i, w in enumerate(widths)]
         return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
     text = ["  ".join(line).rstrip() for line in lines]
-    return "\n".join([text[0], "  ".join("-" * w for w in widths), *text[1:]])
+    return "\n".join([*text[:head], "  ".join("-" * w for w in widths), *text[head:]])
 
 
 def _one(ledger: Ledger, form: str) -> str:

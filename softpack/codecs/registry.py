@@ -35,7 +35,7 @@ def codec_class(codec_id: str) -> type[Codec]:
     """
     if codec_id in BUILT_IN:
         module, name = BUILT_IN[codec_id].split(":")
-        return getattr(importlib.import_module(module), name)
+        return _checked(getattr(importlib.import_module(module), name), codec_id)
     for entry in entry_points(group=ENTRY_POINTS, name=codec_id):
         return _checked(entry.load(), codec_id)
     raise UnsupportedError(
@@ -60,7 +60,7 @@ def make_codec(
         CodecError: a setting is unknown or out of range, or the target cannot be met.
     """
     cls = codec_class(codec_id)
-    types = {f.name: str(f.type) for f in dataclasses.fields(cls) if f.init and f.name != "spec"}
+    types = {f.name: getattr(f.type, "__name__", f.type) for f in dataclasses.fields(cls) if f.init and f.name != "spec"}
     unknown = [name for name in config if name not in types]
     if unknown:
         raise CodecError(

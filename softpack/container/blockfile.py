@@ -13,7 +13,7 @@ from softpack.entropy.zstd import shrink
 from softpack.errors import DataError, ExistsError
 from softpack.format import layout
 from softpack.format.blocks import Block, make_file_id, pack_superblock, payload_hash
-from softpack.format.index import Commit
+from softpack.format.index import MAX_STORED, Commit
 from softpack.format.layout import BlockType, Coding
 
 PARTIAL = ".partial"
@@ -33,8 +33,8 @@ def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
 class BlockFile:
     """A file that is being written; locked, so that nobody else writes it.
 
-    A new file grows under `<path>.partial` and takes its name when it is closed; an existing one grows at its end,
-    where readers do not look before the next commit.
+    A new file grows under `<path>.partial` and takes its name when it is closed. An existing one grows at its end:
+    who has it open reads on as before, who opens it before the next commit is told that it is not whole.
 
     Args:
         path: of the finished file.
@@ -49,6 +49,8 @@ class BlockFile:
         self.path = Path(path)
         self.partial: Path | None = self.path.with_name(self.path.name + PARTIAL)
         self.name = str(path)
+        if self.path.is_dir():
+            raise DataError(f"{self.name}: is a folder, expected the name of a file")
         refuse_existing(path, force)
         self._fd = _open_locked(self.partial, os.O_RDWR | os.O_CREAT, self.name)
         left = os.fstat(self._fd).st_size
@@ -59,24 +61,35 @@ class BlockFile:
                 f"`softpack recover {self.partial}` gives back what it had written; --force begins anew"
             )
         os.ftruncate(self._fd, 0)
-        self.headers: list[bytes] = []
-        self.file_id = b""
-        self.commits = 0
         self.length = 0
-        self.committed_len = 0
+        self._start()
 
     @classmethod
-    def reopen(
-        cls, path: Path, file_id: bytes, headers: list[bytes], length: int, commits: int, committed_len: int
-    ) -> BlockFile:
-        """Return an existing file ready to grow after `length` bytes; what lies behind them is cut off."""
+    def reopen(cls, path: Path) -> BlockFile:
+        """Return an existing file, locked; read now where its blocks end, and `resume` there.
+
+        Raises:
+            DataError: it cannot be written, or another process is writing it.
+        """
         file = cls.__new__(cls)
         file.path, file.partial, file.name = path, None, str(path)
         file._fd = _open_locked(path, os.O_RDWR, str(path))
-        file.headers, file.file_id, file.commits = list(headers), file_id, commits
-        file.length, file.committed_len = length, committed_len
-        os.ftruncate(file._fd, length)
+        file.length = os.fstat(file._fd).st_size
+        file._start()
         return file
+
+    def _start(self) -> None:
+        self.headers: list[bytes] = []
+        self.file_id = b""
+        self.commits = 0
+        self.committed_len = self.length
+
+    def resume(self, file_id: bytes, headers: list[bytes], length: int, commits: int) -> None:
+        """Make ready to grow after `length` bytes; what lies behind them is cut off."""
+        self.headers, self.file_id, self.commits = list(headers), file_id, commits
+        self.length = self.committed_len = length
+        with self._writing():
+            os.ftruncate(self._fd, length)
 
     def begin(self, header: bytes) -> None:
         """Write the superblock and the header, which give the file its id."""
@@ -97,7 +110,7 @@ class BlockFile:
             frame = shrink(payload, MODEL_LEVEL if block.type == BlockType.MODEL else 3)
             if frame is not None:
                 coding, stored = Coding.ZSTD, frame
-        most = layout.MAX_TILE if block.type == BlockType.TILE else layout.MAX_MODEL
+        most = MAX_STORED[BlockType(block.type)]
         if max(len(stored), raw_len or len(payload)) > most:
             raise DataError(
                 f"{self.name}: a block of {len(payload):,} bytes; at most {most:,} fit: use smaller tiles"
@@ -122,7 +135,7 @@ class BlockFile:
         end = self.length + layout.COMMIT_BLOCK_LEN
         commit = Commit(index_offset, end, self.commits, items, views, n_rows)
         self.write(Block(BlockType.COMMIT), commit.to_bytes())
-        with _writing(self.name):
+        with self._writing():
             os.fsync(self._fd)
         self.commits += 1
         self.committed_len = self.length
@@ -131,7 +144,7 @@ class BlockFile:
         """Give a new file its name; call it after the last commit."""
         if self._fd < 0:
             return
-        with _writing(self.name):
+        with self._writing():
             if self.partial is not None:
                 self.partial.replace(self.path)
                 _sync_folder(self.path.parent)
@@ -153,12 +166,26 @@ class BlockFile:
         self._fd = -1
 
     def _write(self, data: bytes) -> None:
+        if self._fd < 0:
+            raise DataError(f"{self.name}: its writer is closed, or was stopped by an error; make a new one")
         view = memoryview(data)
-        with _writing(self.name):
+        with self._writing():
             while view:
                 written = os.pwrite(self._fd, view, self.length)
                 self.length += written
                 view = view[written:]
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.abandon()
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            remedy = (
+                "make room or write to another disk" if full else "check the disk and the folder's permissions"
+            )
+            raise DataError(f"{self.name}: could not be written: {error.strerror}; {remedy}") from None
 
 
 def _open_locked(path: Path, flags: int, name: str) -> int:
@@ -168,20 +195,15 @@ def _open_locked(path: Path, flags: int, name: str) -> int:
         raise DataError(f"{name}: cannot be written: {error.strerror}") from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        ours = os.path.samestat(os.fstat(fd), path.stat())  # its writer may have renamed it in between
+    except (BlockingIOError, FileNotFoundError):
+        ours = False
+    except OSError:  # a file system without locks
+        ours = True
+    if not ours:
         os.close(fd)
-        raise DataError(f"{name}: another process is writing it; wait for it to end") from None
+        raise DataError(f"{name}: another process is writing it; wait for it to end")
     return fd
-
-
-@contextlib.contextmanager
-def _writing(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room or write to another disk" if full else "check the disk and the folder's permissions"
-        raise DataError(f"{name}: could not be written: {error.strerror}; {remedy}") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,13 +17,13 @@ def row_block(labels_BC: Any, item: Any, view: Any, columns: Mapping[str, Any], 
     Raises:
         DataError: an unknown column, or another shape or kind of numbers.
     """
-    labels_BC = _array(labels_BC)
+    labels_BC = _array(labels_BC, "labels", where)
     if labels_BC.ndim != 2:
         raise DataError(f"{where}: labels have the shape {labels_BC.shape}, expected [rows, classes]")
     if labels_BC.dtype not in (np.float16, np.float32):
         if not np.issubdtype(labels_BC.dtype, np.floating):
             raise DataError(f"{where}: labels are of {labels_BC.dtype}, expected floating-point numbers")
-        labels_BC = labels_BC.astype(np.float32)
+        labels_BC = _float32(labels_BC)
     n = len(labels_BC)
     replay = {}
     for name in columns:
@@ -58,7 +58,7 @@ def column_values(column: Column, values: Any, n_rows: int | None, where: str) -
     Raises:
         DataError: another shape, fractions where whole numbers belong, or numbers outside 32 bits.
     """
-    array = _array(values)
+    array = _array(values, column.name, where)
     n = len(array) if n_rows is None and array.ndim else n_rows
     if array.shape != (n, *column.shape):
         raise DataError(
@@ -68,15 +68,17 @@ def column_values(column: Column, values: Any, n_rows: int | None, where: str) -
         whole = array.dtype.kind in "iub" or (array.dtype.kind == "f" and (array == np.rint(array)).all())
         if not whole or (array.size and not -(1 << 31) <= array.min() <= array.max() < 1 << 31):
             raise DataError(f"{where}: column {column.name}: expected whole numbers of 32 bits")
-    if column.dtype == "float32" and not np.isfinite(array.astype(np.float32)).all():
-        raise DataError(f"{where}: column {column.name} holds NaN or infinite numbers; expected finite ones")
-    if column.dtype == "bool" and not np.isin(array, (0, 1)).all():
+    if column.dtype == "float32" and not (array.dtype.kind in "iuf" and np.isfinite(_float32(array)).all()):
+        raise DataError(
+            f"{where}: column {column.name} holds NaN, infinite or no numbers; expected finite ones"
+        )
+    if column.dtype == "bool" and not (array.dtype.kind in "biuf" and np.isin(array, (0, 1)).all()):
         raise DataError(f"{where}: column {column.name}: expected true or false (1 or 0)")
     return array.astype(column.dtype)
 
 
 def _index(values: Any, n_rows: int, name: str, where: str) -> np.ndarray:
-    array = _array(values)
+    array = _array(values, name, where)
     if array.ndim == 0:
         array = np.full(n_rows, array)
     if array.shape != (n_rows,) or (n_rows and array.dtype.kind not in "iu"):
@@ -86,8 +88,16 @@ def _index(values: Any, n_rows: int, name: str, where: str) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _array(values: Any) -> np.ndarray:
+def _float32(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # too large becomes infinite, which is refused
+        return array.astype(np.float32)
+
+
+def _array(values: Any, name: str, where: str) -> np.ndarray:
     if hasattr(values, "detach"):  # a tensor, wherever it is
         values = values.detach().cpu()
         values = values.float().numpy() if str(values.dtype) == "torch.bfloat16" else values.numpy()
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{where}: {name} is no array: {error}") from None

@@ -190,7 +190,7 @@ class SpkFile:
             raise CorruptError(f"{where}: found a block of type {block.type} and {block.raw_len} bytes")
         if block.raw_len != BLOCK.size * block.seq or not 0 < block.raw_len <= offset:
             raise CorruptError(
-                f"{where}: promises {block.raw_len} bytes, but stands at number {block.seq}, {offset} bytes into the file"
+                f"{where}: promises {block.raw_len} bytes, but stands at number {block.seq}, {offset} bytes on"
             )
         if offset + block.total_len + layout.COMMIT_BLOCK_LEN != self.file_len:
             raise CorruptError(f"{where}: does not lie right before the commit")
@@ -206,60 +206,66 @@ class SpkFile:
                 f"{commit.items} items and {commit.views} views"
             )
         for part in [*self.parts, *self.item_parts.values()]:
-            inside = (
-                part.first_item + part.span_items <= commit.items
-                and (part.first_view + part.span_views <= commit.views or not part.has_rows)
+            inside = part.first_item + part.span_items <= commit.items and (
+                part.first_view + part.span_views <= commit.views or not part.has_rows
             )
             if not inside:
                 raise CorruptError(
                     f"{self.name}: a tile lies outside the {commit.items} items or {commit.views} views"
                 )
 
+    @property
+    def tail_offsets(self) -> tuple[int, int]:
+        """Where the last index and the last commit begin; no index lists these two blocks yet."""
+        return self.commit.index_offset, self.file_len - layout.COMMIT_BLOCK_LEN
+
     # -- parts -----------------------------------------------------------------------------------------
 
     @cached_property
     def parts(self) -> list[Part]:
         """The parts of all row tiles, in file order."""
-        return self._gather("row")
+        return self._gather()
 
     @cached_property
-    def item_parts(self) -> dict[int, Part]:
-        """The last part of each tile of per-item columns, by the tile's index along the items."""
-        parts: dict[int, Part] = {}
-        for part in self._gather("item"):
-            tile = part.first_item // layout.ITEM_TILE
-            parts[tile] = Part(
-                {**(parts[tile].blocks if tile in parts else {}), **part.blocks},
-                part.first_item, part.first_view, part.span_items, part.span_views, part.n_rows, False,
-            )  # fmt: skip
+    def item_parts(self) -> dict[tuple[int, int], Part]:
+        """The last block of each tile of what items have, by (stream, tile); it replaces those before it."""
+        parts: dict[tuple[int, int], Part] = {}
+        for number in self._tiles_of(self._streams_per("item")):
+            b = self.blocks[number]
+            stream, tile, n = int(b["stream"]), int(b["tile_item"]), int(b["n_rows"])
+            first = tile * self.header.streams[stream - 1].items_per_tile
+            parts[stream, tile] = Part({stream: number}, first, 0, n, 1, n, has_rows=False)
         return parts
 
-    def _gather(self, per: str) -> list[Part]:
-        streams = {n: stream for n, stream in enumerate(self.header.streams, 1) if stream.per == per}
-        wanted = [*streams, *([layout.IDS_STREAM] if per == "row" else [])]
-        unit = (self.header.tile_items, self.header.tile_views) if per == "row" else (layout.ITEM_TILE, 1)
+    def _streams_per(self, per: str) -> list[int]:
+        return [n for n, stream in enumerate(self.header.streams, 1) if stream.per == per]
+
+    def _tiles_of(self, streams: list[int]) -> list[int]:
+        is_tile = (self.blocks["type"] == BlockType.TILE) & np.isin(self.blocks["stream"], streams)
+        numbers: list[int] = np.flatnonzero(is_tile).tolist()
+        return numbers
+
+    def _gather(self) -> list[Part]:
+        streams = self._streams_per("row")
         parts: dict[tuple[int, int, int], Part] = {}
-        is_tile = (self.blocks["type"] == BlockType.TILE) & np.isin(self.blocks["stream"], wanted)
-        for number in np.flatnonzero(is_tile).tolist():
+        for number in self._tiles_of([layout.IDS_STREAM, *streams]):
             b = self.blocks[number]
             key = (int(b["tile_item"]), int(b["tile_view"]), int(b["part"]))
             facts = (
-                key[0] * unit[0],
-                key[1] * unit[1],
+                key[0] * self.header.tile_items,
+                key[1] * self.header.tile_views,
                 int(b["span_items"]),
                 int(b["span_views"]),
                 int(b["n_rows"]),
-                per == "row",
             )
             part = parts.setdefault(key, Part({}, *facts))
             if int(b["stream"]) in part.blocks or part != Part(part.blocks, *facts):
                 raise CorruptError(f"{self.name}: block {number} contradicts the other blocks of its tile")
             part.blocks[int(b["stream"])] = number
-        if per == "row":
-            for key, part in parts.items():
-                expected = set(streams) | ({layout.IDS_STREAM} if not part.is_full else set())
-                if set(part.blocks) != expected:
-                    raise CorruptError(
-                        f"{self.name}: tile {key} has the streams {sorted(part.blocks)}, expected {sorted(expected)}"
-                    )
+        for key, part in parts.items():
+            expected = set(streams) | ({layout.IDS_STREAM} if not part.is_full else set())
+            if set(part.blocks) != expected:
+                raise CorruptError(
+                    f"{self.name}: tile {key} has the streams {sorted(part.blocks)}, expected {sorted(expected)}"
+                )
         return list(parts.values())

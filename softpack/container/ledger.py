@@ -76,7 +76,7 @@ def ledger_of(file: SpkFile, images: str | os.PathLike[str] | None = None) -> Le
 
 
 def _tail(file: SpkFile) -> Iterator[np.void]:
-    for offset in (file.commit.index_offset, file.file_len - layout.COMMIT_BLOCK_LEN):
+    for offset in file.tail_offsets:
         yield np.frombuffer(file.pread(offset, BLOCK.size), layout.BLOCK_DTYPE)[0]
 
 

@@ -159,8 +159,7 @@ class Labels:
         found = self.file.header.stream("replay")
         if found is None:
             return {}
-        arrays = self._read_stream(found[0], *_pair(items, views))
-        return arrays
+        return self._read_stream(found[0], *_pair(items, views))
 
     def item_column(self, name: str) -> np.ndarray:
         """Return a column that each item has, [items, ...] in the dtype of `COLUMNS`.
@@ -172,7 +171,7 @@ class Labels:
             for spec in stream.arrays:
                 if spec.name == name:
                     values = np.empty((self.shape[0], *spec.shape), array_dtype(spec))
-                    for part in self.file.item_parts.values():
+                    for part in (part for part in self.file.item_parts.values() if number in part.blocks):
                         rows = slice(part.first_item, part.first_item + part.n_rows)
                         values[rows] = read_tile(self.file, part, number)[name]
                     return values

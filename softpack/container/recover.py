@@ -10,11 +10,11 @@ from typing import BinaryIO
 
 from softpack.container.blockfile import PARTIAL, BlockFile
 from softpack.container.file import SpkFile
-from softpack.errors import DataError, ExistsError, FormatError, TruncatedError
+from softpack.errors import DataError, ExistsError, FormatError, TruncatedError, UnsupportedError
 from softpack.format import layout
 from softpack.format.blocks import Block, payload_hash, read_superblock
 from softpack.format.header import Header
-from softpack.format.index import Commit
+from softpack.format.index import Commit, check_blocks, check_tiles, parse_index
 from softpack.format.layout import BLOCK, BlockType
 
 
@@ -48,37 +48,50 @@ def recover(path: str | os.PathLike[str]) -> Recovered:
         NotSpkError, TruncatedError, CorruptError: not even the header is whole, or it is no .spk.
     """
     path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a file")
     target = path.with_name(path.name.removesuffix(PARTIAL))
     if target != path and target.exists():
         raise ExistsError(f"{target} is there already; move it away, or rename {path} first")
+    out = BlockFile.reopen(path)  # nobody else writes it from here on
     try:
-        n_rows, dropped, was_whole = SpkFile(path).commit.n_rows, 0, True
+        recovered = _recovered(path, target, out)
+        if target != path:
+            path.replace(target)
+    finally:
+        out.abandon()
+    return recovered
+
+
+def _recovered(path: Path, target: Path, out: BlockFile) -> Recovered:
+    try:
+        return Recovered(target, SpkFile(path).commit.n_rows, 0, was_whole=True)
+    except UnsupportedError:
+        raise
     except FormatError:
-        n_rows, dropped = _commit_what_is_whole(path)
-        was_whole = False
-    if target != path:
-        path.replace(target)
-    return Recovered(target, n_rows, dropped, was_whole)
+        n_rows, dropped = _commit_what_is_whole(path, out)
+        return Recovered(target, n_rows, dropped, was_whole=False)
 
 
-def _commit_what_is_whole(path: Path) -> tuple[int, int]:
+def _commit_what_is_whole(path: Path, out: BlockFile) -> tuple[int, int]:
     """Cut a file after its last complete tile and commit it; return its labels and the bytes cut off."""
     found = Found()
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            file_id = read_superblock(file.read(layout.SUPERBLOCK.size), str(path))
+            file_id = read_superblock(file.read(layout.SUPERBLOCK.size), str(path), append=True)
             for head, block, payload in _whole_blocks(file, file_id, size):
                 found.take(head, block, payload, str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     if found.header is None:
         raise TruncatedError(f"{path}: its header is not whole, so nothing of it can be given back")
-    out = BlockFile.reopen(
-        path, file_id, found.heads[: found.n_kept], found.kept_len, found.commits, found.kept_len
-    )
+    heads = found.heads[: found.n_kept]
+    blocks = parse_index(b"".join(heads), str(path))
+    check_blocks(blocks, str(path))
+    check_tiles(blocks, found.header, str(path))
+    out.resume(file_id, heads, found.kept_len, found.commits)
     out.commit(found.items, found.views, found.n_rows)
-    out.close()
     return found.n_rows, size - found.kept_len
 
 
@@ -134,6 +147,8 @@ class Found:
 
     def _take_tile(self, block: Block, header: Header) -> None:
         rows = {number for number, stream in enumerate(header.streams, 1) if stream.per == "row"}
+        if 0 < block.stream <= len(header.streams) and block.stream not in rows:
+            self._widen(block.tile_item * header.streams[block.stream - 1].items_per_tile + block.span_items, 0)
         if block.stream not in rows | {layout.IDS_STREAM}:
             return
         self.waiting.add(block.stream)

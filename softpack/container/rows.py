@@ -90,7 +90,9 @@ class RowMap:
         bad = (n < 0) | (n >= stop - first)
         if bad.any():
             i = int(np.flatnonzero(bad)[0])
-            raise DataError(f"item {items[i]} has {max(stop[i] - first[i], 0)} views; view number {n[i]} was asked for")
+            raise DataError(
+                f"item {items[i]} has {max(stop[i] - first[i], 0)} views; view number {n[i]} was asked for"
+            )
         return n if self.keys is None else self.keys[first + n] % self.views
 
     def rows_of(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

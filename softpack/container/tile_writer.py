@@ -41,7 +41,9 @@ def make_streams(
         raise CodecError(f"codec {codec.codec_id} names its codes {', '.join(twice)}, as columns are named")
     streams = [StreamSpec("codes", "row", "codes", tuple(_code_spec(array) for array in codec.codes))]
     if columns:
-        streams.append(StreamSpec("replay", "row", "replay", tuple(column_array(COLUMNS[name]) for name in columns)))
+        streams.append(
+            StreamSpec("replay", "row", "replay", tuple(column_array(COLUMNS[name]) for name in columns))
+        )
     if "source_hw" in item_columns:
         streams.append(StreamSpec("source", "item", "replay", (column_array(COLUMNS["source_hw"]),)))
     if "target" in item_columns:
@@ -105,10 +107,14 @@ class TileWriter:
         grid = Grid(header.tile_items, header.tile_views, items, views)
         self._pending = Pending(grid)
         self.presence = Presence(grid)
-        self._item_parts = 0
         self.items = items or 0
         self.views = views or 0
         self.n_rows = 0  # written
+
+    @property
+    def item_columns(self) -> set[str]:
+        """Names of the columns that each item may have."""
+        return {a.name for stream in self._header.streams if stream.per == "item" for a in stream.arrays}
 
     def resume(self, file: SpkFile) -> None:
         """Go on after what a file holds."""
@@ -116,7 +122,6 @@ class TileWriter:
             tile = part.first_item // self._header.tile_items, part.first_view // self._header.tile_views
             self.presence.write(TilePart(*tile, read_presence(file, part), {}))
         self.items, self.views, self.n_rows = file.commit.items, file.commit.views, file.commit.n_rows
-        self._item_parts = 1 + max((int(n) for n in file.blocks["part"]), default=0)
 
     def add(self, block: RowBlock) -> None:
         """Encode rows and write the tiles that they complete."""
@@ -151,16 +156,15 @@ class TileWriter:
             names = [array.name for array in stream.arrays]
             if stream.per != "item" or names[0] not in values:
                 continue
-            for tile, start in enumerate(range(0, len(values[names[0]]), layout.ITEM_TILE)):
-                arrays = {name: values[name][start : start + layout.ITEM_TILE] for name in names}
+            step = stream.items_per_tile
+            for tile, start in enumerate(range(0, len(values[names[0]]), step)):
+                arrays = {name: values[name][start : start + step] for name in names}
                 n = len(arrays[names[0]])
                 payload, raw_len = encode_tile(stream, arrays)
                 block = Block(
-                    BlockType.TILE, stream=number, part=self._item_parts, tile_item=tile, span_items=n,
-                    span_views=1, n_rows=n,
-                )  # fmt: skip
+                    BlockType.TILE, stream=number, tile_item=tile, span_items=n, span_views=1, n_rows=n
+                )
                 self._out.write(block, payload, raw_len)
-        self._item_parts += 1
 
     def commit(self) -> None:
         """Commit the rows that are written."""
@@ -179,8 +183,12 @@ class TileWriter:
         return out
 
     def _write_parts(self, complete_only: bool) -> None:
-        for part in self._pending.take(complete_only):
-            self._write_part(part)
+        try:
+            for part in self._pending.take(complete_only):
+                self._write_part(part)
+        except BaseException:  # rows were taken that are lost now
+            self._out.abandon()
+            raise
 
     def _write_part(self, part: TilePart) -> None:
         number = self.presence.write(part)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from softpack import __version__
-from softpack.checks import Place, check_cells, check_labels
+from softpack.checks import MOST, Place, check_cells, check_labels
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
 from softpack.container.blockfile import BlockFile
@@ -19,10 +19,11 @@ from softpack.container.columns import item_values, row_block
 from softpack.container.file import SpkFile
 from softpack.container.model import load_codec
 from softpack.container.reader import Labels
-from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, write_model
+from softpack.container.tile_writer import TileWriter, check_tile, choose_tile, make_streams, write_model
 from softpack.errors import CodecError, DataError
+from softpack.format.blocks import read_superblock
 from softpack.format.header import Header
-from softpack.format.layout import BLOCK
+from softpack.format.layout import BLOCK, SUPERBLOCK
 from softpack.records import LabelSpec, RowBlock
 
 FIT_VALUES = 1 << 25  # numbers in the sample that a codec is fitted to
@@ -130,11 +131,12 @@ class Writer:
                 f"{self._out.name}: found the columns {', '.join(block.replay) or 'none'}; the rows before have "
                 f"{', '.join(self._columns) or 'none'}; every row has the same columns"
             )
-        self.n_rows += len(block)
         if not self._needs_fit:
             self._begun().add(block)
+            self.n_rows += len(block)
             return
         self._spool.append(block)
+        self.n_rows += len(block)
         if sum(map(len, self._spool)) >= fit_rows(self.codec.spec.classes):
             self._fit()
 
@@ -145,8 +147,8 @@ class Writer:
             DataError: an unknown column, another shape, or too late.
         """
         values = item_values(columns, self._out.name)
-        late = values.keys() - self._item_values.keys()
-        if self._tiles is not None and late:
+        late = values.keys() - (self._tiles.item_columns if self._tiles is not None else values.keys())
+        if late:
             raise DataError(f"{self._out.name}: say {', '.join(sorted(late))} before the first rows")
         self._item_values |= values
         self._items_written = False
@@ -196,7 +198,8 @@ class Writer:
     def _begun(self) -> TileWriter:
         if self._tiles is None:
             streams = make_streams(self.codec, self._columns or (), tuple(self._item_values))
-            tile = self._tile or choose_tile(streams, self._items, self._views)
+            tile = choose_tile(streams, self._items, self._views) if self._tile is None else self._tile
+            check_tile(tile, streams, self._out.name)
             header = Header(
                 self.codec.codec_id, self.codec.get_config(), self.codec.spec, self.codec.gives, *tile, streams,
                 {"softpack": __version__, "torch": torch.__version__, "numpy": np.__version__, "seed": self._seed},
@@ -262,7 +265,11 @@ def create(
     Raises:
         ExistsError: the file is there and `force` is not given.
         CodecError: an unknown codec or setting.
+        DataError: items or views are out of range, or the file cannot be written.
     """
+    for name, total in (("items", items), ("views", views)):
+        if total is not None and not 0 <= total <= MOST + 1:
+            raise DataError(f"{path}: {name} is {total}; expected 0 to {MOST + 1}")
     if isinstance(codec, str):
         if classes is None:
             raise CodecError(f"{path}: say classes=, the numbers in a row")
@@ -270,6 +277,8 @@ def create(
         made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
         fitted = False
     else:
+        if settings or classes not in (None, codec.spec.classes):
+            raise CodecError(f"{path}: the codec is fitted to {codec.spec}; give no other classes and settings")
         made, fitted = codec, True
     out = BlockFile(path, force)
     try:
@@ -305,7 +314,8 @@ def append(
 ) -> Writer:
     """Return a writer that adds rows to an existing file; new items and views are welcome.
 
-    Until the writer is closed (or `commit` is called), readers see the file as it was; an error cuts it back.
+    Readers that have the file open see it as it was; it can be opened again once the writer is closed (or
+    `commit` is called). An error cuts it back to its last commit, one of which is made every 64 MiB.
 
     Args:
         path: of the file.
@@ -315,17 +325,15 @@ def append(
     Raises:
         CodecError: the file has no encoder and no model is given, or the model is another.
     """
-    file = SpkFile(path)
-    codec = _encoder_for(file, model)
-    tail = file.pread(file.commit.index_offset, BLOCK.size)
-    headers = [row.tobytes() for row in file.blocks] + [
-        tail,
-        file.pread(file.file_len - 2 * BLOCK.size, BLOCK.size),
-    ]
-    out = BlockFile.reopen(
-        Path(path), file.file_id, headers, file.file_len, file.commit.number + 1, file.file_len
-    )
+    SpkFile(path)  # refuse what is no .spk before it is opened for writing
+    out = BlockFile.reopen(Path(path))
     try:
+        file = SpkFile(path)  # again, now that nobody else writes it
+        codec = _encoder_for(file, model)
+        file_id = read_superblock(file.pread(0, SUPERBLOCK.size), file.name, append=True)
+        tail = [file.pread(offset, BLOCK.size) for offset in file.tail_offsets]
+        headers = [*(row.tobytes() for row in file.blocks), *tail]
+        out.resume(file_id, headers, file.file_len, file.commit.number + 1)
         return Writer(out, codec, device=device, resumed=file)
     except BaseException:
         out.abandon()

@@ -31,7 +31,9 @@ def expand(frame: bytes | memoryview, n_bytes: int, where: str) -> bytes:
         if declared != n_bytes:
             raise CorruptError(f"{where}: a zstd frame says that it holds {declared} bytes, expected {n_bytes}")
         if n_bytes > MAX_RATIO * len(frame):  # zstd would take the memory first
-            raise CorruptError(f"{where}: a zstd frame of {len(frame)} bytes cannot hold the {n_bytes} that it says")
+            raise CorruptError(
+                f"{where}: a zstd frame of {len(frame)} bytes cannot hold the {n_bytes} that it says"
+            )
         data = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompress(
             frame, max_output_size=n_bytes, allow_extra_data=False
         )

@@ -166,7 +166,9 @@ def canonical(document: Any) -> bytes:
 def parse_canonical(data: bytes, where: str) -> Any:
     """Parse JSON and refuse any spelling but the canonical one."""
     try:
-        document = json.loads(data.decode(), parse_int=_integer_of, parse_float=_no_float, parse_constant=_no_float)
+        document = json.loads(
+            data.decode(), parse_int=_integer_of, parse_float=_no_float, parse_constant=_no_float
+        )
         if _depth(document) > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH}")
         spelled = canonical(document)  # half a surrogate pair cannot be spelled
@@ -281,7 +283,9 @@ def _stream(value: Any) -> StreamSpec:
     _unique([array.name for array in arrays], name)
     stream = StreamSpec(name, per, scope, arrays)
     if not 1 <= stream.values_per_row <= MAX_CLASSES:
-        raise ValueError(f"stream {name} has {stream.values_per_row} numbers a row; expected 1 to {MAX_CLASSES}")
+        raise ValueError(
+            f"stream {name} has {stream.values_per_row} numbers a row; expected 1 to {MAX_CLASSES}"
+        )
     return stream
 
 

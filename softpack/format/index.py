@@ -107,10 +107,14 @@ def check_blocks(blocks: np.ndarray, where: str) -> None:
             _refuse(too_large, where, f"promises a {name} above the limit of {most} bytes")
     _refuse(known & (blocks["coding"] > max(Coding)), where, "has a coding that is not known", UnsupportedError)
     plain = np.isin(blocks["type"], [BlockType.HEADER, BlockType.TILE, BlockType.COMMIT])
-    _refuse(plain & (blocks["coding"] != Coding.STORED), where, "is compressed as a whole, which its type never is")
+    _refuse(
+        plain & (blocks["coding"] != Coding.STORED), where, "is compressed as a whole, which its type never is"
+    )
     tiles = blocks["type"] == BlockType.TILE
-    most_stream = np.where(blocks["type"] == BlockType.MODEL, max(ModelPart), 0)
-    _refuse(known & ~tiles & (blocks["stream"] > most_stream), where, "is of a stream that its type has not")
+    models = blocks["type"] == BlockType.MODEL
+    unknown_part = models & (blocks["stream"] > max(ModelPart))
+    _refuse(unknown_part, where, "is a part of the model that is not known", UnsupportedError)
+    _refuse(known & ~tiles & ~models & (blocks["stream"] != 0), where, "has a stream, which its type has not")
     for name in TILE_FIELDS:
         _refuse(known & ~tiles & (blocks[name] != 0), where, f"is no tile, but has a {name}")
     headers = np.flatnonzero(blocks["type"] == BlockType.HEADER)
@@ -127,16 +131,17 @@ def check_tiles(blocks: np.ndarray, header: Header, where: str) -> None:
     tiles = blocks["type"] == BlockType.TILE
     streams = header.streams
     _refuse(tiles & (blocks["stream"] > len(streams)), where, f"is of a stream above {len(streams)}")
-    per_item = np.array([False, *(stream.per == "item" for stream in streams)])
     in_range = np.where(tiles, blocks["stream"], 0)
-    of_items = per_item[in_range]
-    most_items = np.where(of_items, layout.ITEM_TILE, header.tile_items)
+    of_items = np.array([False, *(stream.per == "item" for stream in streams)])[in_range]
+    items_alone = np.array([0, *(stream.items_per_tile for stream in streams)])[in_range]
+    most_items = np.where(of_items, items_alone, header.tile_items)
     most_views = np.where(of_items, 1, header.tile_views)
     spans = blocks["span_items"].astype(np.int64), blocks["span_views"].astype(np.int64)
     _refuse(tiles & ((spans[0] > most_items) | (spans[1] > most_views)), where, "covers more than a tile")
     _refuse(tiles & (blocks["n_rows"] > spans[0] * spans[1]), where, "has more rows than it covers")
     _refuse(tiles & (blocks["n_rows"] == 0), where, "is a tile without rows")
     _refuse(tiles & of_items & (blocks["n_rows"] != spans[0]), where, "misses items that it covers")
+    _refuse(tiles & of_items & ((blocks["tile_view"] | blocks["part"]) != 0), where, "is of items, but has a view or part")
     first_item = blocks["tile_item"].astype(np.int64) * most_items
     first_view = blocks["tile_view"].astype(np.int64) * most_views
     values = np.array([1, *(stream.values_per_row for stream in streams)])[in_range]

@@ -24,13 +24,15 @@ def test_views_fit_their_images_and_their_partners(hw: list[tuple[int, int]], n_
 
     x, y, wide, high = np.moveaxis(columns["crop_xywh"], -1, 0)
     source_h, source_w = columns["source_hw"][:, None].transpose(2, 0, 1)
-    assert (x >= 0).all() and (y >= 0).all() and (wide >= 1).all() and (high >= 1).all()
-    assert (x + wide <= source_w).all() and (y + high <= source_h).all()
+    assert min(x.min(), y.min()) >= 0
+    assert min(wide.min(), high.min()) >= 1
+    assert (x + wide <= source_w).all()
+    assert (y + high <= source_h).all()
     is_mixed, box = columns["mix_item"] >= 0, columns["mix_box_xyxy"]
     assert (columns["mix_item"] != np.arange(len(hw))[:, None]).all()
     assert (columns["mix_item"] < len(hw)).all()
     assert (box[~is_mixed] == -1).all()
-    assert (box[is_mixed] >= 0).all() and (box[is_mixed] <= 32).all()
+    assert ((box[is_mixed] >= 0) & (box[is_mixed] <= 32)).all()
     assert (box[is_mixed][:, 2:] > box[is_mixed][:, :2]).all()
 
 
@@ -40,7 +42,7 @@ def test_views_are_drawn_as_asked_and_again_by_the_same_seed() -> None:
     wide, high = columns["crop_xywh"][..., 2], columns["crop_xywh"][..., 3]
     share = wide * high / (400 * 600)
     assert share.min() == pytest.approx(0.08, abs=0.01)
-    assert 0.4 < share.mean() < 0.55
+    assert share[share < 0.5].mean() == pytest.approx(0.29, abs=0.01)  # up to half, every aspect fits
     assert (wide / high).min() == pytest.approx(3 / 4, abs=0.02)
     assert (wide / high).max() == pytest.approx(4 / 3, abs=0.02)
     assert columns["flip"].mean() == pytest.approx(0.5, abs=0.03)

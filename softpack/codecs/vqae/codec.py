@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values
-from softpack.codecs.spaces import convert, log_domain, to_log_domain, to_logits
+from softpack.codecs.checks import check_integer, check_tensors
+from softpack.codecs.spaces import log_domain, to_log_domain, to_logits
 from softpack.codecs.vqae import fit, nets
 from softpack.codecs.vqae.rate import slots_at, widths_at
 from softpack.errors import CodecError
@@ -61,9 +62,7 @@ class VQAE(Codec):
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise CodecError(f"vqae: {name} is {value!r}; expected a whole number from {least} to {most}")
+            check_integer(self.codec_id, name, getattr(self, name), least, most)
         if type(self.lr) not in (int, float) or not 0 < self.lr <= 1:
             raise CodecError(f"vqae: lr is {self.lr!r}; expected a number above 0, up to 1")
         _temperatures(self.temperatures)
@@ -111,9 +110,17 @@ class VQAE(Codec):
         del parts
         codec = self._with_widths(len(rows_RC), n_rows or len(rows_RC))
         plan = fit.Plan(
-            codec.slots, codec.k, codec.d_c, codec.d_h, _temperatures(self.temperatures),
-            self.steps, self.batch, self.lr, seed,
-        )  # fmt: skip
+            slots=codec.slots,
+            k=codec.k,
+            d_c=codec.d_c,
+            d_h=codec.d_h,
+            temperatures=_temperatures(self.temperatures),
+            given_at=self.gives.temperature,
+            steps=self.steps,
+            batch=self.batch,
+            lr=self.lr,
+            seed=seed,
+        )
         return codec.load_state(fit.train(rows_RC, plan, progress))
 
     def encode(self, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
@@ -140,25 +147,26 @@ class VQAE(Codec):
         if not self.tensors:
             raise CodecError("vqae: this codec was neither fitted nor loaded, and cannot decode; call fit() first")
         index_BS = code_values(codes["index"], self.codes[0].bits).clamp_(max=self.k - 1)
-        logits_BC = nets.logits(self._nets, nets.codewords(self._nets["codebooks"], index_BS))
-        return convert(logits_BC, LabelSpec(self.spec.classes), self.gives)
+        decoded_BC = nets.decoded(self._nets, nets.codewords(self._nets["codebooks"], index_BS))
+        return decoded_BC if self.gives.space == "logits" else torch.log_softmax(decoded_BC, 1)
 
     def state(self) -> dict[str, Tensor]:
         """Return decoder and codebooks, float16."""
-        return {name: self.tensors[name] for name in self._shapes(nets.decoder_shapes) if name in self.tensors}
+        return {name: self.tensors[name] for name in self._layout(nets.decoder_layout) if name in self.tensors}
 
     def encoder_state(self) -> dict[str, Tensor]:
         """Return the encoder and the codebooks that it looks into, float16."""
-        return {name: self.tensors[name] for name in self._shapes(nets.encoder_shapes) if name in self.tensors}
+        return {name: self.tensors[name] for name in self._layout(nets.encoder_layout) if name in self.tensors}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> VQAE:
         """Return this codec with the tensors of `state()`, or of `state()` and `encoder_state()`."""
         if not (self.d_c and self.d_h):
             raise CodecError(f"vqae: d_c={self.d_c} and d_h={self.d_h} of a stored model; expected both above 0")
-        shapes = self._shapes(nets.decoder_shapes)
+        layout = self._layout(nets.decoder_layout)
         if any(name.startswith("encoder_") for name in tensors):
-            shapes |= self._shapes(nets.encoder_shapes)
-        return self.with_tensors(nets.checked(tensors, shapes))
+            layout |= self._layout(nets.encoder_layout)
+        check_tensors(self.codec_id, tensors, layout)
+        return self.with_tensors(tensors)
 
     @property
     def can_encode(self) -> bool:
@@ -169,9 +177,8 @@ class VQAE(Codec):
     def _nets(self) -> dict[str, Tensor]:
         return {name: tensor.float() for name, tensor in self.tensors.items()}
 
-    def _shapes(self, shapes_of: Any) -> nets.Shapes:
-        shapes: nets.Shapes = shapes_of(self.spec.classes, self.slots, self.k, self.d_c, self.d_h)
-        return shapes
+    def _layout(self, layout_of: Callable[[int, int, int, int, int], nets.Layout]) -> nets.Layout:
+        return layout_of(self.spec.classes, self.slots, self.k, self.d_c, self.d_h)
 
     def _with_widths(self, n_sampled: int, n_rows: int) -> VQAE:
         rank = max(1, min(n_sampled, self.spec.classes) - 1)
@@ -185,7 +192,7 @@ class VQAE(Codec):
         if not torch.isfinite(means_B1).all():
             row = int((~torch.isfinite(means_B1)).nonzero()[0, 0])
             raise CodecError(
-                f"vqae: row {row} of this batch holds nan, inf or numbers beyond float32; expected finite {self.spec.space}. "
+                f"vqae: row {row} of this batch holds nan or inf; expected finite {self.spec.space}. "
                 "Take codec raw for such rows, or give probs, where zeros may stand"
             )
         return logits_BC - means_B1

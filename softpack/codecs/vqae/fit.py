@@ -28,7 +28,6 @@ DEAD = 0.03  # of a codeword's fair share of the rows
 KEEP = 0.99  # of a codebook's moving average, a step
 COMMITMENT = 0.03  # weight of |latents - codewords|^2 / 2C in units of logits, which is the KL it costs at high T
 ENCODER_RATE = 0.1  # learning rate of the encoder's first layer, relative to its weights
-FISHER = 0.0
 DECODER = ("codebooks", "hidden_weight", "hidden_bias", "out_weight", "out_bias")
 
 
@@ -42,6 +41,7 @@ class Plan:
         d_c: numbers in a codeword.
         d_h: hidden units.
         temperatures: that KL * T^2 is averaged over.
+        given_at: temperature at which the decoder is to give log-probabilities; 1 for logits.
         steps: of both phases.
         batch: rows a step.
         lr: the highest learning rate.
@@ -53,6 +53,7 @@ class Plan:
     d_c: int
     d_h: int
     temperatures: tuple[float, ...]
+    given_at: float
     steps: int
     batch: int
     lr: float
@@ -80,20 +81,16 @@ def begin(rows_RC: Tensor, plan: Plan, generator: torch.Generator) -> tuple[dict
     """
     n_classes, latent, device = rows_RC.shape[1], plan.slots * plan.d_c, rows_RC.device
     mean_C = rows_RC.mean(0)
-    weights_C = class_weights(rows_RC, plan.temperatures)
     rows_RC -= mean_C
-    rows_RC *= weights_C
     directions_CL, variances_L = start.principal_directions(rows_RC, latent, generator)
     spread = rows_RC.square().mean().sqrt().clamp_min(1e-2)
-    order_L = start.deal_out(variances_L, plan.slots).to(device)
+    directions_CL = directions_CL[:, start.deal_out(variances_L, plan.slots).to(device)]
     unit = variances_L[0].sqrt().clamp_min(1e-2)  # latents of order one, whatever the logits
-    project_CL = directions_CL[:, order_L] / unit
+    project_CL = directions_CL / unit
     sample_N = torch.randperm(len(rows_RC), generator=generator)[:START_ROWS].to(device)
     points_SND = nets.by_slot(rows_RC[sample_N] @ project_CL, plan.slots).contiguous()
     codebooks_SKD = start.k_means(points_SND, plan.k, START_ITERATIONS, generator)
-    rows_RC /= weights_C
     rows_RC += mean_C
-    project_CL *= weights_C.unsqueeze(1)
 
     def random(n_in: int, scale: Tensor) -> Tensor:
         return torch.randn(n_in, plan.d_h, generator=generator).to(device) / (math.sqrt(n_in) * scale)
@@ -103,27 +100,13 @@ def begin(rows_RC: Tensor, plan: Plan, generator: torch.Generator) -> tuple[dict
         "codebooks": codebooks_SKD,
         "hidden_weight": random(latent, points_SND.square().mean().sqrt().clamp_min(1e-3)),
         "hidden_bias": torch.zeros(plan.d_h, device=device),
-        "out_weight": torch.cat([(directions_CL[:, order_L] / weights_C.unsqueeze(1)).T * unit, torch.zeros(plan.d_h, n_classes, device=device)]),
+        "out_weight": torch.cat([directions_CL.T * unit, torch.zeros(plan.d_h, n_classes, device=device)]),
         "out_bias": mean_C.clone(),
         "encoder_codebooks": codebooks_SKD.clone(),
         "encoder_weight": encoder_CX,
         "encoder_bias": -(mean_C @ encoder_CX),
         "encoder_hidden_weight": torch.zeros(plan.d_h, latent, device=device),
     }, float(unit)
-
-
-def class_weights(rows_RC: Tensor, temperatures: tuple[float, ...]) -> Tensor:
-    """Return how much an error in each class counts, [C], of mean square about one.
-
-    Near the teacher KL * T^2 is half the variance of the error under the teacher's probabilities at T. Their mean
-    is the diagonal of the mean Fisher information; FISHER < 1 keeps rare classes from being given up.
-    """
-    chunk = max(1, MAX_BATCH_ENTRIES // rows_RC.shape[1])
-    mean_C = torch.zeros(rows_RC.shape[1], device=rows_RC.device)
-    for part in rows_RC.split(chunk):
-        for temperature in temperatures:
-            mean_C += torch.softmax(part / temperature, 1).sum(0)
-    return (mean_C / mean_C.mean()).clamp_min(1e-3).pow(FISHER / 2)
 
 
 class _Trainer:
@@ -150,7 +133,7 @@ class _Trainer:
             words_BL = nets.codewords(averages.codebooks_SKD, index_SB.T)
             through_BL = latents_BL + (words_BL - latents_BL).detach()
             commitment = commit * (latents_BL - words_BL).square().sum(1).mean() / 2
-            decoded_BC = nets.logits(tensors, through_BL)
+            decoded_BC = nets.decoded(tensors, through_BL)
             gradient_BC = self._gradient(rows_BC, decoded_BC.detach())
             torch.autograd.backward([decoded_BC, commitment], [gradient_BC, None])
             averages.add(points_SBD, index_SB)
@@ -162,14 +145,17 @@ class _Trainer:
     def train_decoder(self) -> None:
         tensors, plan = self.nets, self.plan
         encoder = {name: tensor.float() for name, tensor in tensors.items() if name not in DECODER}
-        index_RS = torch.cat([encode(encoder, part, plan.slots) for part in self.rows_RC.split(self.batch)])
+        index_RS = torch.cat([encode(encoder, part, plan.slots) for part in torch.split(self.rows_RC, self.batch)])
         tensors["codebooks"] = encoder["encoder_codebooks"].clone()
         rates = dict.fromkeys(DECODER, plan.lr)
         for _, index_B in self._steps(rates, plan.steps - self.done):
             rows_BC = self.rows_RC[index_B]
             words_BL = nets.codewords(tensors["codebooks"], index_RS[index_B].long())
-            decoded_BC = nets.logits(tensors, words_BL)
-            decoded_BC.backward(self._gradient(rows_BC, decoded_BC.detach()))
+            decoded_BC = nets.decoded(tensors, words_BL)
+            gradient_BC = self._gradient(rows_BC, decoded_BC.detach())
+            torch.autograd.backward([decoded_BC], [gradient_BC])
+        for name in ("out_weight", "out_bias"):
+            tensors[name] = tensors[name] / plan.given_at
         self._round(DECODER)
 
     def _steps(self, rates: dict[str, float], steps: int) -> Iterator[tuple[int, Tensor]]:
@@ -195,7 +181,7 @@ class _Trainer:
     def _batches(self) -> Iterator[Tensor]:
         while True:
             order_R = torch.randperm(len(self.rows_RC), generator=self.generator).to(self.rows_RC.device)
-            yield from order_R[: len(order_R) // self.batch * self.batch].split(self.batch)
+            yield from torch.split(order_R[: len(order_R) // self.batch * self.batch], self.batch)
 
     def _gradient(self, rows_BC: Tensor, decoded_BC: Tensor) -> Tensor:
         """Return the gradient by the decoded logits of KL(rows || decoded) * T^2, averaged over T and rows."""

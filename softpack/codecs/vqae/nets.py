@@ -12,33 +12,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from softpack.errors import CodecError
-
 Tensors = Mapping[str, Tensor]
-Shapes = dict[str, tuple[int, ...]]
+Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
-def decoder_shapes(classes: int, slots: int, k: int, d_c: int, d_h: int) -> Shapes:
-    """Return the shape of every tensor that decoding needs."""
+def decoder_layout(classes: int, slots: int, k: int, d_c: int, d_h: int) -> Layout:
+    """Return dtype and shape of every tensor that decoding needs."""
     latent = slots * d_c
-    return {
+    return _fp16({
         "codebooks": (slots, k, d_c),
         "hidden_weight": (latent, d_h),
         "hidden_bias": (d_h,),
         "out_weight": (latent + d_h, classes),
         "out_bias": (classes,),
-    }
+    })  # fmt: skip
 
 
-def encoder_shapes(classes: int, slots: int, k: int, d_c: int, d_h: int) -> Shapes:
-    """Return the shape of every tensor that only encoding needs."""
+def encoder_layout(classes: int, slots: int, k: int, d_c: int, d_h: int) -> Layout:
+    """Return dtype and shape of every tensor that only encoding needs."""
     latent = slots * d_c
-    return {
+    return _fp16({
         "encoder_codebooks": (slots, k, d_c),
         "encoder_weight": (classes, latent + d_h),
         "encoder_bias": (latent + d_h,),
         "encoder_hidden_weight": (d_h, latent),
-    }
+    })  # fmt: skip
+
+
+def _fp16(shapes: dict[str, tuple[int, ...]]) -> Layout:
+    return {name: (torch.float16, shape) for name, shape in shapes.items()}
 
 
 def latents(nets: Tensors, centred_BC: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ def latents(nets: Tensors, centred_BC: Tensor) -> Tensor:
 
 def by_slot(latents_BL: Tensor, slots: int) -> Tensor:
     """Return latents [B, L] as [S, B, D]."""
-    return latents_BL.unflatten(1, (slots, -1)).transpose(0, 1)
+    return latents_BL.view(len(latents_BL), slots, latents_BL.shape[1] // slots).transpose(0, 1)
 
 
 def codewords(codebooks_SKD: Tensor, index_BS: Tensor) -> Tensor:
@@ -61,31 +63,7 @@ def codewords(codebooks_SKD: Tensor, index_BS: Tensor) -> Tensor:
     return F.embedding(flat_BS, codebooks_SKD.flatten(0, 1)).flatten(1)
 
 
-def logits(nets: Tensors, latents_BL: Tensor) -> Tensor:
-    """Return the decoder's logits [B, C] of latents."""
+def decoded(nets: Tensors, latents_BL: Tensor) -> Tensor:
+    """Return the decoder's rows [B, C] of latents."""
     hidden_BH = torch.relu(torch.addmm(nets["hidden_bias"], latents_BL, nets["hidden_weight"]))
     return torch.addmm(nets["out_bias"], torch.cat([latents_BL, hidden_BH], 1), nets["out_weight"])
-
-
-def checked(tensors: Tensors, shapes: Shapes) -> dict[str, Tensor]:
-    """Return `tensors` if they are float16, finite and of these shapes, no more and no fewer.
-
-    Raises:
-        CodecError: says which tensor is wrong, and how.
-    """
-    if tensors.keys() != shapes.keys():
-        missing, unknown = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
-        raise CodecError(
-            f"vqae: the model lacks {', '.join(missing) or 'nothing'} and has unknown "
-            f"{', '.join(unknown) or 'nothing'}; expected {', '.join(shapes)}. Fit the codec anew"
-        )
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tensor.dtype != torch.float16 or tuple(tensor.shape) != shape:
-            raise CodecError(
-                f"vqae: tensor {name} is {str(tensor.dtype)[6:]} {list(tensor.shape)}; expected float16 "
-                f"{list(shape)} by the settings. The model belongs to another codec, or is damaged"
-            )
-        if not torch.isfinite(tensor).all():
-            raise CodecError(f"vqae: tensor {name} holds nan or inf; expected finite numbers. Fit the codec anew")
-    return dict(tensors)

@@ -82,7 +82,7 @@ def nearest(points_SBD: Tensor, codebooks_SKD: Tensor) -> Tensor:
     targets_SDK = torch.cat([-codebooks_SKD, halves_SK1], -1).mT  # |p - c|^2 / 2 - |p|^2 / 2 in one product
     sources_SBD = torch.cat([points_SBD, points_SBD.new_ones(n_slots, n_points, 1)], -1)
     chunk = max(16, CACHED_ENTRIES // (n_slots * codebooks_SKD.shape[1]))
-    return torch.cat([torch.bmm(part, targets_SDK).min(-1).indices for part in sources_SBD.split(chunk, dim=1)], 1)
+    return torch.cat([torch.bmm(part, targets_SDK).min(-1).indices for part in torch.split(sources_SBD, chunk, dim=1)], 1)
 
 
 def sums_of_members(points_SBD: Tensor, index_SB: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ def k_means(points_SRD: Tensor, k: int, iterations: int, generator: torch.Genera
     for _ in range(iterations):
         counts_SK = torch.zeros(n_slots, k, device=points_SRD.device)
         sums_SKD = torch.zeros_like(codebooks_SKD)
-        for points_SBD in points_SRD.split(chunk, dim=1):
+        for points_SBD in torch.split(points_SRD, chunk, dim=1):
             counts, sums = sums_of_members(points_SBD, nearest(points_SBD, codebooks_SKD), k)
             counts_SK += counts
             sums_SKD += sums
