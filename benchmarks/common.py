@@ -53,7 +53,14 @@ class Options:
     @property
     def command(self) -> str:
         """The command that gives the same figures, without the paths of this machine."""
-        words = ["python", f"benchmarks/{self.name}.py", "--seed", str(self.seed), "--threads", str(self.threads)]
+        words = [
+            "python",
+            f"benchmarks/{self.name}.py",
+            "--seed",
+            str(self.seed),
+            "--threads",
+            str(self.threads),
+        ]
         return shlex.join(words + ["--quick"] * self.quick)
 
 
@@ -66,7 +73,9 @@ def options(name: str, about: str, arguments: Sequence[str] | None = None) -> Op
                         help=f"[default: benchmarks/results/{name}.csv; nothing with --quick]")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of fits and random orders [default: 0]")
     parser.add_argument("--threads", type=int, default=2, help="of torch [default: 2]")
-    parser.add_argument("--quick", action="store_true", help="a smoke test of seconds, whose figures mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test of seconds, whose figures mean nothing"
+    )
     given = parser.parse_args(arguments)
     default = None if given.quick else ROOT / "benchmarks" / "results" / f"{name}.csv"
     return Options(name, given.data, given.out or default, given.seed, given.threads, given.quick)
@@ -156,7 +165,9 @@ class Results:
 
     def add(self, **row: Any) -> None:
         """Add a row, print it, and write the table so far."""
-        shown = {name: f"{value:.5g}" if isinstance(value, float) else str(value) for name, value in row.items()}
+        shown = {
+            name: f"{value:.5g}" if isinstance(value, float) else str(value) for name, value in row.items()
+        }
         self.rows.append(shown)
         print("  ".join(f"{name}={value}" for name, value in shown.items() if value), flush=True)
         if self.given.out is not None:

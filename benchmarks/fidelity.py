@@ -157,7 +157,8 @@ def _say_target(results: Results) -> None:
     for row in held:
         figures = [float(row[name]) for name in ("kl1_mean", "kl20_mean", "fit_s")]
         met = all(map(math.isfinite, figures)) and all(
-            figure <= most for figure, most in zip(figures, (TARGET_KL1, TARGET_KL20, TARGET_FIT_S), strict=True)
+            figure <= most
+            for figure, most in zip(figures, (TARGET_KL1, TARGET_KL20, TARGET_FIT_S), strict=True)
         )
         print(f"  {row['code_bits']:>4} bits, seed {row['seed']}: {figures[0]:.4f}, {figures[1]:.4f}, "
               f"{figures[2]:.0f} s: {'met' if met else 'missed'}")  # fmt: skip

@@ -32,13 +32,16 @@ def main() -> None:
     use_threads(given.threads)
     results = Results(given)
     runs = 2 if given.quick else RUNS
-    for what, words in {"python alone": ["-c", "pass"], "softpack --help": ["-m", "softpack", "--help"]}.items():
+    for what, words in {
+        "python alone": ["-c", "pass"],
+        "softpack --help": ["-m", "softpack", "--help"],
+    }.items():
         _add(results, what, 0, None, _timed(words, runs), "")
     with tempfile.TemporaryDirectory() as name:
-        rows_RC, codec = real_rows(given), fitted(given, BITS)
+        rows_RC = real_rows(given)
         for n_rows in (1_000,) if given.quick else ROWS:
             spk = Path(name) / "labels.spk"
-            _write(spk, codec, rows_RC, n_rows)
+            _write(spk, fitted(given, rows_RC, BITS, n_rows, steps=20), rows_RC, n_rows)
             taken = _timed(["-m", "softpack", "info", str(spk)], runs)
             _add(results, "softpack info", n_rows, spk, taken, _loaded(["info", str(spk)]))
             spk.unlink()

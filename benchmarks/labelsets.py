@@ -11,19 +11,20 @@ from common import CLASSES, Options
 from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 
 from softpack.codecs.abc import Codec
-from softpack.sources.encoding import fit_codec
-from softpack.sources.opening import open_source
+from softpack.codecs.registry import make_codec
+from softpack.records import LabelSpec
 
 VIEWS = 50  # of each item of a repeated set
 BLOCK_ROWS = 5_000
 
 
 def real_rows(given: Options) -> np.ndarray:
-    """Return the real rows, shuffled: float16 [18600, 1000]; the first 1,000 of them for a smoke test."""
+    """Return the real rows, shuffled: float16 [18600, 1000]; 500 of them for a smoke test."""
     with np.load(given.lite0) as arrays:
-        rows_RC = arrays["logits"]
+        rows_RC: np.ndarray = arrays["logits"]
     order_R = np.random.default_rng(given.seed).permutation(len(rows_RC))
-    return rows_RC[order_R[:1_000] if given.quick else order_R]
+    shuffled_RC: np.ndarray = rows_RC[order_R[:500] if given.quick else order_R]
+    return shuffled_RC
 
 
 def repeated(rows_RC: np.ndarray, n_rows: int) -> Iterator[np.ndarray]:
@@ -41,17 +42,31 @@ def write_npy(path: Path, rows_RC: np.ndarray, n_rows: int, views: int = VIEWS) 
             file.write(block_BC.tobytes())
 
 
-def fitted(given: Options, target_bits: int, steps: int | None = None) -> Codec:
-    """Return vqae fitted to the real set, with fewer steps than its own where only its shape matters."""
-    steps = 5 if given.quick else steps
-    settings = {} if steps is None else {"steps": steps}
-    return fit_codec(open_source(given.lite0), "vqae", settings, target_bits=target_bits, seed=given.seed)
+def fitted(
+    given: Options, rows_RC: np.ndarray, target_bits: int, n_rows: int, steps: int | None = None
+) -> Codec:
+    """Return vqae fitted to rows.
+
+    Args:
+        given: says the seed.
+        rows_RC: to fit to.
+        target_bits: bits a label at most.
+        n_rows: of the file that the codec is for, which its widths suit.
+        steps: of training where only the shape of the codec matters; its own where None.
+    """
+    settings = {"steps": 5} if given.quick else {} if steps is None else {"steps": steps}
+    codec = make_codec("vqae", LabelSpec(CLASSES), settings, target_bits)
+    return codec.fit([as_float32(rows_RC)], seed=given.seed, n_rows=n_rows)
 
 
-def batches(shape: tuple[int, int], n_rows: int, seed: int, n_batches: int = 200) -> list[tuple[np.ndarray, np.ndarray]]:
+def batches(
+    shape: tuple[int, int], n_rows: int, seed: int, n_batches: int = 200
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return batches of random items and views, each int64 [n_rows]."""
     rng = np.random.default_rng(seed)
-    return [(rng.integers(shape[0], size=n_rows), rng.integers(shape[1], size=n_rows)) for _ in range(n_batches)]
+    return [
+        (rng.integers(shape[0], size=n_rows), rng.integers(shape[1], size=n_rows)) for _ in range(n_batches)
+    ]
 
 
 def as_float32(rows_BC: np.ndarray) -> torch.Tensor:

@@ -54,8 +54,8 @@ class Mapped(Dataset[tuple[torch.Tensor, int, torch.Tensor]]):
     """
 
     def __init__(self, images: Numbers, path: Path) -> None:
-        self.images, self.path = images, path
-        self.rows_NVC = np.load(path, mmap_mode="r")
+        self.images = images
+        self.rows_NVC = np.load(path, mmap_mode="c")  # as "r", but torch does not warn of it
         self.drawn_N = np.zeros(len(images), np.int64)
 
     def __len__(self) -> int:
@@ -94,14 +94,15 @@ def _datasets(
     given: Options, folder: Path, n_items: int
 ) -> dict[str, tuple[Dataset[Any], Callable[[Any], Any] | None]]:
     """Return by name each dataset and the function that collates its samples."""
-    images = Numbers(n_items)
-    write_npy(folder / "rows.npy", real_rows(given), n_items * VIEWS, VIEWS)
+    images, rows_RC, n_rows = Numbers(n_items), real_rows(given), n_items * VIEWS
+    write_npy(folder / "rows.npy", rows_RC, n_rows, VIEWS)
     sets: dict[str, tuple[Dataset[Any], Callable[[Any], Any] | None]] = {
         "fp16 memory map": (Mapped(images, folder / "rows.npy"), None)
     }
     for bits in BITS:
         spk = folder / f"{bits}.spk"
-        encode_source(open_source(folder / "rows.npy"), spk, fitted(given, bits, steps=100))
+        codec = fitted(given, rows_RC, bits, n_rows, steps=20)
+        encode_source(open_source(folder / "rows.npy"), spk, codec)
         for resident in (True, False):
             dataset = softpack.SoftLabelDataset(images, spk, resident=resident)
             held = "resident" if resident else "from the file"

@@ -44,21 +44,21 @@ def main() -> None:
     _measure(results, "imports", "", "", 0, ["-c", idle])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        softpack.save_model(folder / "model.spkm", fitted(given, BITS, FIT_STEPS))
+        softpack.save_model(folder / "model.spkm", fitted(given, rows_RC, BITS, ROWS[-1], FIT_STEPS))
         for n_rows in (1_000,) if given.quick else ROWS:
             write_npy(folder / "rows.npy", rows_RC, n_rows)
             for suffix in (".npy",) if given.quick else (".npy", ".npz", ".h5"):
                 source = _source(folder, suffix, rows_RC, n_rows)
-                for how, words in _encodings(folder):
+                for how, words in list(_encodings(folder))[: 1 if given.quick else None]:
                     out = ["-m", "softpack", "encode", str(source), "-o", str(folder / "out.spk"), "--force"]
                     _measure(results, "encode", how, suffix, n_rows, [*out, *words])
                 source.unlink()
             _encode_once(folder, rows_RC, n_rows)
             for suffix in (".npy",) if given.quick else (".npy", ".h5"):
-                out = folder / f"decoded{suffix}"
-                command = ["-m", "softpack", "decode", str(folder / "out.spk"), "-o", str(out)]
+                decoded = folder / f"decoded{suffix}"
+                command = ["-m", "softpack", "decode", str(folder / "out.spk"), "-o", str(decoded)]
                 _measure(results, "decode", f"vqae {BITS} bits", suffix, n_rows, command)
-                out.unlink()
+                decoded.unlink()
 
 
 def _encodings(folder: Path) -> Iterator[tuple[str, list[str]]]:

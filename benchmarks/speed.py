@@ -41,11 +41,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_npy(folder / "rows.npy", rows_RC, n_rows)
-        codecs = {bits: fitted(given, bits) for bits in BITS}
-        for bits, codec in codecs.items():
-            _encoding(results, codec, bits, rows_RC, folder, n_rows)
-        _reading(results, folder, rows_RC, n_rows)
         for bits in BITS:
+            _encoding(results, fitted(given, rows_RC, bits, n_rows), bits, rows_RC, folder, n_rows)
+        _reading(results, folder, rows_RC, n_rows)
+        for bits in () if given.quick else BITS:
             _say_where_time_goes(softpack.open(folder / f"{bits}.spk").load(), bits)
 
 
@@ -63,7 +62,9 @@ def _encoding(
     alone = rates({"": encode}, 0.1 if given.quick else 2, 2 if given.quick else 5)[""]
     _add(results, "encode", f"vqae {bits} bits, codec alone", ENCODE_BATCH, alone, bits)
     source, spk = open_source(folder / "rows.npy"), folder / f"{bits}.spk"
-    whole = [seconds(lambda: encode_source(source, spk, codec, force=True)) for _ in range(1 if given.quick else 3)]
+    whole = [
+        seconds(lambda: encode_source(source, spk, codec, force=True)) for _ in range(1 if given.quick else 3)
+    ]
     rate = Spread.of([n_rows / taken for taken in whole])
     _add(results, "encode", f"vqae {bits} bits, from .npy to .spk", ENCODE_BATCH, rate, bits)
 
@@ -73,7 +74,7 @@ def _reading(results: Results, folder: Path, rows_RC: np.ndarray, n_rows: int) -
     at_least, repeats = (0.05, 1) if given.quick else (1.0, 5)
     _write_peers(folder, rows_RC, n_rows)
     shape = n_rows // VIEWS, VIEWS
-    for size in BATCHES:
+    for size in BATCHES[1:2] if given.quick else BATCHES:
         drawn = batches(shape, size, given.seed)
         ways: dict[str, Step] = {}
         for bits in BITS:
@@ -122,7 +123,8 @@ def _write_peers(folder: Path, rows_RC: np.ndarray, n_rows: int) -> None:
                 start += len(block_BC)
     for number in range(n_files):
         first = number * PEER_BATCH
-        torch.save(_label_file(rows_RC[np.arange(first, first + PEER_BATCH) % len(rows_RC)]), folder / f"batch_{number}.tar")
+        rows_BC = rows_RC[np.arange(first, first + PEER_BATCH) % len(rows_RC)]
+        torch.save(_label_file(rows_BC), folder / f"batch_{number}.tar")
 
 
 def _label_file(rows_BC: np.ndarray) -> list[object]:
@@ -132,7 +134,9 @@ def _label_file(rows_BC: np.ndarray) -> list[object]:
     return [torch.rand(n, 4), torch.rand(n) < 0.5, torch.randperm(n), 0.5, box, torch.from_numpy(rows_BC)]
 
 
-def _reads(read: Callable[[np.ndarray, np.ndarray], torch.Tensor], drawn: list[tuple[np.ndarray, np.ndarray]]) -> Step:
+def _reads(
+    read: Callable[[np.ndarray, np.ndarray], torch.Tensor], drawn: list[tuple[np.ndarray, np.ndarray]]
+) -> Step:
     return lambda number: len(read(*drawn[number % len(drawn)]))
 
 

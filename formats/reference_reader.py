@@ -1,20 +1,24 @@
-"""Read an .spk file with numpy and zstandard alone: spk.md in Python, plain and slow, made to be translated.
+"""Read an .spk file: spk.md in Python, plain and slow, made to be translated. Beside it: reference_codecs.py.
 
 python reference_reader.py FILE.spk -o OUT.npz
 """
-# fmt: off (200 lines, which a test holds: short enough to be read at one sitting)
+
+# 200 lines of code, which a test holds: short enough to be read at one sitting.
+# fmt: off
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import re
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zstandard
+from reference_codecs import SETTINGS, decode, read_safetensors
+
 
 class NotSpkError(Exception):
     """The file does not begin as an .spk does."""
@@ -29,15 +33,10 @@ HEADER, MODEL, TILE, INDEX, COMMIT = 1, 2, 3, 4, 5
 MOST_BYTES = {HEADER: 1 << 20, MODEL: (4 << 30) - 64, TILE: 256 << 20, INDEX: 1 << 30, COMMIT: 64}
 AREA = ["part", "tile_item", "tile_view", "span_items", "span_views", "n_rows"]
 FIELDS = ["sync", "type", "coding", "stream", "seq", *AREA, "stored", "raw", "reserved", "hash", "seal"]
-SETTINGS = {"raw": "dtype", "quantize": "bits", "topk": "k value tail tail_temperature", "lowrank": "rank bits",
-            "vqae": "slots k d_c d_h temperatures steps batch lr"}
-TENSORS = {"lowrank": "basis mean offset step", "vqae": "codebooks hidden_bias hidden_weight out_bias out_weight"}
-COLUMNS = {"crop_xywh": ("int", [4]), "crop_xywh_fraction": ("float32", [4]), "flip": ("bool", []),
-           "mix_item": ("int", []), "mix_lam": ("float32", []), "mix_box_xyxy": ("int", [4]),
-           "source_hw": ("int", [2]), "target": ("int", [])}
-STREAMS = {"codes": ("row", "codes", []), "replay": ("row", "replay", list(COLUMNS)[:6]),
-           "source": ("item", "replay", ["source_hw"]), "target": ("item", "item", ["target"])}
-PRESENCE = {"arrays": [{"name": "present", "shape": [], "kind": "bool", "bits": 1, "levels": 2}]}
+STREAMS = {"codes": ("row", "codes", ""), "source": ("item", "replay", "source_hw"),
+           "replay": ("row", "replay", "crop_xywh crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy"),
+           "target": ("item", "item", "target")}
+PRESENT = {"name": "present", "shape": [], "kind": "bool", "bits": 1, "levels": 2}
 
 def need(true: Any, what: str, error: type[Exception] = CorruptError) -> None:
     """Refuse the file unless `true`."""
@@ -60,8 +59,8 @@ def xxh64(data: bytes, seed: int = 0) -> int:
         for lane in lanes:
             h = (h ^ mix(0, lane)) * p1 + p4
     h += len(data)
-    for at in range(at, len(data) - 7, 8):
-        h = rotate(h ^ mix(0, int.from_bytes(data[at:at + 8], "little")), 27) * p1 + p4
+    for (word,) in struct.iter_unpack("<Q", data[at:len(data) // 8 * 8]):
+        h = rotate(h ^ mix(0, word), 27) * p1 + p4
     rest = data[len(data) // 8 * 8:]
     if len(rest) >= 4:
         h, rest = rotate(h ^ int.from_bytes(rest[:4], "little") * p1, 23) * p2 + p3, rest[4:]
@@ -93,9 +92,9 @@ def read_blocks(data: bytes) -> tuple[list[dict[str, Any]], list[int]]:
         b = dict(zip(FIELDS, struct.unpack("<4sBBH10IQQ", head), strict=True))
         need(b["sync"] == b"SPKB" and xxh64(head[:56], seed) == b["seal"] and not b["reserved"], where)
         kind, stop = b["type"], at + 64 + b["stored"]
-        b |= {"head": head, "payload": data[at + 64:stop], "next": at + 64 + -(-b["stored"] // 64) * 64}
-        need(b["next"] <= len(data), f"{where}: beyond the end", TruncatedError)
-        need(xxh64(b["payload"]) == b["hash"] and not any(data[stop:b["next"]]), f"{where}: payload")
+        b |= {"head": head, "payload": data[at + 64:stop], "next": -(-stop // 64) * 64}
+        need(b["next"] <= len(data) and xxh64(b["payload"]) == b["hash"], f"{where}: payload")
+        need(not any(data[stop:b["next"]]), f"{where}: padding")
         if kind < 128:
             known = kind in MOST_BYTES and b["coding"] < 2 and (kind != MODEL or b["stream"] < 2)
             need(known, f"{where}: type {kind}, coding {b['coding']}, stream {b['stream']}", UnsupportedError)
@@ -105,7 +104,7 @@ def read_blocks(data: bytes) -> tuple[list[dict[str, Any]], list[int]]:
             need(kind in (MODEL, TILE) or not b["stream"], f"{where}: has a stream")
         return b
     end = len(data) - 128
-    need(end >= 64 and (data[end:end + 4] == b"SPKB" or data[-8:] == b"SPK.END\n"), "cut off", TruncatedError)
+    need(end >= 64 and (data[end:end + 5] == b"SPKB\5" or data[-8:] == b"SPK.END\n"), "cut off", TruncatedError)
     last = block(end)
     need(last["type"] == COMMIT and last["stored"] == 64, "does not end with a commit", TruncatedError)
     *commit, reserved, mark = struct.unpack("<7Q8s", last["payload"])
@@ -134,115 +133,102 @@ def read_header(data: bytes) -> dict[str, Any]:
     spelled = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     need(spelled == data, "header: not canonical JSON")
     codec, takes, gives, tile, streams, _ = fields(header, "codec takes gives tile streams made_by")
-    for c, space, degree in (fields(spec, "classes space temperature") for spec in (takes, gives)):
+    for classes, space, degree in (fields(spec, "classes space temperature") for spec in (takes, gives)):
         need(space in ("logits", "log_probs", "probs"), f"space {space}", UnsupportedError)
-        need(2 <= c <= 1 << 24 and re.fullmatch(r"(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", degree, re.A), "header: spec")
-        need(0 < float(degree) < math.inf and (space != "logits" or float(degree) == 1), "header: temperature")
+        need(re.fullmatch(r"(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?", degree, re.A) and classes > 1, "header: labels")
     need(fields(codec, "id config")[0] in SETTINGS, f"codec {codec['id']}", UnsupportedError)
     fields(codec["config"], SETTINGS[codec["id"]])
-    items, views = fields(tile, "items views")
-    need(min(items, views) >= 1 and items * views <= 1 << 24, "header: tile")
+    need(min(fields(tile, "items views")) >= 1 and tile["items"] * tile["views"] <= 1 << 24, "header: tile")
     need(streams[0]["name"] == "codes" and len({s["name"] for s in streams}) == len(streams), "header: streams")
-    for name, per, scope, arrays in (fields(stream, "name per scope arrays") for stream in streams):
-        need((per, scope) == STREAMS.get(name, ())[:2], f"stream {name}", UnsupportedError)
-        need(arrays and len({a["name"] for a in arrays}) == len(arrays), f"{name}: arrays")
-        for column, shape, kind, bits, levels in (fields(a, "name shape kind bits levels") for a in arrays):
-            need(kind == "uint" if name == "codes" else column in STREAMS[name][2], f"{column}", UnsupportedError)
-            need(1 <= bits <= 32 and 1 <= levels <= 1 << bits and min([1, *shape]) == 1, f"{name}: {column}")
-            most = 1 if kind == "bool" else 32
-            need(name == "codes" or (kind, shape, bits, levels) == (*COLUMNS[column], most, 1 << most), column)
+    for stream, per, scope, arrays in (fields(stream, "name per scope arrays") for stream in streams):
+        need(stream in STREAMS and STREAMS[stream][:2] == (per, scope), f"stream {stream}", UnsupportedError)
+        for name, shape, kind, bits, levels in (fields(a, "name shape kind bits levels") for a in arrays):
+            known = name in STREAMS[stream][2].split() if STREAMS[stream][2] else kind == "uint"
+            need(known, f"array {name} of the kind {kind}", UnsupportedError)
+            need(1 <= bits <= 32 and 1 <= levels <= 1 << bits and min([1, *shape]) == 1, f"array {name}")
     return header
 
-def read_tile(b: dict[str, Any], stream: dict[str, Any], n: int) -> dict[str, Any]:
+def read_tile(b: dict[str, Any], arrays: list[dict[str, Any]], n: int) -> dict[str, Any]:
     """Return the arrays of a tile of `n` rows by name, [n, *shape]."""
     data, raw, out = b["payload"], 0, {}
-    need(n * sum(math.prod(a["shape"]) for a in stream["arrays"]) <= 1 << 26, "a tile of too many numbers")
-    for a in stream["arrays"]:
+    need(n * sum(math.prod(a["shape"]) for a in arrays) <= 1 << 26, "a tile of too many numbers")
+    for a in arrays:
         coding, width, reserved, length, base = struct.unpack("<BBHIq", data[:16])
         need(coding < 2, f"{a['name']}: coding {coding}", UnsupportedError)
-        need(width <= 32 if a["kind"] == "int" else (width, base) == (a["bits"], 0), f"{a['name']}: width or base")
-        need(reserved == 0 and 16 + length <= len(data) and coding * width >= coding, f"{a['name']}: descriptor")
+        need(width <= 32 if a["kind"] == "int" else (width, base) == (a["bits"], 0), f"{a['name']}: width")
+        need(reserved == 0 and 16 + length <= len(data) and coding * width >= coding, f"{a['name']}: sizes")
         total, shift = n * math.prod(a["shape"]), 0
         planes = [8] * (width // 8) + [bits for bits in (4, 2, 1) if width & bits]
-        sizes = [-(-total * bits // 8) for bits in planes]
-        packed, data, raw = expand(data[16:16 + length], coding, sum(sizes)), data[16 + length:], raw + 16 + sum(sizes)
+        size = sum(-(-total * bits // 8) for bits in planes)
+        packed, data, raw = expand(data[16:16 + length], coding, size), data[16 + length:], raw + 16 + size
         values = np.zeros(total, np.uint32)
-        for bits, size in zip(planes, sizes, strict=True):
+        for bits in planes:
+            size = -(-total * bits // 8)
             plane = np.frombuffer(packed[:size], np.uint8)[:, None] >> np.arange(0, 8, bits, dtype=np.uint8)
             values |= (plane & (1 << bits) - 1).reshape(-1)[:total].astype(np.uint32) << np.uint32(shift)
             packed, shift = packed[size:], shift + bits
-        low, high = (int(values.min()) + base, int(values.max()) + base)
-        need(-1 << 31 <= low <= high < 1 << 31 if a["kind"] == "int" else high < a["levels"], f"{a['name']}: range")
-        if a["kind"] == "int":
-            values = values.astype(np.int64) + base
+        low, high = int(values.min()) + base, int(values.max()) + base
+        need(-1 << 31 <= low <= high < 1 << 31 if a["kind"] == "int" else high < a["levels"], a["name"])
+        values = values.astype(np.int64) + base if a["kind"] == "int" else values
         values = values.view(np.float32) if a["kind"] == "float32" else values
         out[a["name"]] = values.reshape(-1, n).T.reshape(n, *a["shape"])
     need(not data and raw == b["raw"], "a tile of another size")
     return out
 
-def read_tensors(blocks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the tensors of the decoder, as float32."""
-    tensors: dict[str, Any] = {}
-    for b in (b for b in blocks if (b["type"], b["stream"]) == (MODEL, 0)):
-        data = expand(b["payload"], b["coding"], b["raw"])
-        start = 8 + int.from_bytes(data[:8], "little")
-        for name, t in sorted(json.loads(data[8:start]).items(), key=lambda pair: pair[1]["data_offsets"]):
-            size = t["data_offsets"][1] - t["data_offsets"][0]
-            need(name not in tensors and size == math.prod(t["shape"]) * {"F16": 2, "F32": 4}[t["dtype"]], name)
-            values = np.frombuffer(data[start:start + size], {"F16": "<f2", "F32": "<f4"}[t["dtype"]])
-            tensors[name], start = values.reshape(t["shape"]).astype(np.float32), start + size
-            need(np.isfinite(tensors[name]).all(), f"tensor {name}: not finite")
-        need(start == len(data), "a model of another size")
-    return tensors
-
-def floats(codes: Any, kind: str) -> Any:
-    """Return float32 numbers of their bit patterns."""
-    if kind == "fp16":
-        return codes.astype(np.uint16).view(np.float16).astype(np.float32)
-    return (codes << 16 if kind == "bf16" else codes).astype(np.uint32).view(np.float32)
-
-def log_softmax(rows: Any) -> Any:
-    """Return rows whose exponentials sum to 1."""
-    rows = rows - rows.max(axis=1, keepdims=True)
-    return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
-
-def decode(header: dict[str, Any], codes: dict[str, Any], tensors: dict[str, Any]) -> Any:
-    """Return the rows [n, classes] of codes, as the page of the codec says."""
-    name, s, c = header["codec"]["id"], header["codec"]["config"], header["takes"]["classes"]
-    space, degree = header["takes"]["space"], header["takes"]["temperature"]
-    gives = "log_probs" if name == "topk" or (name != "raw" and space == "probs") else space
-    need(header["gives"] == {"classes": c, "space": gives, "temperature": degree}, "header: gives")
-    need(" ".join(sorted(tensors)) == TENSORS.get(name, ""), f"{name}: tensors {sorted(tensors)}")
-    if name == "raw":
-        return floats(codes["values"], s["dtype"])
-    if name == "quantize":
-        rows = floats(codes["minimum"], "fp16")[:, None] + codes["levels"] * floats(codes["step"], "fp16")[:, None]
-    elif name == "topk":
-        values, rest = floats(codes["values"], s["value"]), c - s["k"]
-        left = np.maximum((1 - np.exp(values).sum(axis=1, keepdims=True)) / max(rest, 1), 1e-8)
-        fill = {"uniform": lambda: np.log(left), "zero": lambda: left * -np.inf, "min": lambda: values[:, -1:],
-                "bucket": lambda: floats(codes["tail"], "fp16")[:, None] if rest else left}[s["tail"]]()
-        rows = np.repeat(fill, c, axis=1)
-        np.put_along_axis(rows, codes["ids"].astype(np.int64), values, axis=1)
-    elif name == "lowrank":
-        rows = tensors["mean"] + (tensors["offset"] + codes["levels"] * tensors["step"]) @ tensors["basis"]
-    else:
-        words = tensors["codebooks"][np.arange(s["slots"]), codes["index"]].reshape(len(codes["index"]), -1)
-        hidden = np.maximum(words @ tensors["hidden_weight"] + tensors["hidden_bias"], 0)
-        rows = np.hstack([words, hidden]) @ tensors["out_weight"] + tensors["out_bias"]
-        rows = rows if gives == "logits" else rows / np.float32(degree)
-    return rows.astype(np.float32) if gives == "logits" else log_softmax(rows).astype(np.float32)
-
-def read_file(data: bytes) -> dict[str, Any]:
-    """Return what a file holds: see `read`."""
-    blocks, (_, _, _, n_items, n_views, n_rows, *_) = read_blocks(data)
-    header = read_header(blocks[0]["payload"])
-    streams, tile, parts, singles = header["streams"], header["tile"], {}, {}
+def read_rows(data: bytes) -> dict[str, Any]:
+    """Return what the bytes of a file hold, as `read` does."""
+    blocks, (_, _, _, n_items, n_views, n_rows) = read_blocks(data)
+    header, tensors, alone, parts = read_header(blocks[0]["payload"]), {}, {}, {}  # type: Any, Any, Any, Any
+    names, tile = [stream["name"] for stream in header["streams"]], header["tile"]
+    arrays = [[PRESENT], *(stream["arrays"] for stream in header["streams"])]
+    per_row = [number for number, name in enumerate(names, 1) if STREAMS[name][0] == "row"]
+    for b in (b for b in blocks if b["type"] == MODEL and b["stream"] == 0):
+        found = read_safetensors(expand(b["payload"], b["coding"], b["raw"]))
+        need(not found.keys() & tensors.keys(), "a tensor stands twice")
+        tensors |= found
     for b in (b for b in blocks if b["type"] == TILE):
-        need(b["stream"] <= len(streams), "a tile of an unknown stream")
-        per_item = b["stream"] and streams[b["stream"] - 1]["per"] == "item"
-        each = sum(math.prod(a["shape"]) for a in streams[b["stream"] - 1]["arrays"])
-        side = (min(1 << 16, max(1, (1 << 22) // each)), 1) if per_item else (tile["items"], tile["views"])
-        first, last = b["tile_item"] * side[0], b["tile_view"] * side[1]
-        ...
-    return {}
+        number, n, span = b["stream"], b["n_rows"], (b["span_items"], b["span_views"])
+        each, of_items = sum(math.prod(a["shape"]) for a in arrays[number]), number not in (0, *per_row)
+        side = (min(1 << 16, max(1, (1 << 22) // each)), 1) if of_items else (tile["items"], tile["views"])
+        first = b["tile_item"] * side[0], b["tile_view"] * side[1]
+        need(span[0] <= side[0] and span[1] <= side[1] and 1 <= n <= math.prod(span), "a tile of another size")
+        need(first[0] + span[0] <= n_items and (of_items or first[1] + span[1] <= n_views), "a tile outside")
+        if of_items:
+            need(n == span[0] and b["tile_view"] == b["part"] == 0, "a tile of items with views or parts")
+            alone[names[number - 1], first[0]] = read_tile(b, arrays[number], n)  # replaces an earlier one
+        else:
+            part = parts.setdefault((*first, b["part"]), {"is": (span, n)})
+            need(part["is"] == (span, n) and number not in part, "blocks of a tile that disagree")
+            part[number] = read_tile(b, arrays[number], n if number else math.prod(span))
+    nothing = [{a["name"]: np.zeros((0, *a["shape"]), np.uint32) for a in arrays[number]} for number in per_row]
+    cells, rows = [np.zeros((2, 0), np.int64)], [nothing]  # so that a file may have no rows
+    for (item, view, _), part in parts.items():
+        span, n = part.pop("is")
+        present = part.pop(0)["present"] if n < math.prod(span) else np.ones(span)
+        need(sorted(part) == per_row and present.sum() == n, "a tile of other streams or rows")
+        cells.append(np.add(np.nonzero(present.reshape(span)), [[item], [view]]))
+        rows.append([part[number] for number in per_row])
+    items, views = np.concatenate(cells, axis=1)
+    order = np.lexsort((views, items))
+    need(n_rows == len(items) == len({*zip(items, views, strict=True)}), "rows there twice, or not counted")
+    codes, *replay = ({name: np.concatenate([r[i][name] for r in rows])[order] for name in arrays_of}
+                      for i, arrays_of in enumerate(nothing))
+    items, views, labels = items[order], views[order], decode(header, codes, tensors)
+    out = {"header": header, "item": items, "view": views, "labels": labels}
+    for name in (name for name in names if STREAMS[name][0] == "item"):
+        tiles = [alone[key] for key in sorted(alone) if key[0] == name]
+        columns = {key: np.concatenate([t[key] for t in tiles]) for key in STREAMS[name][2].split() if tiles}
+        out |= {key: values for key, values in columns.items() if len(values) == n_items}  # else unfinished
+    return {**out, **(replay[0] if replay else {})}
+
+def read(path: str | Path) -> dict[str, Any]:
+    """Return "header", "item" and "view" [n], "labels" float32 [n, classes], and the columns by name."""
+    try:
+        with np.errstate(all="ignore"):
+            return read_rows(Path(path).read_bytes())
+    except (ValueError, LookupError, TypeError, RecursionError, struct.error, zstandard.ZstdError) as error:
+        raise CorruptError(f"{type(error).__name__}: {error}") from None
+
+if __name__ == "__main__":
+    content = read(sys.argv[1])
+    np.savez(sys.argv[3], **{**content, "header": json.dumps(content["header"])})

@@ -120,8 +120,8 @@ def grid(rows: Sequence[Sequence[str]], form: str = "table", head: int = 1) -> s
     if form == "latex":
         body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in rows]
         columns = "l" + "r" * (len(rows[0]) - 1)
-        head = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", body[0], r"\hline"]
-        return "\n".join([*head, *body[1:], r"\hline", r"\end{tabular}"])
+        begin = [rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
+        return "\n".join([*begin, *body[:head], r"\hline", *body[head:], r"\hline", r"\end{tabular}"])
     widths = [max(2, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
     lines = [
         [cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]

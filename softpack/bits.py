@@ -81,7 +81,7 @@ def _pack_fields(fields: np.ndarray, bits: int) -> np.ndarray:
     padded = np.zeros(-(-len(fields) // per_byte) * per_byte, np.uint8)
     padded[: len(fields)] = fields
     columns = padded.reshape(-1, per_byte)
-    packed = columns[:, 0].copy()
+    packed: np.ndarray = columns[:, 0].copy()
     for position in range(1, per_byte):
         packed |= columns[:, position] << np.uint8(position * bits)
     return packed

@@ -7,6 +7,7 @@ import importlib
 import click
 
 from softpack import __version__
+from softpack.cli.options import DEBUG
 from softpack.errors import SoftpackError
 
 COMMANDS = {
@@ -36,6 +37,8 @@ class Commands(click.Group):
             return None
         module, name = COMMANDS[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        if DEBUG not in command.params:  # people write it behind the command as well as before it
+            command.params.append(DEBUG)
         return command
 
     def invoke(self, ctx: click.Context) -> object:

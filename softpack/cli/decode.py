@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import click
 
-from softpack.cli.options import FORCE, NO_REPLAY, OUT
+from softpack.cli.options import FORCE, NO_REPLAY, OUT, check_out, positive
 from softpack.cli.progress import Bar
 
 
 @click.command(
+    short_help="Write labels out as arrays.",
     epilog="\b\nExamples:\n  softpack decode labels.spk -o logits.npz\n"
-    "  softpack decode labels.spk -o some.h5 --items 0:100 --as probs --temperature 4"
+    "  softpack decode labels.spk -o some.h5 --items 0:100 --as probs --temperature 4",
 )
 @click.argument("file", type=click.Path())
 @OUT
 @click.option(
-    "--to", "target_format", metavar="FORMAT", help="Kind of the output, if its name does not say it."
+    "--to",
+    "target_format",
+    metavar="FORMAT",
+    help="npy, npz, h5 or safetensors, if the name of the output does not say it.",
 )
 @click.option("--items", metavar="A:B", help="Items from A up to B, without B.")
 @click.option("--views", metavar="A:B", help="Views from A up to B, without B.")
 @click.option("--as", "space", type=click.Choice(["logits", "log_probs", "probs"]), help="What to write.")
-@click.option("--temperature", type=float, metavar="T", help="Of log_probs and probs [default: the file's]")
+@click.option("--temperature", type=float, callback=positive, metavar="T",
+              help="Of log_probs and probs [default: the file's]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float32", show_default=True)
 @NO_REPLAY
 @FORCE
@@ -34,6 +39,7 @@ def decode(
     """
     from softpack.sources.decoding import Selection, decode_to
 
+    check_out(out, force, file)
     selection = Selection(_range(items, "--items"), _range(views, "--views"))
     with Bar("decoding") as bar:
         dropped = decode_to(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from softpack.demo.run import Result
 
 
-@click.command(epilog="\b\nExample:\n  softpack demo -o demo")
+@click.command(short_help="See it work, on real labels.", epilog="\b\nExample:\n  softpack demo -o demo")
 @click.option("-o", "--out", type=click.Path(), default="softpack-demo", show_default=True, metavar="DIR")
 @click.option("--seed", type=int, default=0, show_default=True)
 @JSON
@@ -37,20 +37,28 @@ def demo(out: str, seed: int, as_json: bool) -> None:
         click.echo(json.dumps(_document(result)))
         return
     rows = headline.account.n_rows
-    click.echo(f"{rows:,} labels of 1,000 classes: EfficientNet-Lite0 on real photos, cropped, flipped and mixed\n")
+    click.echo(
+        f"{rows:,} labels of 1,000 classes: EfficientNet-Lite0 on real photos, cropped, flipped and mixed\n"
+    )
     click.echo(codec_table(result))
-    click.echo(f"\nKL(teacher || decoded) x T^2 in nats, mean over rows; all-in is the whole file.\n\n{HEADLINE}:")
+    click.echo(
+        f"\nKL(teacher || decoded) x T^2 in nats, mean over rows; all-in is the whole file.\n\n{HEADLINE}:"
+    )
     click.echo(render([headline.account], "table"))
-    click.echo("\nStudents of 100 real digits (8 x 8 scans, 60 views each), accuracy on 600 others, last epoch:\n")
+    click.echo(
+        "\nStudents of 100 real digits (8 x 8 scans, 60 views each), accuracy on 600 others, last epoch:\n"
+    )
     click.echo(student_table(result))
-    click.echo(f"\nteacher {100 * result.teacher_accuracy:.1f}%. Files, tables, ledger and plot are in {folder}")
+    click.echo(
+        f"\nteacher {100 * result.teacher_accuracy:.1f}%. Files, tables, ledger and plot are in {folder}"
+    )
 
 
 def codec_table(result: Result) -> str:
     """Return the codecs as a table."""
     from softpack.demo.run import marginal_ratio
 
-    rows = [("codec", "marginal", "all-in", "marginal", "all-in", "KL", "KL", "KL", "top-1"),
+    rows: list[tuple[str, ...]] = [("codec", "marginal", "all-in", "marginal", "all-in", "KL", "KL", "KL", "top-1"),
             ("", "bits", "bits", "ratio", "ratio", "T=1", "T=4", "T=20", "same")]  # fmt: skip
     for point in result.points:
         account = point.account
@@ -66,7 +74,10 @@ def student_table(result: Result) -> str:
     """Return the students as a table."""
     seeds = range(len(result.arms[0].accuracies))
     rows = [("labels", *(f"seed {seed}" for seed in seeds), "mean")]
-    rows += [(arm.name, *(f"{100 * a:.1f}%" for a in arm.accuracies), f"{100 * arm.mean:.1f}%") for arm in result.arms]
+    rows += [
+        (arm.name, *(f"{100 * a:.1f}%" for a in arm.accuracies), f"{100 * arm.mean:.1f}%")
+        for arm in result.arms
+    ]
     return grid(rows)
 
 

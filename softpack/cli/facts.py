@@ -51,18 +51,18 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     settings = " ".join(f"{key}={value}" for key, value in facts["config"].items())
     space = facts["space"] if facts["space"] == "logits" else f"{facts['space']} at T={facts['temperature']:g}"
+    each = [("each", f"{facts['classes']:,} {space}"), ("codec", f"{facts['codec']}  {settings}")]
+    file = ("file", f"{facts['file']}  ({facts['format']}, {size(facts['bytes'])})")
+    if not facts["rows"]:
+        return [file, ("labels", "none: a model for `encode --model`"), *each]
     cells = facts["items"] * facts["views"]
     missing = "" if facts["rows"] == cells else f" ({cells - facts['rows']:,} views missing)"
-    lines = [
-        ("file", f"{facts['file']}  ({facts['format']}, {size(facts['bytes'])})"),
+    marginal, all_in = facts["marginal_bits_per_label"], facts["all_in_bits_per_label"]
+    return [
+        file,
         ("labels", f"{facts['rows']:,} of {facts['items']:,} items x {facts['views']:,} views{missing}"),
-        ("each", f"{facts['classes']:,} {space}"),
-        ("codec", f"{facts['codec']}  {settings}"),
+        *each,
         ("columns", ", ".join(facts["columns"]) or "none"),
-        (
-            "bits/label",
-            f"{facts['marginal_bits_per_label']:.2f} marginal, {facts['all_in_bits_per_label']:.2f} all-in",
-        ),
+        ("bits/label", f"{marginal:.2f} marginal, {all_in:.2f} all-in"),
         ("ratio", f"{facts['ratio_vs_fp16']:.1f} times smaller than fp16 (whole file)"),
     ]
-    return lines

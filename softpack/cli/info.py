@@ -9,7 +9,7 @@ from softpack.cli.options import JSON
 from softpack.container.file import SpkFile
 
 
-@click.command(epilog="\b\nExample:\n  softpack info labels.spk")
+@click.command(short_help="Say what a file holds.", epilog="\b\nExample:\n  softpack info labels.spk")
 @click.argument("file", type=click.Path())
 @JSON
 def info(file: str, as_json: bool) -> None:

@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
+from softpack.errors import DataError
 
+F = TypeVar("F", bound=Callable[..., Any])
+MAX_SEED = (1 << 63) - 1
+
+
+def positive(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Return one number or several, all of them positive and finite; click calls it."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is not None and not 0 < number < math.inf:
+            raise click.BadParameter(f"{number:g}: expected a positive number")
+    return value
+
+
+def _seed(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    if not 0 <= value <= MAX_SEED:
+        raise click.BadParameter(f"{value}: expected a whole number from 0 to 2**63 - 1")
+    return value
+
+
+def _show_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().params["debug"] = True
+
+
+SPACE = click.option("--space", type=click.Choice(["logits", "log_probs", "probs"]),
+                     help="What a .npy holds [default: logits]")  # fmt: skip
+SOURCE_TEMPERATURE = click.option("--source-temperature", type=float, callback=positive, metavar="T",
+                                  help="That log_probs and probs were taken at, if it does not say so.")  # fmt: skip
+SOURCE_FORMAT = click.option("--from", "source_format", metavar="FORMAT",
+                             help="npy, npz, h5, safetensors or spk, if its name does not say it.")  # fmt: skip
+SEED = click.option("--seed", type=int, default=0, callback=_seed, metavar="N",
+                    help="Same seed, same bytes [default: 0]")  # fmt: skip
 CODEC_OPTIONS = (
-    click.option("--codec", "codec_id", metavar="NAME", help="raw, quantize, topk, lowrank or vqae [default: vqae]"),
-    click.option("--set", "pairs", metavar="KEY=VALUE", multiple=True, help="A setting of the codec; may be repeated."),
-    click.option("--target-bits", type=click.FloatRange(min=0, min_open=True), metavar="B",
-                 help="Bits a label at most: chooses the codec's settings."),
-    click.option("--temperature", "temperatures", type=float, multiple=True, metavar="T",
-                 help="Temperature that counts; may be repeated [default: 1, 4, 20]"),
-    click.option("--from", "source_format", metavar="FORMAT", help="Kind of the source, if its name does not say it."),
-    click.option("--space", type=click.Choice(["logits", "log_probs", "probs"]),
-                 help="What a .npy holds [default: logits]"),
-    click.option("--source-temperature", type=float, metavar="T", help="That log_probs and probs were taken at."),
-    click.option("--seed", type=int, default=0, metavar="N", help="Of the fit; same seed, same bytes [default: 0]"),
+    click.option("--codec", "codec_id", metavar="NAME",
+                 help="raw, quantize, topk, lowrank, vqae, or of an installed package [default: vqae]"),
+    click.option("--set", "pairs", metavar="KEY=VALUE", multiple=True,
+                 help="A setting of the codec, such as k=20; may be repeated. An unknown KEY lists them."),
+    click.option("--target-bits", type=float, callback=positive, metavar="B",
+                 help="Bits of a label's codes at most: chooses the settings."),
+    click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
+                 help="That students train at, for vqae; may be repeated [default: 1, 4, 20]"),
+    SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED,
     click.option("--device", default="cpu", metavar="D", help="Where to fit and encode, such as cuda [default: cpu]"),
 )  # fmt: skip
 
@@ -30,6 +61,7 @@ MODEL = click.option(
     "--model", type=click.Path(), metavar="CODEC.spkm", help="A codec that `softpack fit` wrote."
 )
 NO_REPLAY = click.option("--no-replay", is_flag=True, help="Leave the replay columns out.")
+DEBUG = click.Option(["--debug"], is_flag=True, expose_value=False, hidden=True, callback=_show_traceback)
 OUT = click.option("-o", "--out", required=True, type=click.Path(), metavar="FILE", help="Where to write.")
 
 
@@ -38,6 +70,25 @@ def codec_options(command: F) -> F:
     for option in reversed(CODEC_OPTIONS):
         command = option(command)
     return command
+
+
+def check_out(out: str, force: bool, source: str) -> None:
+    """Refuse an output that cannot be written, before any work is done.
+
+    Raises:
+        ExistsError: it is there and `force` is not given.
+        DataError: it is a folder, has none to be in, or is the source itself.
+    """
+    from softpack.container.blockfile import refuse_existing
+
+    path = Path(out)
+    if path.is_dir():
+        raise DataError(f"{out}: is a folder; expected the name of a file to write; name a file in it")
+    if not path.parent.is_dir():
+        raise DataError(f"{out}: cannot be written, as there is no folder {path.parent}; make it first")
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise DataError(f"{out}: is the source itself, which would be lost; write to another file")
+    refuse_existing(out, force)
 
 
 def settings_of(pairs: tuple[str, ...]) -> dict[str, str]:

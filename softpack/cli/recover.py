@@ -10,7 +10,10 @@ from softpack.cli.options import JSON
 from softpack.container.recover import recover as recover_file
 
 
-@click.command(epilog="\b\nExample:\n  softpack recover labels.spk.partial")
+@click.command(
+    short_help="Give back what is whole of a broken file.",
+    epilog="\b\nExample:\n  softpack recover labels.spk.partial",
+)
 @click.argument("file", type=click.Path())
 @JSON
 def recover(file: str, as_json: bool) -> None:

@@ -6,16 +6,17 @@ from typing import Any
 
 import click
 
-from softpack.cli.encode import fitted, opened, refuse_with_model
+from softpack.cli.encode import encode_rows
 from softpack.cli.facts import facts_of, print_facts
-from softpack.cli.options import FORCE, JSON, MODEL, NO_REPLAY, OUT, codec_options
+from softpack.cli.options import FORCE, JSON, MODEL, NO_REPLAY, OUT, check_out, codec_options
 from softpack.cli.progress import Bar
 from softpack.container.file import SpkFile
 
 
 @click.command(
+    short_help="Write an .spk file anew: whole, or in another codec.",
     epilog="\b\nExamples:\n  softpack transcode labels.spk -o whole.spk\n"
-    "  softpack transcode raw.spk -o small.spk --codec vqae --target-bits 64"
+    "  softpack transcode raw.spk -o small.spk --codec vqae --target-bits 64",
 )
 @click.argument("file", type=click.Path())
 @OUT
@@ -29,29 +30,17 @@ def transcode(
 ) -> None:
     """Write the labels of FILE into another .spk file.
 
-    Without a codec, the codes stay as they are and the tiles are put in order: what many appends left in
-    pieces becomes whole. With one, labels are decoded and encoded again.
+    Without --codec, --target-bits and --model, the codes stay as they are and the tiles are put in order: what
+    many appends left in pieces becomes whole. With one of them, labels are decoded and encoded again.
     """
-    from softpack.container.blockfile import refuse_existing
     from softpack.container.repack import repack
-    from softpack.container.writer import load_model
-    from softpack.sources.encoding import check_model, encode_source
 
-    refuse_existing(out, force)
-    again = how["codec_id"] or how["pairs"] or how["target_bits"] or how["temperatures"]
-    with Bar("writing") as bar:
-        if model is None and not again:
+    check_out(out, force, file)
+    if how["codec_id"] or how["target_bits"] or model is not None:
+        encode_rows(file, out, model, not no_replay, force, how)
+    elif how["pairs"] or how["temperatures"]:
+        raise click.UsageError("--set and --temperature are for a codec: say which, such as --codec vqae")
+    else:
+        with Bar("writing") as bar:
             repack(file, out, replay=not no_replay, force=force, counted=bar)
-        else:
-            rows = opened(file, how)
-            if model is None:
-                codec = fitted(rows, how)
-            else:
-                refuse_with_model(how)
-                codec = load_model(model)
-                check_model(codec, rows.spec, model)
-            encode_source(
-                rows, out, codec, replay=not no_replay, seed=how["seed"], device=how["device"], force=force,
-                counted=bar,
-            )  # fmt: skip
     print_facts(facts_of(SpkFile(out)), as_json)

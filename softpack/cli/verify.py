@@ -11,7 +11,7 @@ from softpack.cli.progress import Bar
 from softpack.container.verify import verify as verify_file
 
 
-@click.command(epilog="\b\nExample:\n  softpack verify labels.spk")
+@click.command(short_help="Check every byte of a file.", epilog="\b\nExample:\n  softpack verify labels.spk")
 @click.argument("file", type=click.Path())
 @JSON
 def verify(file: str, as_json: bool) -> None:
@@ -24,7 +24,8 @@ def verify(file: str, as_json: bool) -> None:
         for problem in report.problems:
             click.echo(problem, err=True)
         sound = report.n_rows - report.lost_rows
-        state = "sound" if not report.problems else f"DAMAGED: {len(report.problems)} problems"
+        n = len(report.problems)
+        state = "sound" if not n else f"DAMAGED: {n} problem{'s' if n > 1 else ''}"
         click.echo(
             f"{file}: {state}; {report.n_blocks} blocks, {sound:,} of {report.n_rows:,} labels can be read"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from softpack.entropy.zstd import expand
-from softpack.errors import CorruptError, DataError, TruncatedError
+from softpack.errors import CorruptError, DataError, FormatError, TruncatedError, UnsupportedError
 from softpack.format import layout
 from softpack.format.blocks import Block, payload_hash, read_superblock
 from softpack.format.header import Header
@@ -74,7 +74,10 @@ class SpkFile:
                 f"{self.name}: the blocks of the index end at {self.offsets[-1]}, but the index begins at "
                 f"{self.commit.index_offset}"
             )
-        check_blocks(self.blocks, self.name)
+        tail = b"".join(self.pread(offset, BLOCK.size) for offset in self.tail_offsets)
+        check_blocks(np.concatenate([self.blocks, parse_index(tail, self.name)]), self.name)
+        if self.commit.number != np.count_nonzero(self.blocks["type"] == BlockType.COMMIT):
+            raise CorruptError(f"{self.name}: the last commit says that it is number {self.commit.number}")
         self.header = Header.from_bytes(self.payload(0), self.name)
         check_tiles(self.blocks, self.header, self.name)
         self._check_rows()
@@ -134,7 +137,7 @@ class SpkFile:
         if block.coding == Coding.ZSTD:
             return expand(stored, block.raw_len, where)
         if block.coding != Coding.STORED:
-            raise CorruptError(f"{where}: coding {block.coding} is not known")
+            raise UnsupportedError(f"{where}: coding {block.coding} is not known; install a later softpack")
         if block.type != BlockType.TILE and block.raw_len != block.stored_len:
             raise CorruptError(f"{where}: stored as it is, yet {block.stored_len} and {block.raw_len} bytes")
         return stored
@@ -160,17 +163,17 @@ class SpkFile:
         where = f"{self.name}, last commit"
         start = self.file_len - layout.COMMIT_BLOCK_LEN
         tail = self.pread(max(start, 0), layout.COMMIT_BLOCK_LEN)
-        looks_like_one = tail[: len(layout.SYNC)] == layout.SYNC or tail.endswith(layout.END)
-        if start < layout.SUPERBLOCK.size or not looks_like_one:
+        try:
+            block = Block.from_bytes(tail[: BLOCK.size], self.file_id, where)
+            is_commit = (block.type, block.stored_len) == (BlockType.COMMIT, layout.COMMIT.size)
+        except FormatError:
+            if tail.endswith(layout.END):  # it is one, and damaged
+                raise
+            is_commit = False
+        if start < layout.SUPERBLOCK.size or not is_commit:
             raise TruncatedError(
                 f"{self.name}: does not end with a commit (found {self.file_len} bytes): it was cut off, or its "
-                f"writer was stopped. `softpack recover {self.name}` gives back what is whole"
-            )
-        block = Block.from_bytes(tail[: BLOCK.size], self.file_id, where)
-        if block.type != BlockType.COMMIT or block.stored_len != layout.COMMIT.size:
-            raise TruncatedError(
-                f"{self.name}: ends with a block of type {block.type}, expected a commit: its writer was stopped. "
-                f"`softpack recover {self.name}` gives back what is whole"
+                f"writer was stopped or is still writing. `softpack recover {self.name}` gives back what is whole"
             )
         commit = Commit.from_bytes(self._payload_at(start, where), where)
         if commit.file_len != self.file_len:

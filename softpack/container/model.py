@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from softpack.codecs.abc import Codec
-from softpack.codecs.registry import make_codec
+from softpack.codecs.registry import make_codec, setting_names
 from softpack.container.file import SpkFile
-from softpack.errors import CodecError, CorruptError
+from softpack.errors import CodecError, CorruptError, UnsupportedError
 from softpack.format.layout import BlockType, ModelPart
 
 MAX_TENSORS = 4096
@@ -51,9 +53,15 @@ def load_codec(file: SpkFile) -> Codec:
     """
     header = file.header
     where = f"{file.name}, codec {header.codec_id}"
-    tensors = model_tensors(file, ModelPart.DECODER) | model_tensors(file, ModelPart.ENCODER)
+    _check_settings(header.codec_id, header.config, where)
+    tensors = model_tensors(file, ModelPart.DECODER)
+    encoder = model_tensors(file, ModelPart.ENCODER)
+    if tensors.keys() & encoder.keys():
+        raise CorruptError(
+            f"{where}: {', '.join(sorted(tensors.keys() & encoder.keys()))} stand in both models"
+        )
     try:
-        codec = make_codec(header.codec_id, header.takes, header.config).load_state(tensors)
+        codec = make_codec(header.codec_id, header.takes, header.config).load_state(tensors | encoder)
     except CodecError as error:
         raise CorruptError(f"{where}: {error}") from None
     declared = tuple((a.name, a.shape, a.kind, a.bits, a.levels) for a in header.streams[0].arrays)
@@ -61,6 +69,21 @@ def load_codec(file: SpkFile) -> Codec:
     if declared != expected or codec.gives != header.gives:
         raise CorruptError(f"{where}: the file declares the codes {declared}, but its settings make {expected}")
     return codec
+
+
+def _check_settings(codec_id: str, config: Mapping[str, Any], where: str) -> None:
+    """Check that a file says all settings of its codec: what a default is may differ elsewhere."""
+    try:
+        known = setting_names(codec_id)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{where}: {error}") from None
+    unknown, missing = config.keys() - {*known}, {*known} - config.keys()
+    if unknown:
+        raise UnsupportedError(
+            f"{where}: the setting {', '.join(sorted(unknown))} is not known here; install a later softpack"
+        )
+    if missing:
+        raise CorruptError(f"{where}: lacks the setting {', '.join(sorted(missing))}")
 
 
 def model_tensors(file: SpkFile, part: ModelPart) -> dict[str, Tensor]:

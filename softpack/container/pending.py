@@ -28,7 +28,8 @@ class Grid:
 
     def tile_of(self, item_B: np.ndarray, view_B: np.ndarray) -> np.ndarray:
         """Return one number for the tile of each row: its index along the items in the high half."""
-        return (item_B // self.tile_items) << 32 | (view_B // self.tile_views)
+        tile_B: np.ndarray = (item_B // self.tile_items) << 32 | (view_B // self.tile_views)
+        return tile_B
 
     def capacity(self, tile: int) -> int:
         """Return the rows that a tile has when nothing is missing."""

@@ -65,7 +65,7 @@ class ResidentLabels:
     @property
     def n_bytes(self) -> int:
         """Bytes that the codes take in memory."""
-        return sum(plane.bytes_RP.nbytes for planes in self.planes.values() for plane in planes)
+        return sum(int(plane.bytes_RP.nbytes) for planes in self.planes.values() for plane in planes)
 
     def __getitem__(self, where: tuple[int, int]) -> Tensor:
         item, view = where

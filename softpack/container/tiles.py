@@ -14,6 +14,7 @@ from softpack.format import layout
 from softpack.format.header import ArraySpec, StreamSpec
 
 UNSIGNED = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4")}
+OTHERS: dict[str, np.dtype] = {"int": np.dtype("i4"), "float32": np.dtype("f4"), "bool": np.dtype("?")}
 PRESENCE = StreamSpec("ids", "row", "ids", (ArraySpec("present", (), "bool", 1, 2),))
 
 
@@ -21,7 +22,7 @@ def array_dtype(spec: ArraySpec) -> np.dtype:
     """Return the dtype in which an array is read: unsigned for codes, the column's for the rest."""
     if spec.kind == "uint":
         return UNSIGNED[8 if spec.bits <= 8 else 16 if spec.bits <= 16 else 32]
-    return np.dtype({"int": "i4", "float32": "f4", "bool": "?"}[spec.kind])
+    return OTHERS[spec.kind]
 
 
 def encode_tile(stream: StreamSpec, arrays: Mapping[str, np.ndarray]) -> tuple[bytes, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -135,7 +136,9 @@ class Writer:
             self._begun().add(block)
             self.n_rows += len(block)
             return
-        self._spool.append(block)
+        self._spool.append(
+            replace(block, labels_BC=block.labels_BC.copy())
+        )  # the caller may use its array again
         self.n_rows += len(block)
         if sum(map(len, self._spool)) >= fit_rows(self.codec.spec.classes):
             self._fit()
@@ -210,7 +213,11 @@ class Writer:
         return self._tiles
 
     def _flushed(self) -> TileWriter:
-        if self._needs_fit and self._spool:
+        if self._needs_fit:
+            if not self._spool:
+                raise DataError(
+                    f"{self._out.name}: there are no rows to fit the codec {self.codec.codec_id} to"
+                )
             self._fit()
         tiles = self._begun()
         tiles.flush()
@@ -275,7 +282,7 @@ def create(
             raise CodecError(f"{path}: say classes=, the numbers in a row")
         target_bits = settings.pop("target_bits", None)
         made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
-        fitted = False
+        fitted = type(made).fit is Codec.fit  # nothing to learn
     else:
         if settings or classes not in (None, codec.spec.classes):
             raise CodecError(f"{path}: the codec is fitted to {codec.spec}; give no other classes and settings")

@@ -122,7 +122,7 @@ def _students(folder: Path, bar: Progress, seed: int) -> tuple[tuple[Arm, ...], 
     probs = LabelSpec(logits.classes, "probs")
     _digits_file(folder, hard, digits, digits.hard_NVC, probs, "raw", {"dtype": "fp32"}, None, seed)
     bits = ledger(small).marginal_bits_per_label
-    arms = []
+    arms: list[Arm] = []
     for name, path, spec, temperature in (
         ("fp16 labels, 160 bits", full, logits, 2.0),
         (f"vqae labels, {bits:.0f} bits", small, logits, 2.0),

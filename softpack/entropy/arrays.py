@@ -72,6 +72,10 @@ def describe(data: bytes | memoryview, where: str) -> Described:
         raise UnsupportedError(f"{where}: coding {coding} is not known; install a later softpack")
     if width > MAX_WIDTH or reserved:
         raise CorruptError(f"{where}: width {width} and reserved field {reserved}; expected 0 to 32 and 0")
+    if width == 0 and (coding != PLANES or stored_len):
+        raise CorruptError(
+            f"{where}: {stored_len} bytes of coding {coding} for numbers of no bits; expected none"
+        )
     return Described(coding, width, stored_len, base)
 
 
@@ -106,6 +110,11 @@ def decode_array(
     n_values = n_rows * per_row
     if described.coding == ZSTD_PLANES:
         stored = memoryview(expand(stored, packed_size(n_values, described.width), where))
+    if len(stored) != packed_size(n_values, described.width):
+        raise CorruptError(
+            f"{where}: found {len(stored)} bytes of planes, expected {packed_size(n_values, described.width)} for "
+            f"{n_values} numbers of {described.width} bits"
+        )
     columns = unpack(stored, described.width, n_values)
     if levels is not None:
         _check_codes(columns, described, levels, where)

@@ -9,7 +9,7 @@ import xxhash
 
 from softpack.errors import CorruptError, NotSpkError, TruncatedError, UnsupportedError
 from softpack.format import layout
-from softpack.format.layout import BLOCK, SUPERBLOCK, SYNC
+from softpack.format.layout import BLOCK, BLOCK_FIELDS, SUPERBLOCK, SYNC
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,15 @@ class Block:
         """
         if len(data) < BLOCK.size:
             raise TruncatedError(f"{where}: found {len(data)} bytes of a block header, expected {BLOCK.size}")
-        sync, *fields, reserved, payload_hash, seal = BLOCK.unpack(data)
+        fields = dict(zip(BLOCK_FIELDS, BLOCK.unpack(data), strict=True))
+        sync, reserved, seal = fields.pop("sync"), fields.pop("reserved"), fields.pop("header_hash")
         if sync != SYNC:
             raise CorruptError(f"{where}: no block begins here (found {sync!r}, expected {SYNC!r})")
         if seal != header_hash(data[: -layout.HASH_LEN], file_id):
             raise CorruptError(f"{where}: the block header fails its checksum: damaged, or of another file")
         if reserved:
             raise CorruptError(f"{where}: a reserved field is {reserved}, expected 0")
-        return cls(*fields, payload_hash=payload_hash)
+        return cls(**fields)
 
 
 def header_hash(body: bytes, file_id: bytes) -> int:

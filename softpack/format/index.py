@@ -141,7 +141,8 @@ def check_tiles(blocks: np.ndarray, header: Header, where: str) -> None:
     _refuse(tiles & (blocks["n_rows"] > spans[0] * spans[1]), where, "has more rows than it covers")
     _refuse(tiles & (blocks["n_rows"] == 0), where, "is a tile without rows")
     _refuse(tiles & of_items & (blocks["n_rows"] != spans[0]), where, "misses items that it covers")
-    _refuse(tiles & of_items & ((blocks["tile_view"] | blocks["part"]) != 0), where, "is of items, but has a view or part")
+    of_views = (blocks["tile_view"] | blocks["part"]) != 0
+    _refuse(tiles & of_items & of_views, where, "is of items, but has a view or a part")
     first_item = blocks["tile_item"].astype(np.int64) * most_items
     first_view = blocks["tile_view"].astype(np.int64) * most_views
     values = np.array([1, *(stream.values_per_row for stream in streams)])[in_range]

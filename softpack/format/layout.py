@@ -41,6 +41,8 @@ BLOCK_DTYPE = np.dtype(
     ]
 )
 
+BLOCK_FIELDS: tuple[str, ...] = BLOCK_DTYPE.names or ()
+
 # offset of the index block, length of the file, number of the commit, items, views, rows, reserved, end mark
 COMMIT = struct.Struct("<QQQQQQQ8s")
 END = b"SPK.END\n"

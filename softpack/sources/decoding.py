@@ -61,6 +61,8 @@ def decode_to(
         SoftpackError: the file, the selection or the disk refuses.
     """
     labels = Labels(path)
+    if not labels.n_rows:
+        raise DataError(f"{path}: holds no labels; expected some to decode; a .spkm is a model without them")
     gives = _asked(labels.spec, space, temperature)
     rows, first, shape = _select(labels, selection or Selection())
     grid = shape if len(rows) == shape[0] * shape[1] else None
@@ -82,7 +84,9 @@ def _asked(spec: LabelSpec, space: str | None, temperature: float | None) -> Lab
     space = space or spec.space
     if space == "logits":
         if temperature not in (None, 1.0):
-            raise DataError(f"logits have no temperature, but {temperature:g} was asked for; ask for log_probs")
+            raise DataError(
+                f"logits have no temperature, but {temperature:g} was asked for; take log_probs or probs"
+            )
         return LabelSpec(spec.classes, "logits")
     return LabelSpec(spec.classes, space, spec.temperature if temperature is None else temperature)
 
@@ -97,7 +101,9 @@ def _select(labels: Labels, selection: Selection) -> tuple[np.ndarray, tuple[int
         start, stop = wanted or (0, None)
         stop = total if stop is None else stop
         if not 0 <= start < stop <= total:
-            raise DataError(f"{labels.file.name}: {name} {start}:{stop} were asked for; it holds 0:{total}")
+            raise DataError(
+                f"{labels.file.name}: {name} {start}:{stop} were asked for; expected a part of 0:{total}"
+            )
         bounds.append((start, stop))
     item, view = labels.cells()
     inside = (item >= bounds[0][0]) & (item < bounds[0][1]) & (view >= bounds[1][0]) & (view < bounds[1][1])

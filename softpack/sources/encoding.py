@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
 from softpack.container.writer import create, fit_rows
-from softpack.errors import CodecError
+from softpack.errors import CodecError, DataError
 from softpack.records import LabelSpec, RowBlock
 from softpack.sources.base import Source
 
@@ -66,6 +68,21 @@ class _Sample:
             yield torch.from_numpy(block.labels_BC).to(self._device).float()
 
 
+def check_device(device: torch.device | str) -> None:
+    """Check that torch can work on a device here.
+
+    Raises:
+        CodecError: it cannot.
+    """
+    try:
+        torch.ones(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise CodecError(
+            f"device {device!r} cannot be used here: {reason}; leave it out to use the CPU"
+        ) from None
+
+
 def check_model(codec: Codec, spec: LabelSpec, model: str) -> None:
     """Check that a fitted codec takes the rows of a source.
 
@@ -105,9 +122,12 @@ def encode_source(
     Raises:
         SoftpackError: the source, the codec or the disk refuses.
     """
-    with create(
-        path, codec, items=source.items, views=source.views, seed=seed, device=device, force=force
-    ) as writer:
+    with (
+        _naming(source.path, path),
+        create(
+            path, codec, items=source.items, views=source.views, seed=seed, device=device, force=force
+        ) as writer,
+    ):
         columns = (
             source.item_columns if replay else {n: v for n, v in source.item_columns.items() if n == "target"}
         )
@@ -118,6 +138,17 @@ def encode_source(
             done += len(block)
             if counted is not None:
                 counted(done, source.n_rows)
+
+
+@contextmanager
+def _naming(source: Path, out: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which source the rows came from, where a message about them does not name a file."""
+    try:
+        yield
+    except DataError as error:
+        if str(error).startswith((str(source), str(out))):
+            raise
+        raise DataError(f"{source}: {error}") from error
 
 
 def _said(spec: LabelSpec) -> str:

@@ -38,7 +38,11 @@ class Rows:
     def take(self, rows: Any) -> Rows:
         columns = {name: values[rows] for name, values in self.columns.items()}
         return replace(
-            self, labels_BC=self.labels_BC[rows], item_B=self.item_B[rows], view_B=self.view_B[rows], columns=columns
+            self,
+            labels_BC=self.labels_BC[rows],
+            item_B=self.item_B[rows],
+            view_B=self.view_B[rows],
+            columns=columns,
         )
 
     def batches(self, size: int) -> Iterator[Rows]:
@@ -135,7 +139,9 @@ class Forge:
         del self.blocks[-2:]  # the last index and the last commit are made anew
 
     def find(self, kind: BlockType, stream: int = 0) -> int:
-        return next(n for n, (block, _) in enumerate(self.blocks) if (block.type, block.stream) == (kind, stream))
+        return next(
+            n for n, (block, _) in enumerate(self.blocks) if (block.type, block.stream) == (kind, stream)
+        )
 
     def change(self, number: int, payload: bytes | None = None, **fields: int) -> None:
         block, old = self.blocks[number]

@@ -85,7 +85,9 @@ def test_verify_goes_on_after_damage_and_counts_what_is_lost(damaged, forge):
 
 def test_rows_of_other_tiles_can_still_be_read(damaged, ragged, forge):
     data = bytearray(damaged.read_bytes())
-    payload = next(p for block, p in forge(damaged).blocks if (block.type, block.stream, block.tile_item) == (3, 1, 0))
+    payload = next(
+        p for block, p in forge(damaged).blocks if (block.type, block.stream, block.tile_item) == (3, 1, 0)
+    )
     data[data.index(payload) + 30] ^= 4
     damaged.write_bytes(data)
     labels = softpack.open(damaged)
@@ -127,7 +129,9 @@ def test_every_truncation_is_refused_and_gives_back_complete_tiles(damaged, ragg
             np.testing.assert_array_equal(labels.read(tile.item_B, tile.view_B), tile.labels_BC)
             assert labels.replay(tile.item_B, tile.view_B).keys() == ragged.columns.keys()
         for name in labels.item_columns:
-            np.testing.assert_array_equal(labels.item_column(name), ragged.item_columns[name][: labels.shape[0]])
+            np.testing.assert_array_equal(
+                labels.item_column(name), ragged.item_columns[name][: labels.shape[0]]
+            )
         results.add((n_tiles, labels.item_columns))
     assert results == {
         (0, ("source_hw", "target")), (1, ()), (2, ()), (2, ("source_hw",)), (2, ("source_hw", "target")),

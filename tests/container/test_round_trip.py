@@ -75,7 +75,10 @@ def test_a_file_holds_what_was_written(folder, random_rows, shape):
 
 def check_against_dict(labels, rows, batch):
     """Compare every way of reading with a dictionary from (item, view) to the row."""
-    expected = {(i, v): row for i, v, row in zip(rows.item_B.tolist(), rows.view_B.tolist(), rows.labels_BC, strict=True)}
+    expected = {
+        (i, v): row
+        for i, v, row in zip(rows.item_B.tolist(), rows.view_B.tolist(), rows.labels_BC, strict=True)
+    }
     items, views, classes = labels.shape
     cells = [(i, v) for i in range(-1, items + 1) for v in range(-1, views + 1)]
     has = labels.has(*np.array(cells).T)
@@ -103,7 +106,13 @@ def check_against_dict(labels, rows, batch):
 
 @pytest.mark.parametrize(
     ("codec", "settings"),
-    [("raw", {}), ("quantize", {"bits": 3}), ("quantize", {"bits": 8}), ("topk", {"k": 4}), ("lowrank", {"rank": 3})],
+    [
+        ("raw", {}),
+        ("quantize", {"bits": 3}),
+        ("quantize", {"bits": 8}),
+        ("topk", {"k": 4}),
+        ("lowrank", {"rank": 3}),
+    ],
     ids=str,
 )
 def test_what_a_codec_loses_does_not_depend_on_the_way_of_reading(tmp_path, random_rows, codec, settings):
@@ -112,7 +121,11 @@ def test_what_a_codec_loses_does_not_depend_on_the_way_of_reading(tmp_path, rand
 
     labels = softpack.open(path)
 
-    made = labels.codec.decode(labels.codec.encode(torch.from_numpy(rows.labels_BC))) if labels.codec.can_encode else None
+    made = (
+        labels.codec.decode(labels.codec.encode(torch.from_numpy(rows.labels_BC)))
+        if labels.codec.can_encode
+        else None
+    )
     read = labels.read(rows.item_B, rows.view_B)
     if made is not None:
         torch.testing.assert_close(read, made, rtol=1e-5, atol=1e-5)
@@ -191,13 +204,18 @@ def test_reading_keeps_few_tiles(tmp_path, random_rows, monkeypatch):
     labels = softpack.open(rows.write(tmp_path / "a.spk", tile=(2, 2)))
 
     rows.check(labels)
-    assert labels._cached_bytes == sum(a.nbytes for tile in labels._cache.values() for a in tile.values()) <= 200
+    assert (
+        labels._cached_bytes == sum(a.nbytes for tile in labels._cache.values() for a in tile.values()) <= 200
+    )
 
 
 @pytest.mark.parametrize(
     ("ask", "says"),
     [
-        (lambda labels: labels[0, 1], "no label of item 0, view 1; it holds 17 labels of items 0 to 4 and views 0 to 3"),
+        (
+            lambda labels: labels[0, 1],
+            "no label of item 0, view 1; it holds 17 labels of items 0 to 4 and views 0 to 3",
+        ),
         (lambda labels: labels[5, 0], "no label of item 5, view 0"),
         (lambda labels: labels[-1, 0], "no label of item -1"),
         (lambda labels: labels[5], "no item 5; it holds items 0 to 4"),
@@ -208,7 +226,10 @@ def test_reading_keeps_few_tiles(tmp_path, random_rows, monkeypatch):
         (lambda labels: labels.nth_view([5], [0]), "item 5 has 0 views"),
         (lambda labels: labels.nth_view([1], [-1]), "view number -1"),
         (lambda labels: labels.cells(np.array([17])), "row numbers 17 to 17; expected 0 to 16"),
-        (lambda labels: labels.item_column("mix_lam"), "no column 'mix_lam'; its item columns are source_hw, target"),
+        (
+            lambda labels: labels.item_column("mix_lam"),
+            "no column 'mix_lam'; its item columns are source_hw, target",
+        ),
         (lambda labels: labels.item_column("nothing"), "no column 'nothing'"),
     ],
 )

@@ -58,7 +58,7 @@ class VQAE(Codec):
     temperatures: str = "1,4,20"
     steps: int = 1600
     batch: int = 256
-    lr: float = 1e-3
+    lr: float = 5e-3
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():
@@ -145,7 +145,9 @@ class VQAE(Codec):
             CodecError: the codec was neither fitted nor loaded.
         """
         if not self.tensors:
-            raise CodecError("vqae: this codec was neither fitted nor loaded, and cannot decode; call fit() first")
+            raise CodecError(
+                "vqae: this codec was neither fitted nor loaded, and cannot decode; call fit() first"
+            )
         index_BS = code_values(codes["index"], self.codes[0].bits).clamp_(max=self.k - 1)
         decoded_BC = nets.decoded(self._nets, nets.codewords(self._nets["codebooks"], index_BS))
         return decoded_BC if self.gives.space == "logits" else torch.log_softmax(decoded_BC, 1)
@@ -161,7 +163,9 @@ class VQAE(Codec):
     def load_state(self, tensors: Mapping[str, Tensor]) -> VQAE:
         """Return this codec with the tensors of `state()`, or of `state()` and `encoder_state()`."""
         if not (self.d_c and self.d_h):
-            raise CodecError(f"vqae: d_c={self.d_c} and d_h={self.d_h} of a stored model; expected both above 0")
+            raise CodecError(
+                f"vqae: d_c={self.d_c} and d_h={self.d_h} of a stored model; expected both above 0"
+            )
         layout = self._layout(nets.decoder_layout)
         if any(name.startswith("encoder_") for name in tensors):
             layout |= self._layout(nets.encoder_layout)
@@ -175,7 +179,7 @@ class VQAE(Codec):
 
     @cached_property
     def _nets(self) -> dict[str, Tensor]:
-        return {name: tensor.float() for name, tensor in self.tensors.items()}
+        return nets.working(self.tensors)
 
     def _layout(self, layout_of: Callable[[int, int, int, int, int], nets.Layout]) -> nets.Layout:
         return layout_of(self.spec.classes, self.slots, self.k, self.d_c, self.d_h)

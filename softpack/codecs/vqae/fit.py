@@ -26,9 +26,11 @@ WARM_UP = 30  # steps
 REVIVED = 0.7  # share of the first phase in which dead codewords move
 DEAD = 0.03  # of a codeword's fair share of the rows
 KEEP = 0.99  # of a codebook's moving average, a step
-COMMITMENT = 0.03  # weight of |latents - codewords|^2 / 2C in units of logits, which is the KL it costs at high T
+COMMITMENT = (
+    0.03  # weight of |latents - codewords|^2 / 2C in units of logits, which is the KL it costs at high T
+)
 ENCODER_RATE = 0.1  # learning rate of the encoder's first layer, relative to its weights
-DECODER = ("codebooks", "hidden_weight", "hidden_bias", "out_weight", "out_bias")
+DECODER = ("codebooks", "hidden_weight", "hidden_bias", "last_layer")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def train(rows_RC: Tensor, plan: Plan, progress: Progress | None = None) -> dict
     trainer = _Trainer(rows_RC, plan, progress)
     trainer.train_together()
     trainer.train_decoder()
-    return {name: tensor.detach() for name, tensor in trainer.nets.items()}
+    trainer.nets["last_layer"] /= plan.given_at
+    return nets.stored(trainer.nets)
 
 
 def begin(rows_RC: Tensor, plan: Plan, generator: torch.Generator) -> tuple[dict[str, Tensor], float]:
@@ -83,9 +86,10 @@ def begin(rows_RC: Tensor, plan: Plan, generator: torch.Generator) -> tuple[dict
     mean_C = rows_RC.mean(0)
     rows_RC -= mean_C
     directions_CL, variances_L = start.principal_directions(rows_RC, latent, generator)
-    spread = rows_RC.square().mean().sqrt().clamp_min(1e-2)
+    least = 1e-2 + 1e-3 * mean_C.norm()  # keeps the encoder within float16 where rows hardly differ
+    spread = rows_RC.square().mean().sqrt().maximum(least)
     directions_CL = directions_CL[:, start.deal_out(variances_L, plan.slots).to(device)]
-    unit = variances_L[0].sqrt().clamp_min(1e-2)  # latents of order one, whatever the logits
+    unit = variances_L[0].sqrt().maximum(least)  # latents of order one, whatever the logits
     project_CL = directions_CL / unit
     sample_N = torch.randperm(len(rows_RC), generator=generator)[:START_ROWS].to(device)
     points_SND = nets.by_slot(rows_RC[sample_N] @ project_CL, plan.slots).contiguous()
@@ -95,13 +99,13 @@ def begin(rows_RC: Tensor, plan: Plan, generator: torch.Generator) -> tuple[dict
     def random(n_in: int, scale: Tensor) -> Tensor:
         return torch.randn(n_in, plan.d_h, generator=generator).to(device) / (math.sqrt(n_in) * scale)
 
+    unused_HC = torch.zeros(plan.d_h, n_classes, device=device)
     encoder_CX = torch.cat([project_CL, random(n_classes, spread)], 1)
     return {
         "codebooks": codebooks_SKD,
         "hidden_weight": random(latent, points_SND.square().mean().sqrt().clamp_min(1e-3)),
         "hidden_bias": torch.zeros(plan.d_h, device=device),
-        "out_weight": torch.cat([directions_CL.T * unit, torch.zeros(plan.d_h, n_classes, device=device)]),
-        "out_bias": mean_C.clone(),
+        "last_layer": torch.cat([directions_CL.T * unit, unused_HC, mean_C.unsqueeze(0)]),
         "encoder_codebooks": codebooks_SKD.clone(),
         "encoder_weight": encoder_CX,
         "encoder_bias": -(mean_C @ encoder_CX),
@@ -140,12 +144,14 @@ class _Trainer:
             if step < REVIVED * steps:
                 averages.revive(points_SBD, self.generator)
         tensors["encoder_codebooks"] = averages.codebooks_SKD
-        self._round([name for name in tensors if name not in DECODER])
 
     def train_decoder(self) -> None:
         tensors, plan = self.nets, self.plan
-        encoder = {name: tensor.float() for name, tensor in tensors.items() if name not in DECODER}
-        index_RS = torch.cat([encode(encoder, part, plan.slots) for part in torch.split(self.rows_RC, self.batch)])
+        # The codes are those that the stored encoder will give.
+        encoder = {name: tensor.half().float() for name, tensor in tensors.items() if name not in DECODER}
+        index_RS = torch.cat(
+            [encode(encoder, part, plan.slots) for part in torch.split(self.rows_RC, self.batch)]
+        )
         tensors["codebooks"] = encoder["encoder_codebooks"].clone()
         rates = dict.fromkeys(DECODER, plan.lr)
         for _, index_B in self._steps(rates, plan.steps - self.done):
@@ -154,9 +160,6 @@ class _Trainer:
             decoded_BC = nets.decoded(tensors, words_BL)
             gradient_BC = self._gradient(rows_BC, decoded_BC.detach())
             torch.autograd.backward([decoded_BC], [gradient_BC])
-        for name in ("out_weight", "out_bias"):
-            tensors[name] = tensors[name] / plan.given_at
-        self._round(DECODER)
 
     def _steps(self, rates: dict[str, float], steps: int) -> Iterator[tuple[int, Tensor]]:
         """Yield (step, rows of a batch); after each, follow the gradients of the tensors that have a rate."""
@@ -194,17 +197,15 @@ class _Trainer:
         return gradient_BC.div_(len(rows_BC) * len(self.plan.temperatures))
 
     def _report(self, rows_BC: Tensor, decoded_BC: Tensor) -> None:
-        if self.progress is None or (self.done % max(1, self.plan.steps // 100) and self.done + 1 < self.plan.steps):
+        if self.progress is None or (
+            self.done % max(1, self.plan.steps // 100) and self.done + 1 < self.plan.steps
+        ):
             return
         temperature = self.plan.temperatures[0]
         teacher_BC = torch.log_softmax(rows_BC / temperature, 1)
         student_BC = torch.log_softmax(decoded_BC / temperature, 1)
         kl = (teacher_BC.exp() * (teacher_BC - student_BC)).sum(1).mean() * temperature**2
         self.progress(self.done + 1, self.plan.steps, f"KL {kl:.3f}")
-
-    def _round(self, names: tuple[str, ...] | list[str]) -> None:
-        for name in names:
-            self.nets[name] = self.nets[name].half()
 
 
 @torch.no_grad()
@@ -218,7 +219,8 @@ class _Averages:
     """Codebooks that follow the latents: moving averages of the points that chose each codeword."""
 
     def __init__(self, codebooks_SKD: Tensor, batch: int) -> None:
-        self.fair = batch / codebooks_SKD.shape[1]  # points a step that a codeword would have if all had the same
+        # Points a step that a codeword would have if all had the same.
+        self.fair = batch / codebooks_SKD.shape[1]
         self.counts_SK = torch.full(codebooks_SKD.shape[:2], self.fair, device=codebooks_SKD.device)
         self.sums_SKD = codebooks_SKD * self.fair
         self.codebooks_SKD = codebooks_SKD

@@ -64,6 +64,26 @@ def codewords(codebooks_SKD: Tensor, index_BS: Tensor) -> Tensor:
 
 
 def decoded(nets: Tensors, latents_BL: Tensor) -> Tensor:
-    """Return the decoder's rows [B, C] of latents."""
+    """Return the decoder's rows [B, C] of latents, by its last layer [L + H + 1, C], whose last row is the bias.
+
+    In one product: to add the bias afterwards would be another pass over the rows, which are by far the largest.
+    """
     hidden_BH = torch.relu(torch.addmm(nets["hidden_bias"], latents_BL, nets["hidden_weight"]))
-    return torch.addmm(nets["out_bias"], torch.cat([latents_BL, hidden_BH], 1), nets["out_weight"])
+    ones_B1 = latents_BL.new_ones(len(latents_BL), 1)
+    return torch.cat([latents_BL, hidden_BH, ones_B1], 1) @ nets["last_layer"]
+
+
+def working(tensors: Tensors) -> dict[str, Tensor]:
+    """Return stored tensors as float32, with the last layer in one piece."""
+    nets = {name: tensor.float() for name, tensor in tensors.items()}
+    nets["last_layer"] = torch.cat([nets.pop("out_weight"), nets.pop("out_bias").unsqueeze(0)])
+    return nets
+
+
+def stored(nets: Tensors) -> dict[str, Tensor]:
+    """Return float32 tensors as they are stored: float16, with weights and bias of the last layer apart."""
+    weight_XC, bias_C = nets["last_layer"][:-1], nets["last_layer"][-1]
+    others = {name: tensor for name, tensor in nets.items() if name != "last_layer"}
+    return {
+        name: tensor.half() for name, tensor in {**others, "out_weight": weight_XC, "out_bias": bias_C}.items()
+    }

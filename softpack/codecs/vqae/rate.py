@@ -7,6 +7,11 @@ from softpack.errors import CodecError
 SLOT_BITS = range(6, 11)  # codebooks of 64 to 1024 words: smaller ones quantise worse, larger ones cost more
 BEST_SLOT_BITS = 8  # where nothing else decides: codes are bytes
 MAX_SLOT_BITS = 16
+LEAST_WIDTH = 48  # latents and hidden units together
+MOST_WIDTH = 272  # beside the least; what a reader of 1000 classes decodes at over 100,000 rows a second
+MOST_HIDDEN = 128
+LATENT_SHARE = 0.7
+LATENTS_A_BIT = 1.25  # beyond, a quantiser has no bits for them
 
 
 def slots_at(target_bits: int, slots: int | None, k: int | None) -> tuple[int, int]:
@@ -30,10 +35,10 @@ def slots_at(target_bits: int, slots: int | None, k: int | None) -> tuple[int, i
 
 
 def widths_at(n_rows: int, classes: int, rank: int, slots: int, k: int, d_c: int, d_h: int) -> tuple[int, int]:
-    """Return (d_c, d_h), chosen where they are 0, so that the decoder is not much larger than the codes.
+    """Return (d_c, d_h), chosen where they are 0, so that the decoder weighs little more than the codes.
 
-    Latents serve most while they are few; hidden units pay once there are many rows. Neither is wider than
-    what a reader of 1000 classes decodes at hundreds of thousands of rows a second on two cores.
+    The last layer is what weighs: two bytes for each latent or hidden unit and class. Measured on real labels,
+    a set of few rows does best with `LEAST_WIDTH` of them, and one more for every two that the codes would pay.
 
     Args:
         n_rows: rows that the file will hold.
@@ -44,19 +49,10 @@ def widths_at(n_rows: int, classes: int, rank: int, slots: int, k: int, d_c: int
         d_c: as set; 0 = choose.
         d_h: as set; 0 = choose.
     """
-    code_bytes = n_rows * slots * (k - 1).bit_length() / 8
-    affordable = code_bytes / (2 * classes)  # columns of the last layer that weigh as much as the codes
-    if not d_c:
-        wanted = min(LATENTS_OF_CODES * affordable + MIN_LATENTS, LATENTS_A_BIT * slots * (k - 1).bit_length())
-        d_c = max(1, min(round(wanted / slots), -(-rank // slots)))
-    if not d_h:
-        d_h = int(min(max(HIDDEN_OF_CODES * affordable, MIN_HIDDEN), MAX_HIDDEN))
-        d_h = max(MIN_HIDDEN, d_h // 8 * 8)
-    return d_c, d_h
-
-
-LATENTS_OF_CODES = 0.4
-LATENTS_A_BIT = 0.75
-MIN_LATENTS = 24
-HIDDEN_OF_CODES = 0.3
-MIN_HIDDEN, MAX_HIDDEN = 8, 128
+    bits = slots * (k - 1).bit_length()
+    paid = n_rows * bits / 8 / (2 * classes)
+    width = LEAST_WIDTH + min(paid / 2, MOST_WIDTH)
+    latents = min(width * LATENT_SHARE, max(bits * LATENTS_A_BIT, slots))
+    d_c = d_c or max(1, min(round(latents / slots), -(-rank // slots)))
+    hidden = min(width - min(latents, slots * d_c), MOST_HIDDEN)
+    return d_c, d_h or max(8, int(hidden) // 8 * 8)

@@ -82,7 +82,8 @@ def nearest(points_SBD: Tensor, codebooks_SKD: Tensor) -> Tensor:
     targets_SDK = torch.cat([-codebooks_SKD, halves_SK1], -1).mT  # |p - c|^2 / 2 - |p|^2 / 2 in one product
     sources_SBD = torch.cat([points_SBD, points_SBD.new_ones(n_slots, n_points, 1)], -1)
     chunk = max(16, CACHED_ENTRIES // (n_slots * codebooks_SKD.shape[1]))
-    return torch.cat([torch.bmm(part, targets_SDK).min(-1).indices for part in torch.split(sources_SBD, chunk, dim=1)], 1)
+    parts = torch.split(sources_SBD, chunk, dim=1)
+    return torch.cat([torch.bmm(part_SBD, targets_SDK).min(-1).indices for part_SBD in parts], 1)
 
 
 def sums_of_members(points_SBD: Tensor, index_SB: Tensor, k: int) -> tuple[Tensor, Tensor]:

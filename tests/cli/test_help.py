@@ -1,0 +1,172 @@
+"""Help with its examples, what is imported for it, and what goes to a terminal."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from softpack.cli import COMMANDS, main
+from softpack.cli.progress import Bar
+from softpack.errors import NotSpkError
+
+# Stands in for torch: whoever imports it is found out.
+WITHOUT_TORCH = """
+import sys
+
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise RuntimeError("torch was imported")
+
+sys.meta_path.insert(0, NoTorch())
+from click.testing import CliRunner
+from softpack.cli import COMMANDS, main
+
+lines = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+for command in (["info"], ["info", "--json"], ["verify"], ["ledger"], ["ledger", "--json"], ["recover"]):
+    lines.append([*command, sys.argv[1]])
+for line in lines:
+    ran = CliRunner().invoke(main, line)
+    if ran.exit_code or not ran.stdout:
+        sys.exit(f"{line}: {ran.exit_code} {ran.stderr} {ran.exception!r}")
+print(len(lines))
+"""
+
+
+def examples_of(command):
+    """Return the command lines in a command's help."""
+    return [line.strip() for line in command.epilog.splitlines() if line.startswith("  softpack ")]
+
+
+def commands():
+    context = click.Context(main)
+    return {name: main.get_command(context, name) for name in COMMANDS}
+
+
+def test_commands_that_need_no_torch_do_not_import_it(here):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, "labels.spk"], capture_output=True, text=True, env=_environment()
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) == 18
+
+
+def test_help_lists_every_command_whole(run_any):
+    ran = run_any("--help")
+    said = ran.out.split("Commands:\n")[1]
+    assert [line.split()[0] for line in said.splitlines()] == list(COMMANDS)
+    assert "..." not in said
+    assert ran.out == run_any("-h").out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_ends_with_examples(run_any, name):
+    said = run_any(f"{name} --help").out.splitlines()
+    examples = examples_of(commands()[name])
+    assert examples
+    assert [line.strip() for line in said[-len(examples) :]] == examples
+    assert said[-len(examples) - 1].strip() in ("Example:", "Examples:")
+
+
+@pytest.mark.parametrize("name", set(COMMANDS) - {"demo"})
+def test_examples_of_help_run(run_any, here, name):
+    many_NVC = np.random.default_rng(2).normal(size=(120, 2, 40)).astype("f2")
+    for source in ("logits", "more"):
+        np.savez(here / f"{source}.npz", logits=many_NVC)
+    assert run_any("encode logits.npz -o labels.spk --codec raw --force").code == 0
+    shutil.copy("labels.spk", "raw.spk")
+    (here / "photos").mkdir()
+    for line in examples_of(commands()[name]):
+        arguments = shlex.split(line)[1:]
+        if "-o" in arguments:
+            Path(arguments[arguments.index("-o") + 1]).unlink(missing_ok=True)
+        if name == "recover":
+            (here / "labels.spk").rename("labels.spk.partial")
+        short = " --set steps=2" if "--target-bits" in line else ""  # of the hundreds that vqae takes
+        ran = run_any(shlex.join(arguments) + short)
+        assert (ran.code, ran.err, ran.error) == (0, "", None), line
+
+
+def test_example_of_the_demo_is_accepted():
+    (line,) = examples_of(commands()["demo"])
+    context = commands()["demo"].make_context("demo", shlex.split(line)[2:])
+    assert context.params == {"out": "demo", "seed": 0, "as_json": False}
+
+
+def test_examples_at_the_beginning_of_help_are_those_of_the_commands(run_any):
+    assert "softpack encode logits.npz -o labels.spk  " in run_any("--help").out
+    assert "softpack eval labels.spk --against logits.npz  " in run_any("--help").out
+
+
+@pytest.mark.parametrize("line", ["--debug info logits.npy", "info logits.npy --debug", "info --debug logits.npy"])
+def test_debug_shows_where_an_error_comes_from(run_any, line):
+    ran = run_any(line)
+    assert isinstance(ran.error, NotSpkError)
+    assert run_any("info logits.npy").error is None  # and is forgotten after the command
+
+
+def test_exit_code_streams_and_traceback_of_a_process(here):
+    def softpack(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "softpack", *arguments], capture_output=True, text=True, env=_environment()
+        )
+
+    found = softpack("info", "labels.spk")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("file ")
+    refused = softpack("info", "logits.npy")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("softpack: logits.npy is not an .spk file")
+    debugged = softpack("info", "logits.npy", "--debug")
+    assert (debugged.returncode, debugged.stdout) == (1, "")
+    assert debugged.stderr.startswith("Traceback")
+    assert "softpack.errors.NotSpkError: logits.npy is not" in debugged.stderr
+    wrong = softpack("info")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+class Screen:
+    """A stream that remembers, and says whether it is a terminal."""
+
+    encoding = "utf-8"
+
+    def __init__(self, is_terminal):
+        self.is_terminal, self.seen = is_terminal, ""
+
+    def isatty(self):
+        return self.is_terminal
+
+    def write(self, text):
+        self.seen += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_for_terminals(monkeypatch, is_terminal):
+    screen = Screen(is_terminal)
+    monkeypatch.setattr("sys.stderr", screen)
+    with Bar("encoding") as bar:
+        bar(0, 10)
+        bar(5, 10, "KL 0.1")
+    assert ("encoding" in screen.seen) is is_terminal
+
+
+def test_no_progress_where_stderr_is_no_terminal(run):
+    for line in ("encode logits.npz -o new.spk --codec raw", "verify new.spk", "eval new.spk --against logits.npz",
+                 "transcode new.spk -o again.spk", "decode new.spk -o new.npz"):  # fmt: skip
+        assert run(line).err == ""
+
+
+def _environment():
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

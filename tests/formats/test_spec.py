@@ -1,0 +1,206 @@
+"""spk.md says what the code does, and the reference reader is what it is said to be."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import sys
+import tokenize
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from softpack.codecs.registry import BUILT_IN, setting_names
+from softpack.errors import FormatError
+from softpack.format import header as header_module
+from softpack.format import layout
+from softpack.format.header import Header, canonical
+from softpack.records import COLUMNS
+
+FORMATS = Path(__file__).resolve().parents[2] / "formats"
+SPEC = (FORMATS / "spk.md").read_text()
+VALID = sorted((FORMATS / "vectors" / "valid").glob("*.spk.json"))
+SCHEMA = jsonschema.Draft202012Validator(json.loads((FORMATS / "header.schema.json").read_text()))
+
+
+def header_of(name: str) -> dict[str, Any]:
+    return json.loads((FORMATS / "vectors" / "valid" / f"1.0_{name}.spk.json").read_text())["header"]
+
+
+def table(section: str) -> list[list[str]]:
+    text = SPEC.split(f"\n## {section}", 1)[1].split("\n## ", 1)[0]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip().replace("`", "") for cell in row] for row in rows]
+
+
+def test_limits_are_those_of_layout() -> None:
+    limits = {row[0]: int(row[1]) for row in table("11.")[1:]}
+
+    assert limits == {name: getattr(layout, name) for name in limits}
+    assert {name for name in vars(layout) if name.startswith("MAX_")} <= limits.keys()
+
+
+def test_block_types_and_their_limits_are_those_of_layout() -> None:
+    rows = [row for row in table("5.")[1:] if row[0].isdigit()]
+
+    assert {row[1]: int(row[0]) for row in rows} == {t.name: int(t) for t in layout.BlockType}
+    assert [row[4] for row in rows[:4]] == [
+        f"{most} bytes" for most in (layout.MAX_HEADER, layout.MAX_MODEL, layout.MAX_TILE, layout.MAX_INDEX)
+    ]
+
+
+def test_block_header_has_the_fields_and_offsets_of_layout() -> None:
+    fields = layout.BLOCK_DTYPE.fields
+    assert fields is not None
+    expected = [[str(fields[name][1]), name] for name in layout.BLOCK_DTYPE.names or ()]
+
+    assert [[row[0], row[2]] for row in table("4.")[1:]] == expected
+
+
+def test_superblock_and_commit_have_the_sizes_of_layout() -> None:
+    sizes = {"u16": 2, "u32": 4, "u64": 8, "8 bytes": 8, "16 bytes": 16}
+    for section, size in (("3.", layout.SUPERBLOCK.size), ("10.", layout.COMMIT.size)):
+        at = 0
+        for row in table(section)[1:]:
+            assert int(row[0]) == at, row
+            at += sizes[row[1]]
+        assert at == size
+    assert " ".join(f"{byte:02X}" for byte in layout.MAGIC) in SPEC
+    assert f"`SPK.END\\n`" in SPEC
+
+
+def test_version_is_the_writers() -> None:
+    assert table("2.")[-1 - 8][0] != ""
+    versions = [row[0] for row in table("2.") if re.fullmatch(r"\d+\.\d+", row[0])]
+
+    assert versions[-1] == f"{layout.VERSION_MAJOR}.{layout.VERSION_MINOR}"
+
+
+def test_columns_are_those_of_records() -> None:
+    rows = {row[0]: row for row in table("7.") if row[0] in COLUMNS}
+
+    assert rows.keys() == COLUMNS.keys()
+    for name, column in COLUMNS.items():
+        kind = {"int32": "int", "float32": "float32", "bool": "bool"}[column.dtype]
+        assert rows[name][1:4] == ["item" if column.per_item else "row", kind, str(list(column.shape))]
+
+
+def test_streams_are_those_of_the_header() -> None:
+    rows = {row[0]: (row[1], row[2]) for row in table("7.") if row[0] in header_module.STREAMS}
+
+    assert rows == {name: facts[:2] for name, facts in header_module.STREAMS.items() if name != "target"} | {
+        "target": rows["target"]
+    }
+
+
+@pytest.mark.parametrize("codec_id", BUILT_IN)
+def test_every_codec_has_a_page_with_its_settings_and_a_vector(codec_id: str) -> None:
+    page = (FORMATS / "codecs" / f"{codec_id}.md").read_text()
+
+    assert f"## Id\n\n`{codec_id}`" in page
+    for name in setting_names(codec_id):
+        assert f"| `{name}` |" in page
+    assert [path for path in VALID if path.name.startswith(f"1.0_{codec_id}")]
+
+
+def test_reference_knows_the_settings_of_all_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FORMATS))
+    import reference_codecs
+
+    assert {name: set(names.split()) for name, names in reference_codecs.SETTINGS.items()} == {
+        codec_id: set(setting_names(codec_id)) for codec_id in BUILT_IN
+    }
+
+
+def test_the_dump_is_the_file() -> None:
+    text = SPEC.split("## 15.", 1)[1].split("## 16.", 1)[0]
+    lines = re.findall(r"^([0-9a-f]{4})  ((?:[0-9a-f]{2} ?)+)", text, re.M)
+    found = bytearray()
+    for offset, line in lines:
+        assert int(offset, 16) == len(found)
+        found += bytes.fromhex(line)
+
+    assert bytes(found) == (FORMATS / "vectors" / "valid" / "1.0_two_classes.spk").read_bytes()
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.name[:-9])
+def test_schema_takes_the_headers_of_valid_files(path: Path) -> None:
+    SCHEMA.validate(json.loads(path.read_text())["header"])
+
+
+BREAKS = {
+    "unknown field": lambda h: h.update(more=1),
+    "missing field": lambda h: h.pop("tile"),
+    "a list": lambda h: h.update(codec=[]),
+    "codec id": lambda h: h["codec"].update(id="Raw"),
+    "nested setting": lambda h: h["codec"]["config"].update(bits={}),
+    "null setting": lambda h: h["codec"]["config"].update(bits=None),
+    "one class": lambda h: h["takes"].update(classes=1),
+    "too many classes": lambda h: h["takes"].update(classes=(1 << 24) + 1),
+    "classes in a string": lambda h: h["takes"].update(classes="12"),
+    "classes true": lambda h: h["takes"].update(classes=True),
+    "space": lambda h: h["gives"].update(space="odds"),
+    "temperature as integer": lambda h: h["gives"].update(temperature=1),
+    "temperature of letters": lambda h: h["gives"].update(temperature="warm"),
+    "temperature with a line end": lambda h: h["gives"].update(temperature="1.0\n"),
+    "negative temperature": lambda h: h["gives"].update(temperature="-1.0"),
+    "tile of none": lambda h: h["tile"].update(views=0),
+    "tile field": lambda h: h["tile"].update(rows=1),
+    "no streams": lambda h: h.update(streams=[]),
+    "codes not first": lambda h: h["streams"].reverse(),
+    "unknown stream": lambda h: h["streams"][1].update(name="other"),
+    "other scope": lambda h: h["streams"][1].update(scope="codes"),
+    "other per": lambda h: h["streams"][2].update(per="row"),
+    "no arrays": lambda h: h["streams"][0].update(arrays=[]),
+    "array name": lambda h: h["streams"][0]["arrays"][0].update(name="9"),
+    "array kind": lambda h: h["streams"][0]["arrays"][0].update(kind="int"),
+    "array bits": lambda h: h["streams"][0]["arrays"][0].update(bits=0),
+    "array levels": lambda h: h["streams"][0]["arrays"][0].update(levels=0),
+    "array shape": lambda h: h["streams"][0]["arrays"][0].update(shape=[-1]),
+    "array field": lambda h: h["streams"][0]["arrays"][0].update(base=0),
+    "column name": lambda h: h["streams"][1]["arrays"][0].update(name="hue"),
+    "column shape": lambda h: h["streams"][1]["arrays"][0].update(shape=[2]),
+    "column bits": lambda h: h["streams"][1]["arrays"][0].update(bits=16),
+    "made_by": lambda h: h.update(made_by="me"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_schema_and_softpack_refuse_the_same(name: str) -> None:
+    document = header_of("replay")
+    Header.from_bytes(canonical(document), "sound")
+    BREAKS[name](document)
+
+    assert not SCHEMA.is_valid(document)
+    with pytest.raises(FormatError, match=r"broken\.spk: the header"):
+        Header.from_bytes(canonical(document), "broken.spk")
+
+
+def test_reference_reader_is_short_and_stands_alone() -> None:
+    for name, most, beside in (("reference_reader", 200, {"reference_codecs"}), ("reference_codecs", 120, set())):
+        source = (FORMATS / f"{name}.py").read_text()
+        imports = {
+            (node.module or "").split(".")[0] if isinstance(node, ast.ImportFrom) else alias.name.split(".")[0]
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for alias in node.names
+        }
+
+        assert _lines_of_code(source) <= most
+        assert max(map(len, source.splitlines())) <= 112
+        assert imports <= {"numpy", "zstandard", *beside} | set(sys.stdlib_module_names)
+
+
+def _lines_of_code(source: str) -> int:
+    """Count the lines that are neither blank, comment nor docstring."""
+    silent = {getattr(tokenize, kind) for kind in ("COMMENT", "NL", "NEWLINE", "INDENT", "DEDENT", "ENDMARKER")}
+    tokens = [t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in silent]
+    code = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            code -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(code)

@@ -1,0 +1,175 @@
+"""softpack and the reference reader, held to every vector."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import softpack
+from softpack import errors
+
+FORMATS = Path(__file__).resolve().parents[2] / "formats"
+sys.path.insert(0, str(FORMATS))
+
+import reference_reader  # noqa: E402
+
+VALID = sorted((FORMATS / "vectors" / "valid").glob("*.spk"))
+INVALID = sorted((FORMATS / "vectors" / "invalid").glob("*.spk"))
+KINDS = ("NotSpkError", "TruncatedError", "CorruptError", "UnsupportedError")
+
+
+def beside(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix(".spk.json").read_text())
+
+
+def numbers(facts: dict[str, Any]) -> np.ndarray:
+    if "base64" in facts:
+        return np.frombuffer(base64.b64decode(facts["base64"]), "<f4").reshape(facts["shape"])
+    return np.array(facts["values"], np.int64).reshape(facts["shape"])
+
+
+def by_softpack(path: Path) -> dict[str, Any]:
+    labels = softpack.open(path)
+    item, view = labels.cells()
+    rows = labels.read(item, view).numpy()
+    columns = labels.replay(item, view) | {name: labels.item_column(name) for name in labels.item_columns}
+    header = json.loads(labels.file.payload(0))
+    return {"header": header, "item": item, "view": view, "labels": rows, **columns}
+
+
+def by_reference(path: Path) -> dict[str, Any]:
+    return reference_reader.read(path)
+
+
+READERS = pytest.mark.parametrize("read", [by_softpack, by_reference])
+
+
+def assert_same_labels(found: np.ndarray, expected: np.ndarray, facts: dict[str, Any]) -> None:
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    if facts["compare"] == "exp":
+        np.testing.assert_allclose(np.exp(found), np.exp(expected), rtol=0, atol=1e-6)
+        return
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(found[~finite], expected[~finite])
+    size = np.where(finite, np.abs(expected), 0).max(axis=1, keepdims=True, initial=1)
+    off = np.abs(np.where(finite, found, 0) - np.where(finite, expected, 0))
+    assert (off <= facts["tolerance"] * size).all(), off.max()
+
+
+@READERS
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
+def test_valid(path: Path, read: Any) -> None:
+    facts, found = beside(path), read(path)
+
+    columns = facts["columns"] | facts["item_columns"]
+    assert found["header"] == facts["header"]
+    assert found.keys() == {"header", "item", "view", "labels", *columns}
+    assert_same_labels(found["labels"], numbers(facts["labels"]), facts)
+    for name, expected in {"item": facts["item"], "view": facts["view"], **columns}.items():
+        np.testing.assert_array_equal(found[name], numbers(expected), err_msg=name)
+
+
+@pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
+def test_valid_by_verify_and_ledger(path: Path) -> None:
+    facts, account = beside(path), softpack.ledger(path)
+
+    assert softpack.verify(path).problems == ()
+    assert softpack.open(path).shape[:2] == (facts["items"], facts["views"])
+    assert {f"{e.scope}: {e.what}": e.n_bits for e in account.entries} == facts["ledger"]
+    assert account.total_bits == 8 * path.stat().st_size == 8 * facts["file_bytes"]
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_invalid_by_softpack(path: Path) -> None:
+    kind = beside(path)["error"]
+    with pytest.raises(getattr(errors, kind)) as refusal:
+        by_softpack(path)
+
+    assert type(refusal.value).__name__ == kind
+    assert path.name in str(refusal.value)
+    assert len(str(refusal.value)) > len(str(path)) + 10
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
+def test_invalid_by_reference(path: Path) -> None:
+    kind = beside(path)["error"]
+    with pytest.raises(getattr(reference_reader, kind)) as refusal:
+        by_reference(path)
+
+    assert type(refusal.value).__name__ == kind
+    assert str(refusal.value)
+
+
+def test_bit_flips_are_detected_wherever_they_are() -> None:
+    path = FORMATS / "vectors" / "valid" / "1.0_single_row.spk"
+    data = path.read_bytes()
+    for byte in range(len(data)):
+        changed = bytearray(data)
+        changed[byte] ^= 1 << (byte % 8)
+        with pytest.raises(tuple(getattr(reference_reader, kind) for kind in KINDS)):
+            reference_reader.read_blocks(bytes(changed))
+
+
+def test_every_truncation_is_refused_or_ends_at_an_earlier_commit(tmp_path: Path) -> None:
+    data = (FORMATS / "vectors" / "valid" / "1.0_parts.spk").read_bytes()
+    whole = []
+    for length in range(0, len(data), 8):
+        try:
+            reference_reader.read_rows(data[:length])
+            whole.append(length)
+        except (reference_reader.NotSpkError, reference_reader.TruncatedError):
+            continue
+
+    assert len(whole) == 3  # the commits before the last
+    for n_rows, length in zip((7, 14, 20), whole, strict=True):
+        cut = tmp_path / "cut.spk"
+        cut.write_bytes(data[:length])
+        assert softpack.open(cut).n_rows == n_rows
+        assert len(reference_reader.read(cut)["item"]) == n_rows
+
+
+def test_the_command_line_writes_npz(tmp_path: Path) -> None:
+    path, out = FORMATS / "vectors" / "valid" / "1.0_replay.spk", tmp_path / "out.npz"
+    command = [sys.executable, str(FORMATS / "reference_reader.py"), str(path), "-o", str(out)]
+    subprocess.run(command, check=True)
+
+    with np.load(out) as found:
+        assert found["labels"].shape == (20, 12)
+        assert json.loads(str(found["header"])) == beside(path)["header"]
+
+
+def test_sums_are_those_of_all_files() -> None:
+    lines = (FORMATS / "vectors" / "SHA256SUMS").read_text().splitlines()
+    sums = {line[66:]: line[:64] for line in lines}
+    files = {path for folder in ("valid", "invalid") for path in (FORMATS / "vectors" / folder).iterdir()}
+    found = {
+        path.relative_to(FORMATS / "vectors").as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+    assert found == sums
+
+
+def test_every_vector_has_its_json_and_is_small() -> None:
+    for path in [*VALID, *INVALID]:
+        assert path.with_suffix(".spk.json").exists()
+        assert path.stat().st_size <= 8192, path.name
+
+
+def test_vectors_are_never_written_again() -> None:
+    before = {path: path.stat().st_mtime_ns for path in [*VALID, *INVALID]}
+    result = subprocess.run(
+        [sys.executable, str(FORMATS / "make_vectors.py")], check=True, capture_output=True, text=True
+    )
+
+    assert result.stdout.startswith("0 files made")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
