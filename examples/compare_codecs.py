@@ -16,7 +16,7 @@ CODECS = [
     ("topk", {"k": 10}),
     ("topk", {"k": 10, "tail": "bucket", "tail_temperature": 20.0}),
     ("lowrank", {"rank": 16, "bits": 6}),
-    ("vqae", {"slots": 8, "steps": 200}),
+    ("vqae", {"slots": 8, "steps": 100}),
 ]
 
 
@@ -29,8 +29,7 @@ def make_source(path: Path) -> None:
     np.savez(path, logits=logits_NVC.astype(np.float16))
 
 
-def main() -> None:
-    """Encode with each codec; bits are the file's own, KL is against the source."""
+if __name__ == "__main__":
     folder = Path(tempfile.mkdtemp())
     make_source(folder / "logits.npz")
     source = open_source(folder / "logits.npz")
@@ -38,12 +37,11 @@ def main() -> None:
     for number, (codec_id, settings) in enumerate(CODECS):
         path = folder / f"{number}.spk"
         encode_source(source, path, fit_codec(source, codec_id, settings))
-        account, found = softpack.ledger(path), softpack.fidelity(path, folder / "logits.npz", temperatures=(1, 20))
+        account, found = (
+            softpack.ledger(path),
+            softpack.fidelity(path, folder / "logits.npz", temperatures=(1, 20)),
+        )
         kl = [divergence.kl_mean for divergence in found.temperatures.values()]
         name = " ".join([codec_id, *(f"{key}={value}" for key, value in settings.items())])
         print(f"{name:<52}{account.marginal_bits_per_label:>11.0f}{account.all_in_bits_per_label:>8.0f}"
               f"{kl[0]:>8.3f}{kl[1]:>9.3f}{found.top1_agreement:>8.1%}")  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()

@@ -31,7 +31,9 @@ def main() -> None:
     resident = labels.load()  # all codes in memory, packed; give device="cuda" to decode there
     print("the same from memory", torch.equal(resident.read([5], [1]), labels.read([5], [1])))
     account = softpack.ledger(path)
-    print(f"{account.all_in_bits_per_label:.0f} bits a label, {account.ratio_vs(16):.1f} times smaller than fp16")
+    print(
+        f"{account.all_in_bits_per_label:.0f} bits a label, {account.ratio_vs(16):.1f} times smaller than fp16"
+    )
     for entry in account.entries:
         print(f"  {entry.scope:<9}{entry.n_bits:>9,} bits  {entry.what}")
 

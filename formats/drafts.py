@@ -111,7 +111,9 @@ class Draft:
                 index_at, payload = len(out), b"".join(heads)
                 fields |= {"coding": 0, "raw_len": len(payload)}
             if fields["type"] == 5 and payload is None:
-                payload = self._commit(index_at, len(out), self.counts, len(counts), seq == len(self.blocks) - 1)
+                payload = self._commit(
+                    index_at, len(out), self.counts, len(counts), seq == len(self.blocks) - 1
+                )
                 counts.pop(0)
             payload = payload or b""
             fields |= {"sync": SYNC, "seq": seq, "stored_len": len(payload), "reserved": 0}

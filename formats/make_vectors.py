@@ -20,10 +20,11 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import softpack  # noqa: E402
-from softpack.format.layout import BLOCK, BLOCK_FIELDS, BlockType, padded  # noqa: E402
 from vectors_invalid import BYTES, DRAFTS, make  # noqa: E402
 from vectors_valid import VALID  # noqa: E402
+
+import softpack  # noqa: E402
+from softpack.format.layout import BLOCK, BLOCK_FIELDS, BlockType, padded  # noqa: E402
 
 VERSION = "1.0"
 TOLERANCE = {"raw": 0.0, "vqae": 1e-4}  # the rest: 1e-5; see the pages of `codecs/`
@@ -108,7 +109,12 @@ def _write_dump(spec: Path, vector: Path) -> None:
         kind, says = BlockType(block["type"]).name, f"{block['stored_len']} bytes"
         if block["coding"]:
             says += f" in a zstd frame, {block['raw_len']} without"
-        out += ["", f"block {block['seq']}, {kind}: header", *_dump(data, at, at + 64), f"{kind}: payload, {says}"]
+        out += [
+            "",
+            f"block {block['seq']}, {kind}: header",
+            *_dump(data, at, at + 64),
+            f"{kind}: payload, {says}",
+        ]
         out += _dump(data, at + 64, stop)
         at = stop
     before, rest = spec.read_text().split("make_vectors.py -->\n")
@@ -120,7 +126,8 @@ def _write_dump(spec: Path, vector: Path) -> None:
 def _dump(data: bytes, start: int, stop: int) -> list[str]:
     lines = [(at, data[at : min(at + 16, stop)]) for at in range(start, stop, 16)]
     return [
-        f"{at:04x}  {line.hex(' ')}  {''.join(chr(b) if 32 <= b < 127 else '.' for b in line)}" for at, line in lines
+        f"{at:04x}  {line.hex(' ')}  {''.join(chr(b) if 32 <= b < 127 else '.' for b in line)}"
+        for at, line in lines
     ]
 
 

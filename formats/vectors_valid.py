@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from drafts import Draft
 
 import softpack
-from drafts import Draft
 
 CLASSES = 12
 VQAE = {"slots": 3, "k": 5, "d_c": 2, "d_h": 4, "steps": 30, "batch": 16}
@@ -108,11 +108,14 @@ def small(path: Path, classes: int, item: int = 0, view: int = 0) -> None:
 
 def no_rows(path: Path) -> None:
     """Write a model alone, with its encoder, as `softpack fit` does."""
-    from softpack.codecs.registry import make_codec
-    from softpack.records import LabelSpec
     import torch
 
-    codec = make_codec("lowrank", LabelSpec(CLASSES), {"rank": 2, "bits": 4}).fit([torch.from_numpy(logits(20))])
+    from softpack.codecs.registry import make_codec
+    from softpack.records import LabelSpec
+
+    codec = make_codec("lowrank", LabelSpec(CLASSES), {"rank": 2, "bits": 4}).fit(
+        [torch.from_numpy(logits(20))]
+    )
     softpack.save_model(path, codec)
 
 
@@ -129,7 +132,9 @@ def ancillary(path: Path) -> None:
     tiles(path)
     draft = Draft.read(path)
     draft.minor, draft.features = 7, (0, 1 << 9, 1 << 40)
-    draft.blocks.insert(2, draft.block(type=200, coding=9, stream=3, n_rows=5, raw_len=1 << 31, payload=b"note"))
+    draft.blocks.insert(
+        2, draft.block(type=200, coding=9, stream=3, n_rows=5, raw_len=1 << 31, payload=b"note")
+    )
     draft.write(path)
 
 
@@ -140,7 +145,9 @@ def two_models(path: Path) -> None:
     plain(path, "lowrank", rank=3, bits=5)
     draft = Draft.read(path)
     tensors = st.load(draft.blocks[1].content)
-    draft.blocks[1:2] = [draft.block(type=2, payload=st.save({name: tensors[name]})) for name in sorted(tensors)]
+    draft.blocks[1:2] = [
+        draft.block(type=2, payload=st.save({name: tensors[name]})) for name in sorted(tensors)
+    ]
     draft.write(path)
 
 
@@ -148,14 +155,19 @@ def unfinished_items(path: Path) -> None:
     """Let the target column lack an item, as a stopped writer leaves it: it counts as absent."""
     ragged(path)
     draft = Draft.read(path)
-    target = next(n for n, block in enumerate(draft.blocks) if block.fields["type"] == 3 and block.fields["stream"] == 3)
+    target = next(
+        n for n, block in enumerate(draft.blocks) if block.fields["type"] == 3 and block.fields["stream"] == 3
+    )
     del draft.blocks[target]
     draft.write(path)
 
 
 def _widths() -> dict[str, tuple[str, Callable[[Path], None]]]:
     return {
-        f"width_{bits:02}": (f"codes of {bits} bits", lambda path, bits=bits: plain(path, "lowrank", rank=3, bits=bits))
+        f"width_{bits:02}": (
+            f"codes of {bits} bits",
+            lambda path, bits=bits: plain(path, "lowrank", rank=3, bits=bits),
+        )
         for bits in (*range(1, 11), 13, 16)
     }
 
@@ -165,13 +177,22 @@ VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
         f"raw_{kind}": (f"every number in {kind}", lambda path, kind=kind: plain(path, "raw", dtype=kind))
         for kind in ("fp32", "fp16", "bf16")
     },
-    "raw_log_probs_t4": ("log-probabilities at T = 4", lambda path: plain(path, "raw", "log_probs", 4.0, dtype="fp32")),
+    "raw_log_probs_t4": (
+        "log-probabilities at T = 4",
+        lambda path: plain(path, "raw", "log_probs", 4.0, dtype="fp32"),
+    ),
     "raw_probs": ("probabilities", lambda path: plain(path, "raw", "probs", dtype="fp32")),
     **{
-        f"quantize_{bits}": (f"{bits} bits a number", lambda path, bits=bits: plain(path, "quantize", bits=bits))
+        f"quantize_{bits}": (
+            f"{bits} bits a number",
+            lambda path, bits=bits: plain(path, "quantize", bits=bits),
+        )
         for bits in (1, 4, 8)
     },
-    "quantize_probs_t2": ("probabilities come back as log-probabilities", lambda path: plain(path, "quantize", "probs", 2.0)),
+    "quantize_probs_t2": (
+        "probabilities come back as log-probabilities",
+        lambda path: plain(path, "quantize", "probs", 2.0),
+    ),
     **{
         f"topk_{tail}": (f"3 classes, tail {tail}", lambda path, tail=tail: plain(path, "topk", k=3, tail=tail))
         for tail in ("uniform", "zero", "min", "bucket")
@@ -180,10 +201,19 @@ VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
         "a bucket exact at T = 4, values in fp32",
         lambda path: plain(path, "topk", "probs", 2.0, k=4, value="fp32", tail="bucket", tail_temperature=4.0),
     ),
-    "topk_all": ("as many values as classes", lambda path: plain(path, "topk", k=CLASSES, value="bf16", tail="bucket")),
+    "topk_all": (
+        "as many values as classes",
+        lambda path: plain(path, "topk", k=CLASSES, value="bf16", tail="bucket"),
+    ),
     "lowrank": ("3 coordinates of 8 bits", lambda path: plain(path, "lowrank", rank=3)),
-    "lowrank_log_probs_t4": ("the same of log-probabilities", lambda path: plain(path, "lowrank", "log_probs", 4.0, rank=3)),
-    "vqae": ("3 slots of 5 codewords: 3 bits of which 3 codes are never used", lambda path: plain(path, "vqae", **VQAE)),
+    "lowrank_log_probs_t4": (
+        "the same of log-probabilities",
+        lambda path: plain(path, "lowrank", "log_probs", 4.0, rank=3),
+    ),
+    "vqae": (
+        "3 slots of 5 codewords: 3 bits of which 3 codes are never used",
+        lambda path: plain(path, "vqae", **VQAE),
+    ),
     "vqae_probs_t4": ("the same of probabilities", lambda path: plain(path, "vqae", "probs", 4.0, **VQAE)),
     "tiles": ("9 tiles, of which those at the edges are smaller", tiles),
     "parts": ("one tile in three parts, each with its commit", parts),

@@ -46,7 +46,9 @@ def run_command(line: str) -> Ran:
 def labels() -> np.ndarray:
     """Logits [6, 4, 10], fp16 as teachers' are."""
     random = np.random.default_rng(0)
-    return (3 * random.normal(size=(ITEMS, 1, CLASSES)) + random.normal(size=(ITEMS, VIEWS, CLASSES))).astype("f2")
+    return (3 * random.normal(size=(ITEMS, 1, CLASSES)) + random.normal(size=(ITEMS, VIEWS, CLASSES))).astype(
+        "f2"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +56,7 @@ def columns() -> dict[str, np.ndarray]:
     """All that may stand beside the labels."""
     random = np.random.default_rng(1)
     cells = (ITEMS, VIEWS)
-    corners = random.integers(0, 112, (*cells, 4)) + [0, 0, 112, 112]
+    corners = random.integers(0, 112, (*cells, 4)) + np.array([0, 0, 112, 112])
     partner = np.where(random.random(cells) < 0.5, -1, random.integers(0, ITEMS, cells)).astype("i4")
     return {
         "crop_xywh": random.integers(1, 20, (*cells, 4)).astype("i4"),
@@ -68,7 +70,9 @@ def columns() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def made(labels_NVC: np.ndarray, columns: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(
+    labels_NVC: np.ndarray, columns: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder with the same labels in every format, and a file of them; not to be written to."""
     folder = tmp_path_factory.mktemp("made")
     arrays = {"logits": labels_NVC, **columns}

@@ -106,7 +106,9 @@ def test_examples_at_the_beginning_of_help_are_those_of_the_commands(run_any):
     assert "softpack eval labels.spk --against logits.npz  " in run_any("--help").out
 
 
-@pytest.mark.parametrize("line", ["--debug info logits.npy", "info logits.npy --debug", "info --debug logits.npy"])
+@pytest.mark.parametrize(
+    "line", ["--debug info logits.npy", "info logits.npy --debug", "info --debug logits.npy"]
+)
 def test_debug_shows_where_an_error_comes_from(run_any, line):
     ran = run_any(line)
     assert isinstance(ran.error, NotSpkError)

@@ -61,7 +61,9 @@ def test_transcode_to_another_codec(run):
     assert (facts["codec"], facts["rows"], facts["columns"][0]) == ("topk", 24, "crop_xywh")
     run("fit logits.npz -o codec.spkm --codec quantize --set bits=5")
     assert run("transcode labels.spk -o by_model.spk --model codec.spkm --json").json["config"] == {"bits": 5}
-    assert run("transcode labels.spk -o at.spk --codec quantize --target-bits 72 --json").json["config"] == {"bits": 4}
+    assert run("transcode labels.spk -o at.spk --codec quantize --target-bits 72 --json").json["config"] == {
+        "bits": 4
+    }
 
 
 def test_settings_without_a_codec_are_no_transcoding(refused):

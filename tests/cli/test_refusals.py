@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -18,7 +19,9 @@ COMMANDS_ON_A_FILE = (
 
 def no_spk(path):
     path.write_bytes(b"hello, world")
-    return r"bad\.spk is not an \.spk file: it begins with b'hello, w', expected b'.*transfer it again in binary"
+    return (
+        r"bad\.spk is not an \.spk file: it begins with b'hello, w', expected b'.*transfer it again in binary"
+    )
 
 
 def truncated(path):
@@ -50,7 +53,9 @@ def missing(path):
     return r"bad\.spk: (is not there; expected a file|cannot be (opened|written): No such file)"
 
 
-@pytest.mark.parametrize("damage", [no_spk, flipped, later, truncated, folder, missing], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "damage", [no_spk, flipped, later, truncated, folder, missing], ids=lambda f: f.__name__
+)
 def test_files_that_cannot_be_used_are_refused_by_every_command(refused, here, damage):
     expected = damage(here / "bad.spk")
     commands = COMMANDS_ON_A_FILE[:-1] if damage is truncated else COMMANDS_ON_A_FILE
@@ -65,7 +70,9 @@ def test_a_flipped_bit_among_the_codes_stops_what_reads_them(refused, here):
     (here / "bad.spk").write_bytes(data)
     for command in ("decode {} -o new.npz", "eval {} --against logits.npz", "transcode {} -o new.spk"):
         said = refused(command.format("bad.spk"))
-        assert re.search(r"bad\.spk, block 1: the payload fails its checksum: the bytes are not those written", said)
+        assert re.search(
+            r"bad\.spk, block 1: the payload fails its checksum: the bytes are not those written", said
+        )
 
 
 def with_nan(labels_NVC):
@@ -109,7 +116,10 @@ def infinite(labels_NVC):
 @pytest.mark.parametrize(
     ("made_of", "expected"),
     [
-        (with_nan, "logits, class 7, of row 9 (item 2, view 1) is nan; expected finite numbers; leave the row out"),
+        (
+            with_nan,
+            "logits, class 7, of row 9 (item 2, view 1) is nan; expected finite numbers; leave the row out",
+        ),
         (infinite, "of row 0 (item 0, view 0) (and 23 more of the 24 rows read with it) is "),
         (no_probabilities, "expected 1 within 0.011; softmax the rows, or name them logits if they are"),
         (twice, "item 1, view 3 is there twice; every (item, view) has one label"),
@@ -176,7 +186,9 @@ def test_not_even_force_writes_over_the_source(refused, here):
         "transcode labels.spk -o labels.spk",
         "decode labels.spk -o labels.spk --to npz",
     ):
-        assert "is the source itself, which would be lost; write to another file" in refused(f"{line} --force"), line
+        assert "is the source itself, which would be lost; write to another file" in refused(
+            f"{line} --force"
+        ), line
 
 
 @pytest.mark.parametrize("command", ["encode logits.npz --codec raw", "fit logits.npz --codec raw",
@@ -195,9 +207,11 @@ def test_a_folder_that_may_not_be_written(refused, here, command):
     assert "locked/new: cannot be written: " in refused(f"{command} -o locked/new")
 
 
-@pytest.mark.parametrize("command", ["encode logits.npz -o {}/new --codec raw", "decode labels.spk -o {}/new --to npz"])
+@pytest.mark.parametrize(
+    "command", ["encode logits.npz -o {}/new --codec raw", "decode labels.spk -o {}/new --to npz"]
+)
 def test_a_folder_that_no_one_may_write(refused, command):
-    folder = "/proc" if os.path.isdir("/proc/self") else "/dev/null"
+    folder = "/proc" if Path("/proc/self").is_dir() else "/dev/null"
     assert re.search(rf"softpack: {folder}/new: cannot be written[:,] ", refused(command.format(folder)))
 
 
@@ -255,9 +269,15 @@ def test_selections_that_softpack_refuses(refused, options, expected):
         ("encode logits.npz -o new.spk --seed -1", "'--seed': -1: expected a whole number from 0 to 2**63 - 1"),
         ("decode labels.spk -o new.npz --items 3", "--items 3: expected A:B, such as --items 0:100"),
         ("decode labels.spk -o new.npz --views -1:3", "--views -1:3: expected A:B"),
-        ("decode labels.spk -o new.npz --as odds", "'--as': 'odds' is not one of 'logits', 'log_probs', 'probs'"),
+        (
+            "decode labels.spk -o new.npz --as odds",
+            "'--as': 'odds' is not one of 'logits', 'log_probs', 'probs'",
+        ),
         ("eval labels.spk", "Missing option '--against'"),
-        ("eval labels.spk --against logits.npz --temperature 0", "'--temperature': 0: expected a positive number"),
+        (
+            "eval labels.spk --against logits.npz --temperature 0",
+            "'--temperature': 0: expected a positive number",
+        ),
         ("ledger", "Missing argument 'FILES...'"),
         ("ledger labels.spk --format xml", "'--format': 'xml' is not one of"),
     ],
@@ -269,7 +289,10 @@ def test_wrong_usage(refused, line, expected):
 def test_a_partial_file_of_a_killed_writer_is_kept(refused, run, here):
     (here / "new.spk.partial").write_bytes((here / "labels.spk").read_bytes())
     said = refused("encode logits.npz -o new.spk --codec raw")
-    assert "a writer of new.spk was stopped. `softpack recover new.spk.partial` gives back what it had written" in said
+    assert (
+        "a writer of new.spk was stopped. `softpack recover new.spk.partial` gives back what it had written"
+        in said
+    )
     (here / "taken.spk.partial").write_bytes(b"")
     (here / "taken.spk").write_bytes(b"")
     assert "taken.spk is there already; move it away" in refused("recover taken.spk.partial")

@@ -56,7 +56,9 @@ def test_ledger_of_several_files_beside_their_images(run, here):
     both = run("ledger labels.spk small.spk --images photos --json").json
     assert [account["file"] for account in both] == ["labels.spk", "small.spk"]
     assert both[0]["image_bytes"] == 1000
-    rows = list(csv.DictReader(io.StringIO(run("ledger labels.spk small.spk --images photos --format csv").out)))
+    rows = list(
+        csv.DictReader(io.StringIO(run("ledger labels.spk small.spk --images photos --format csv").out))
+    )
     for account in both:
         bits = [int(row["bits"]) for row in rows if row["file"] == account["file"] and row["scope"] != "images"]
         assert sum(bits) == account["total_bits"]
@@ -65,7 +67,12 @@ def test_ledger_of_several_files_beside_their_images(run, here):
 
 @pytest.mark.parametrize(
     ("form", "expected"),
-    [("table", "the file  "), ("markdown", "| the file"), ("latex", r"\begin{tabular}"), ("csv", "file,what,scope")],
+    [
+        ("table", "the file  "),
+        ("markdown", "| the file"),
+        ("latex", r"\begin{tabular}"),
+        ("csv", "file,what,scope"),
+    ],
 )
 def test_forms_of_a_ledger(run, form, expected):
     assert expected in run(f"ledger labels.spk --format {form}").out
@@ -92,7 +99,8 @@ def test_eval_of_lossy_labels_at_given_temperatures(run):
 
 
 def test_eval_says_how_much_was_left_out(run):
-    assert run("eval labels.spk --against ragged.npz").out.endswith("of 5 rows; 19 more of the file are not in the source\n")
+    said = run("eval labels.spk --against ragged.npz").out
+    assert said.endswith("of 5 rows; 19 more of the file are not in the source\n")
 
 
 def test_verify_of_a_sound_file(run):

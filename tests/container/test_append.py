@@ -1,3 +1,4 @@
+# ruff: noqa: PT012, SIM117 (what a writer refuses may come when its context ends)
 from __future__ import annotations
 
 from dataclasses import replace

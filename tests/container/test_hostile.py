@@ -288,10 +288,12 @@ LIES = {
     "a temperature of NaN": put("gives", "temperature", "nan"),
     # model
     "a model that is none": model(b"nothing"),
-    "a model for a codec without": model(tensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"four")),
+    "a model for a codec without": model(
+        tensors({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"four")),
     "a model with a huge header": model(tensors({}, length=1 << 60)),
     "a model with a header of 100 MB": model(tensors({}, length=100_000_000)),
-    "a model of tensors beyond it": model(tensors({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}})),
+    "a model of tensors beyond it": model(
+        tensors({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}})),
     "a model of a tensor without end": model(
         tensors({"a": {"dtype": "F32", "shape": [1 << 33, 1 << 33], "data_offsets": [0, 4]}}, b"four")
     ),

@@ -77,7 +77,7 @@ def test_a_superblock_cut_off_is_refused(length):
 
 @pytest.mark.parametrize("data", [b"", b"PK\3\4" + bytes(60), b"\x89SPK\n\x1a\n" + bytes(57)])
 def test_other_files_are_no_spk(data):
-    with pytest.raises(NotSpkError, match="here is not an .spk file: it begins with"):
+    with pytest.raises(NotSpkError, match=r"here is not an \.spk file: it begins with"):
         read_superblock(data, "here")
 
 

@@ -75,12 +75,8 @@ def test_one_document_has_one_spelling(document):
 
 @given(st.binary(max_size=40))
 def test_no_bytes_raise_anything_but_format_errors(data):
-    try:
+    with pytest.raises(FormatError, match=r"^here"):
         Header.from_bytes(data, "here")
-    except FormatError as error:
-        assert str(error).startswith("here")
-    else:
-        raise AssertionError("that was no header")
 
 
 @given(st.data())
@@ -98,10 +94,9 @@ def test_no_value_raises_anything_but_format_errors(data):
         node[data.draw(st.sampled_from(keys))] = data.draw(values)
     try:
         header = Header.from_bytes(canonical(document), "here")
-    except FormatError as error:
-        assert str(error).startswith("here")
-    else:
-        assert json.loads(header.to_bytes()) == document
+    except FormatError:
+        return
+    assert json.loads(header.to_bytes()) == document
 
 
 @pytest.mark.parametrize(

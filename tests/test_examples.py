@@ -1,0 +1,52 @@
+"""The examples run, say what they should, and stay short."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = {
+    "append_and_recover": r"appended: .*2400 logits.*refused: .*softpack recover.*labelled again: .*2400 .*sound: True",
+    "compare_codecs": r"raw dtype=fp16 .* 0\.000 +0\.000 +100\.0%.*quantize.*topk.*lowrank.*vqae",
+    "train_student": r"epoch 0: KL of the last batch at T=2 is [\d.]+.*epoch 5: ",
+    "write_a_codec": r"500 log_probs of 500 items x 1 views, 100 classes, codec top1> 11 bits a label",
+    "write_and_read": r"2000 logits of 200 items x 10 views.*the same from memory True.*codes: ",
+}
+
+
+def test_all_examples_are_known():
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_are_short_and_say_what_they_show(name):
+    lines = (ROOT / "examples" / f"{name}.py").read_text().splitlines()
+    assert len(lines) <= 50
+    assert re.fullmatch(r'"""[A-Z].*\."""', lines[0])
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name, tmp_path):
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TMPDIR": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / f"{name}.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(EXAMPLES[name], done.stdout, re.DOTALL), done.stdout
+    if name == "train_student":
+        first, *_, last = (float(kl) for kl in re.findall(r"is ([\d.]+)", done.stdout))
+        assert last < first / 2
