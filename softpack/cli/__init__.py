@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 
 import click
@@ -50,6 +51,13 @@ class Commands(click.Group):
                 raise
             click.echo(f"softpack: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:  # a folder that may not be searched, a name too long
+            if ctx.params.get("debug") or error.errno == errno.EPIPE or not error.filename:
+                raise
+            click.echo(
+                f"softpack: {error.filename}: {error.strerror}; check the path and its permissions", err=True
+            )
+            ctx.exit(1)
         except MemoryError:
             if ctx.params.get("debug"):
                 raise

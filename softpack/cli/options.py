@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,7 +78,7 @@ def check_out(out: str, force: bool, source: str) -> None:
 
     Raises:
         ExistsError: it is there and `force` is not given.
-        DataError: it is a folder, has none to be in, or is the source itself.
+        DataError: it is a folder, is in none that can be written to, or is the source itself.
     """
     from softpack.container.blockfile import refuse_existing
 
@@ -86,6 +87,10 @@ def check_out(out: str, force: bool, source: str) -> None:
         raise DataError(f"{out}: is a folder; expected the name of a file to write; name a file in it")
     if not path.parent.is_dir():
         raise DataError(f"{out}: cannot be written, as there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise DataError(
+            f"{out}: cannot be written, as {path.parent} may not be written to; take another folder"
+        )
     if path.exists() and Path(source).exists() and path.samefile(source):
         raise DataError(f"{out}: is the source itself, which would be lost; write to another file")
     refuse_existing(out, force)

@@ -82,6 +82,7 @@ class BlockFile:
         self.headers: list[bytes] = []
         self.file_id = b""
         self.commits = 0
+        self.keep_commits = False  # even if the writer fails later
         self.committed_len = self.length
 
     def resume(self, file_id: bytes, headers: list[bytes], length: int, commits: int) -> None:
@@ -129,7 +130,10 @@ class BlockFile:
         self.headers.append(sealed)
 
     def commit(self, items: int, views: int, n_rows: int) -> None:
-        """Write an index of all blocks and a commit, and see both safely on the disk."""
+        """Write an index of all blocks and a commit, and see both safely on the disk; once is enough."""
+        self._check_open()
+        if self.headers and self.headers[-1][4] == BlockType.COMMIT:
+            return
         index_offset = self.length
         self.write(Block(BlockType.INDEX), b"".join(self.headers))
         end = self.length + layout.COMMIT_BLOCK_LEN
@@ -151,11 +155,14 @@ class BlockFile:
         self._release()
 
     def abandon(self) -> None:
-        """Leave nothing behind: remove a new file, cut an existing one back to its last commit."""
+        """Leave nothing behind: remove a new file, cut an existing one back to its last commit.
+
+        A new file whose commits were asked for stays under its partial name, for `recover`.
+        """
         if self._fd < 0:
             return
         with contextlib.suppress(OSError):
-            if self.partial is not None:
+            if self.partial is not None and not self.keep_commits:
                 self.partial.unlink()
             else:
                 os.ftruncate(self._fd, self.committed_len)
@@ -165,9 +172,12 @@ class BlockFile:
         os.close(self._fd)
         self._fd = -1
 
-    def _write(self, data: bytes) -> None:
+    def _check_open(self) -> None:
         if self._fd < 0:
             raise DataError(f"{self.name}: its writer is closed, or was stopped by an error; make a new one")
+
+    def _write(self, data: bytes) -> None:
+        self._check_open()
         view = memoryview(data)
         with self._writing():
             while view:

@@ -53,7 +53,7 @@ class ResidentLabels:
         return f"<{self.n_bytes:,} bytes of codes on {self.device}: {self.labels!r}>"
 
     def __len__(self) -> int:
-        return self.n_rows
+        return len(self.labels)
 
     def __getattr__(self, name: str) -> Any:
         # Facts and replay columns are those of the file.

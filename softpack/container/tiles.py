@@ -13,7 +13,7 @@ from softpack.errors import CorruptError
 from softpack.format import layout
 from softpack.format.header import ArraySpec, StreamSpec
 
-UNSIGNED = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4")}
+UNSIGNED: dict[int, np.dtype] = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4")}
 OTHERS: dict[str, np.dtype] = {"int": np.dtype("i4"), "float32": np.dtype("f4"), "bool": np.dtype("?")}
 PRESENCE = StreamSpec("ids", "row", "ids", (ArraySpec("present", (), "bool", 1, 2),))
 

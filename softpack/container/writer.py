@@ -157,9 +157,12 @@ class Writer:
         self._items_written = False
 
     def commit(self) -> None:
-        """Write all rows so far and make them last, even if the process is killed right after."""
-        tiles = self._flushed()
-        tiles.commit()
+        """Write all rows so far and make them last, whatever happens to the process after this.
+
+        Should a new file not be closed, they are in `<path>.partial`, and `softpack.recover` gives them back.
+        """
+        self._flushed().commit()
+        self._out.keep_commits = True
 
     def close(self) -> None:
         """Check that all mix partners are there, commit, and give the file its name."""
@@ -173,7 +176,7 @@ class Writer:
             raise
 
     def abandon(self) -> None:
-        """Leave nothing behind of what was not committed."""
+        """Stop, and leave nothing behind of what the caller did not commit."""
         self._out.abandon()
 
     def __enter__(self) -> Writer:
@@ -210,6 +213,8 @@ class Writer:
             self._out.begin(header.to_bytes())
             write_model(self._out, self.codec, self._keep_encoder)
             self._tiles = TileWriter(self._out, self.codec, header, self._items, self._views, self._device)
+            if self._items is not None:  # early, so that a stopped writer leaves them too
+                self._write_items(self._tiles)
         return self._tiles
 
     def _flushed(self) -> TileWriter:
@@ -221,16 +226,19 @@ class Writer:
             self._fit()
         tiles = self._begun()
         tiles.flush()
+        self._write_items(tiles)
+        return tiles
+
+    def _write_items(self, tiles: TileWriter) -> None:
         for name, values in self._item_values.items():
             if len(values) != tiles.items:
                 raise DataError(
-                    f"{self._out.name}: {name} has {len(values)} items, the rows have {tiles.items}; "
+                    f"{self._out.name}: {name} has {len(values)} items, the file has {tiles.items}; "
                     "give one entry for every item"
                 )
         if not self._items_written:
             tiles.write_items(self._item_values)
             self._items_written = True
-        return tiles
 
 
 def create(

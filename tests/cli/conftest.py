@@ -17,6 +17,8 @@ import safetensors.numpy
 from click.testing import CliRunner
 
 from softpack.cli import main
+from softpack.container.file import SpkFile
+from softpack.format.layout import BLOCK, BlockType
 
 ITEMS, VIEWS, CLASSES = 6, 4, 10
 
@@ -132,3 +134,19 @@ def refused(here: Path) -> Callable[..., str]:
 def run_any(here: Path) -> Callable[[str], Ran]:
     """`run_any("verify labels.spk")`: done in the folder, however it ends."""
     return run_command
+
+
+@pytest.fixture
+def flip_a_code() -> Callable[[Path], int]:
+    """`flip_a_code(path)`: change one bit among the codes of a file; the number of the block that it is in."""
+
+    def flip(path: Path) -> int:
+        file = SpkFile(path)
+        tiles = (file.blocks["type"] == BlockType.TILE) & (file.blocks["stream"] == 1)
+        number = int(np.flatnonzero(tiles)[0])
+        data = bytearray(path.read_bytes())
+        data[int(file.offsets[number]) + BLOCK.size + 30] ^= 1
+        path.write_bytes(data)
+        return number
+
+    return flip

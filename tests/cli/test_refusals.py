@@ -64,14 +64,12 @@ def test_files_that_cannot_be_used_are_refused_by_every_command(refused, here, d
         assert re.search(expected, said), (command, said)
 
 
-def test_a_flipped_bit_among_the_codes_stops_what_reads_them(refused, here):
-    data = bytearray((here / "labels.spk").read_bytes())
-    data[data.index(b"SPKB", 128) + 200] ^= 1
-    (here / "bad.spk").write_bytes(data)
+def test_a_flipped_bit_among_the_codes_stops_what_reads_them(refused, here, flip_a_code):
+    number = flip_a_code(here / "labels.spk")
     for command in ("decode {} -o new.npz", "eval {} --against logits.npz", "transcode {} -o new.spk"):
-        said = refused(command.format("bad.spk"))
-        assert re.search(
-            r"bad\.spk, block 1: the payload fails its checksum: the bytes are not those written", said
+        said = refused(command.format("labels.spk"))
+        assert said.startswith(
+            f"softpack: labels.spk, block {number}: the payload fails its checksum: the bytes are not"
         )
 
 
@@ -200,11 +198,34 @@ def test_outputs_that_cannot_be_written(refused, here, command):
     assert ".: is a folder; expected the name of a file to write" in refused(f"{command} -o .")
 
 
+@pytest.mark.parametrize(
+    ("stop", "code", "said"),
+    [
+        (KeyboardInterrupt, 1, "Aborted!"),
+        (MemoryError, 1, "softpack: not enough memory for this; free some, or take a smaller sample"),
+    ],
+)
+@pytest.mark.parametrize("line", ["encode logits.npz -o new.spk --codec raw", "decode labels.spk -o new.npz",
+                                  "transcode labels.spk -o new.spk"])  # fmt: skip
+def test_what_stops_a_command_leaves_nothing_behind(run_any, here, monkeypatch, line, stop, code, said):
+    def stopped(*arguments):
+        raise stop
+
+    before = set(here.iterdir())
+    monkeypatch.setattr("softpack.cli.progress.Bar.__call__", stopped)  # after the first rows
+    ran = run_any(line)
+    assert (ran.code, ran.out, ran.err.strip()) == (code, "", said)
+    assert set(here.iterdir()) == before
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 @pytest.mark.parametrize("command", ["encode logits.npz --codec raw", "decode labels.spk --to npz"])
 def test_a_folder_that_may_not_be_written(refused, here, command):
     (here / "locked").mkdir(mode=0o500)
-    assert "locked/new: cannot be written: " in refused(f"{command} -o locked/new")
+    said = refused(f"{command} -o locked/new")
+    assert said == (
+        "softpack: locked/new: cannot be written, as locked may not be written to; take another folder\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -296,6 +317,17 @@ def test_a_partial_file_of_a_killed_writer_is_kept(refused, run, here):
     (here / "taken.spk.partial").write_bytes(b"")
     (here / "taken.spk").write_bytes(b"")
     assert "taken.spk is there already; move it away" in refused("recover taken.spk.partial")
+
+
+def test_names_that_the_system_refuses(refused):
+    name = 300 * "x"
+    for line in (
+        f"encode logits.npz -o {name}",
+        f"encode {name}.npz -o new.spk",
+        f"info {name}",
+        f"recover {name}",
+    ):
+        assert re.search(rf"softpack: .*{name}.*: (.*File name too long|is not there)", refused(line)), line
 
 
 def test_the_same_temperature_twice(refused):

@@ -8,8 +8,6 @@ import io
 import numpy as np
 import pytest
 
-import softpack
-
 INFO_KEYS = {
     "format", "codec", "items", "views", "classes", "rows", "space", "bytes", "marginal_bits_per_label",
     "all_in_bits_per_label", "ratio_vs_fp16",
@@ -109,15 +107,13 @@ def test_verify_of_a_sound_file(run):
     assert (found["ok"], found["problems"], found["lost_rows"], found["n_rows"]) == (True, [], 0, 24)
 
 
-def test_verify_of_a_damaged_tile(here, run_any):
-    data = bytearray((here / "labels.spk").read_bytes())
-    where = softpack.open("labels.spk").file.offsets
-    data[int(where[1]) + 100] ^= 1  # in the first block after the header
-    (here / "labels.spk").write_bytes(data)
+def test_verify_of_a_damaged_tile(here, run_any, flip_a_code):
+    number = flip_a_code(here / "labels.spk")
     ran = run_any("verify labels.spk")
     assert ran.code == 1
-    assert ran.out == "labels.spk: DAMAGED: 1 problem; 5 blocks, 0 of 24 labels can be read\n"
-    assert "block 1: the payload fails its checksum" in ran.err
+    assert ran.out.startswith("labels.spk: DAMAGED: 1 problem; ")
+    assert ran.out.endswith(" blocks, 0 of 24 labels can be read\n")
+    assert f"block {number}: the payload fails its checksum" in ran.err
     assert "24 labels of items 0 to 5, views 0 to 3, cannot be read" in ran.err
     found = run_any("verify labels.spk --json")
     assert (found.code, found.json["ok"], found.json["lost_rows"]) == (1, False, 24)

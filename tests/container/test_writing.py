@@ -352,7 +352,19 @@ def test_a_label_given_twice_is_refused(path, monkeypatch, pending_bytes, calls)
                     writer.commit()
                 else:
                     writer.append(np.repeat(ROW, len(views), axis=0), item=4, view=views)
-    assert left_behind(path) == []
+    assert left_behind(path) == (["a.spk.partial"] if None in calls else [])
+
+
+def test_what_was_committed_outlives_an_error(path):
+    with pytest.raises(DataError, match="NaN|nan"), softpack.create(path, "raw", classes=3) as writer:
+        writer.append(ROW, item=0, view=0)
+        writer.commit()
+        writer.append(ROW * 2, item=1, view=0)
+        writer.append(ROW * np.nan, item=2, view=0)
+    assert left_behind(path) == ["a.spk.partial"]
+
+    assert softpack.recover(f"{path}.partial").n_rows == 1
+    np.testing.assert_array_equal(softpack.open(path)[0, 0], ROW[0])
 
 
 def test_an_error_that_lost_rows_cannot_be_ignored(path, monkeypatch):
@@ -397,7 +409,7 @@ def test_a_partner_may_come_later(path):
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"target": [1]}, "target has 1 items, the rows have 2"),
+        ({"target": [1]}, "target has 1 items, the file has 2"),
         ({"target": 1}, "column target has the shape"),
         ({"target": [0.5, 1]}, "target: expected whole numbers"),
         ({"source_hw": [[1, 2, 3], [1, 2, 3]]}, "source_hw has the shape"),
