@@ -60,7 +60,11 @@ def make_codec(
         CodecError: a setting is unknown or out of range, or the target cannot be met.
     """
     cls = codec_class(codec_id)
-    types = {f.name: f.type if isinstance(f.type, str) else f.type.__name__ for f in dataclasses.fields(cls) if f.init and f.name != "spec"}
+    types = {
+        f.name: f.type if isinstance(f.type, str) else f.type.__name__
+        for f in dataclasses.fields(cls)
+        if f.init and f.name != "spec"
+    }
     unknown = [name for name in config if name not in types]
     if unknown:
         raise CodecError(

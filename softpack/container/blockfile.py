@@ -24,10 +24,28 @@ def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
     """Refuse to overwrite, before any work is done.
 
     Raises:
-        ExistsError: the file is there and `force` is not given.
+        ExistsError: the file, or what a stopped writer left of it, is there and `force` is not given.
     """
-    if Path(path).exists() and not force:
+    if force:
+        return
+    path = Path(path)
+    if path.exists():
         raise ExistsError(f"{path} is there already; give --force (force=True) to overwrite it")
+    partial = _partial_of(path)
+    if partial.exists():
+        _refuse_partial(partial, partial.stat().st_size)
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(path.name + PARTIAL)
+
+
+def _refuse_partial(partial: Path, size: int) -> None:
+    if size:
+        raise ExistsError(
+            f"{partial} is there already ({size:,} bytes): its writer was stopped, or is still writing. "
+            f"`softpack recover {partial}` gives back what it had written; --force begins anew"
+        )
 
 
 class BlockFile:
@@ -47,19 +65,19 @@ class BlockFile:
 
     def __init__(self, path: str | os.PathLike[str], force: bool = False) -> None:
         self.path = Path(path)
-        self.partial: Path | None = self.path.with_name(self.path.name + PARTIAL)
+        self.partial: Path | None = _partial_of(self.path)
         self.name = str(path)
         if self.path.is_dir():
             raise DataError(f"{self.name}: is a folder, expected the name of a file")
-        refuse_existing(path, force)
+        if self.path.exists():
+            refuse_existing(path, force)
         self._fd = _open_locked(self.partial, os.O_RDWR | os.O_CREAT, self.name)
-        left = os.fstat(self._fd).st_size
-        if left and not force:
+        try:
+            if not force:
+                _refuse_partial(self.partial, os.fstat(self._fd).st_size)
+        except ExistsError:
             os.close(self._fd)
-            raise ExistsError(
-                f"{self.partial} is there already ({left:,} bytes): a writer of {self.name} was stopped. "
-                f"`softpack recover {self.partial}` gives back what it had written; --force begins anew"
-            )
+            raise
         os.ftruncate(self._fd, 0)
         self.length = 0
         self._start()

@@ -50,6 +50,10 @@ def recover(path: str | os.PathLike[str]) -> Recovered:
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path}: is a folder, expected a file")
+    if not path.exists():
+        raise DataError(
+            f"{path}: is not there; expected an .spk file, or the .partial that a stopped writer left"
+        )
     target = path.with_name(path.name.removesuffix(PARTIAL))
     if target != path and target.exists():
         raise ExistsError(f"{target} is there already; move it away, or rename {path} first")

@@ -54,6 +54,8 @@ class RowMap:
         if (rows < 0).any():
             bad = int(np.flatnonzero(rows < 0)[0])
             item, view = int(np.asarray(items)[bad]), int(np.asarray(views)[bad])
+            if not self.n_rows:
+                raise DataError(f"{name}: holds no labels; it is a model, for `softpack encode --model`")
             raise DataError(
                 f"{name}: there is no label of item {item}, view {view}; it holds {self.n_rows} labels of "
                 f"items 0 to {self.items - 1} and views 0 to {self.views - 1}"

@@ -37,8 +37,10 @@ def plot_points(points: Sequence[Point], path: Path) -> None:
         panel.set(xscale="log", yscale="log", title=f"T = {T:g}", xlabel="bits a label, whole file")
         panel.grid(which="major", alpha=0.35)
         panel.grid(which="minor", alpha=0.12)
-    panels[0].set_ylabel("KL(teacher || decoded) × T², nats")
+    panels[0].set_ylabel("KL(teacher || decoded) x T^2, nats")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    figure.suptitle("Soft labels of real photos, 1,000 classes: bits against fidelity (down and left is better)")
+    figure.suptitle(
+        "Soft labels of real photos, 1,000 classes: bits against fidelity (down and left is better)"
+    )
     figure.savefig(path, dpi=140)
     pyplot.close(figure)

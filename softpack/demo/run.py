@@ -100,7 +100,9 @@ def run_demo(folder: Path, stage: Stage, seed: int = 0) -> Result:
     return result
 
 
-def _code(folder: Path, name: str, codec_id: str, settings: dict[str, Any], *, stage: Stage, seed: int) -> Point:
+def _code(
+    folder: Path, name: str, codec_id: str, settings: dict[str, Any], *, stage: Stage, seed: int
+) -> Point:
     source = open_source(folder / "photos.npz")
     settings = dict(settings)
     target_bits = settings.pop("target_bits", None)

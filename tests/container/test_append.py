@@ -156,7 +156,7 @@ def test_new_items_need_their_item_columns(tmp_path, all_rows):
     path = rows.write(tmp_path / "a.spk")
     before = path.read_bytes()
 
-    with pytest.raises(DataError, match="has 5 items, the rows have 6; give one entry"):
+    with pytest.raises(DataError, match="has 5 items, the file has 6; give one entry"):
         with softpack.append(path) as writer:
             row = rows.take(slice(0, 1))
             writer.append(row.labels_BC, item=5, view=0, **row.columns)
