@@ -19,7 +19,7 @@ Row = Mapping[str, str]
 Point = tuple[float, float]
 TEMPERATURES = (1, 4, 20)
 KL_SHOWN = (0.008, 2)  # what lies below is left out
-TICKS = (16, 64, 256, 1024, 4096)
+TICKS = (4, 16, 64, 256, 1024, 4096)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Curve:
 
 CURVES = (
     Curve("vqae", "#c1272d", lambda row: row["codec"] == "vqae", 0, (0, 6), ("left", "bottom")),
-    Curve("low rank", "#0b6e4f", lambda row: row["codec"] == "lowrank", -1, (0, -7), ("center", "top")),
+    Curve("low rank", "#0b6e4f", lambda row: row["codec"] == "lowrank", -1, (6, 2), ("left", "bottom")),
     Curve("top-k", "#1f4e9e", lambda row: "tail=uniform" in row["settings"], -1, (7, 0), ("left", "center")),
     Curve("quantised", "#6b6b6b", lambda row: row["codec"] == "quantize", 0, (0, 6), ("left", "bottom")),
 )
@@ -117,7 +117,7 @@ def _finish(panel: Axes, temperature: int) -> None:
     panel.set_xticks(TICKS, [str(tick) for tick in TICKS])
     panel.minorticks_off()
     panel.yaxis.set_major_formatter("{x:g}")
-    panel.set_xlim(10, 12_000)
+    panel.set_xlim(4, 12_000)
     panel.set_ylim(*KL_SHOWN)
     panel.grid(color="#e6e6e6", linewidth=0.6)
     panel.set_title(f"T = {temperature}", fontsize=10)
