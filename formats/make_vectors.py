@@ -20,7 +20,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from vectors_invalid import BYTES, DRAFTS, make  # noqa: E402
+from vectors_invalid import BYTES, DRAFTS, SHOULD, make  # noqa: E402
 from vectors_valid import VALID  # noqa: E402
 
 import softpack  # noqa: E402
@@ -59,7 +59,9 @@ def _write_invalid(folder: Path, valid: Path) -> Iterator[Path]:
         path = folder / f"{name}.spk"
         if not path.exists() and not path.with_suffix(path.suffix + ".json").exists():
             path.write_bytes(make(name, valid))
-            yield from _described(path, {"error": error, "why": why})
+            yield from _described(
+                path, {"error": error, "level": "should" if name in SHOULD else "must", "why": why}
+            )
 
 
 def _described(path: Path, facts: dict[str, Any]) -> list[Path]:
