@@ -76,7 +76,7 @@ BYTES: dict[str, tuple[str, str, str, Callable[[bytes, Draft], bytes]]] = {
     "flip_in_header": (C, RAGGED, "a bit of the JSON", flip(lambda data, d: offsets(data)[0] + 80)),
     "flip_in_model": (C, LOWRANK, "a bit of a weight", flip(lambda data, d: offsets(data)[2] - 70)),
     "flip_in_presence": (C, RAGGED, "a bit of a presence payload",
-     flip(lambda data, d: offsets(data)[1] + 64 + 16)),
+     flip(lambda data, d: offsets(data)[6] + 64 + 16)),
     "flip_in_codes": (C, RAGGED, "a bit of a payload of codes",
      flip(lambda data, d: offsets(data)[2] + 64 + 20)),
     "flip_in_block_header": (C, RAGGED, "a bit of a tile's place",

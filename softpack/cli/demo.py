@@ -46,7 +46,7 @@ def demo(out: str, seed: int, as_json: bool) -> None:
     )
     click.echo(render([headline.account], "table"))
     click.echo(
-        "\nStudents of 100 real digits (8 x 8 scans, 60 views each), accuracy on 600 others, last epoch:\n"
+        "\nStudents of 100 real digits (8 x 8 scans, 50 views each), accuracy on 600 others, last epoch:\n"
     )
     click.echo(student_table(result))
     click.echo(

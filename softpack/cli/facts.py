@@ -17,7 +17,7 @@ def facts_of(file: SpkFile) -> dict[str, Any]:
     """Return what there is to know of a file without decoding it."""
     account, header, commit = ledger_of(file), file.header, file.commit
     return {
-        "file": str(file.path),
+        "file": file.name,
         "format": f"spk {VERSION_MAJOR}.{VERSION_MINOR}",
         "codec": header.codec_id,
         "config": dict(header.config),

@@ -31,7 +31,7 @@ CODECS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("top-20, tail at T=20", "topk", {"k": 20, "tail": "bucket", "tail_temperature": 20.0}),
     ("PCA, 32 x 8 bits", "lowrank", {"rank": 32, "bits": 8}),
     ("vqae, 160 bits", "vqae", {"target_bits": 160}),
-    ("vqae, 64 bits", "vqae", {"target_bits": 64}),
+    ("vqae, 64 bits", "vqae", {"target_bits": 64, "steps": 800}),
 )
 HEADLINE = "vqae, 160 bits"
 DIGIT_BITS = 40
