@@ -9,7 +9,7 @@ BEST_SLOT_BITS = 8  # where nothing else decides: codes are bytes
 MAX_SLOT_BITS = 16
 LEAST_WIDTH = 48  # latents and hidden units together
 MOST_WIDTH = 272  # beside the least; what a reader of 1000 classes decodes at over 100,000 rows a second
-MOST_HIDDEN = 128
+MOST_HIDDEN = 96
 LATENT_SHARE = 0.7
 LATENTS_A_BIT = 1.25  # beyond, a quantiser has no bits for them
 
