@@ -9,6 +9,7 @@ from softpack.demo.run import TEMPERATURES, Point
 from softpack.demo.teacher import demo_import
 
 COLORS = {"quantize": "#1b7837", "topk": "#b35806", "lowrank": "#762a83", "vqae": "#2166ac"}
+TICKS = (200, 500, 1000, 2000, 5000, 10_000)
 MARKERS = "osD^vP"  # of a codec's settings, in the order of the table
 
 
@@ -35,8 +36,9 @@ def plot_points(points: Sequence[Point], path: Path) -> None:
             )  # fmt: skip
     for T, panel in zip(TEMPERATURES, panels, strict=True):
         panel.set(xscale="log", yscale="log", title=f"T = {T:g}", xlabel="bits a label, whole file")
-        panel.grid(which="major", alpha=0.35)
-        panel.grid(which="minor", alpha=0.12)
+        panel.set_xticks(TICKS, [f"{tick:,}" for tick in TICKS])
+        panel.minorticks_off()
+        panel.grid(alpha=0.35)
     panels[0].set_ylabel("KL(teacher || decoded) x T^2, nats")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.suptitle(
