@@ -21,7 +21,7 @@ from softpack.cli.progress import Bar
     metavar="FORMAT",
     help="npy, npz, h5 or safetensors, if the name of the output does not say it.",
 )
-@click.option("--items", metavar="A:B", help="Items from A up to B, without B.")
+@click.option("--items", metavar="A:B", help="Items from A up to B, without B, and their mix partners.")
 @click.option("--views", metavar="A:B", help="Views from A up to B, without B.")
 @click.option("--as", "space", type=click.Choice(["logits", "log_probs", "probs"]), help="What to write.")
 @click.option("--temperature", type=float, callback=positive, metavar="T",
@@ -35,7 +35,8 @@ def decode(
 ) -> None:  # fmt: skip
     """Decode FILE into .npy, .npz, .h5 or .safetensors, as `encode` reads it.
 
-    With --items and --views, they are counted from 0 again in the output.
+    With --items and --views, they are counted from 0 again in the output. Mixed rows need their partners among
+    the selected items; --no-replay leaves the columns out instead.
     """
     from softpack.sources.decoding import Selection, decode_to
 

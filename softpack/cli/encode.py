@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @codec_options
 @MODEL
 @NO_REPLAY
+@click.option("--appendable", is_flag=True, help="Keep the encoder, so that softpack.append needs no model.")
 @FORCE
 @JSON
 def encode(
@@ -58,7 +59,8 @@ def encode_rows(
         check_model(codec, rows.spec, model)
     with Bar("encoding") as bar:
         encode_source(
-            rows, out, codec, replay=replay, seed=how["seed"], device=how["device"], force=force, counted=bar
+            rows, out, codec, replay=replay, appendable=how.get("appendable", False), seed=how["seed"],
+            device=how["device"], force=force, counted=bar,
         )  # fmt: skip
 
 

@@ -34,6 +34,9 @@ def facts_of(file: SpkFile) -> dict[str, Any]:
         "bytes": file.file_len,
         "marginal_bits_per_label": account.marginal_bits_per_label,
         "all_in_bits_per_label": account.all_in_bits_per_label,
+        "codes_bits_per_label": account.bits_of("codes") / max(commit.n_rows, 1),
+        "model_bits_per_label": account.bits_of("model") / max(commit.n_rows, 1),
+        "replay_bits_per_label": account.bits_of("replay") / max(commit.n_rows, 1),
         "ratio_vs_fp16": account.ratio_vs(16),
         "made_by": dict(header.made_by),
     }
@@ -63,6 +66,11 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("labels", f"{facts['rows']:,} of {facts['items']:,} items x {facts['views']:,} views{missing}"),
         *each,
         ("columns", ", ".join(facts["columns"]) or "none"),
-        ("bits/label", f"{marginal:.2f} marginal, {all_in:.2f} all-in"),
+        ("bits/label", f"{marginal:.2f} marginal; {all_in:.2f} all-in, of which " + _shares(facts)),
         ("ratio", f"{facts['ratio_vs_fp16']:.1f} times smaller than fp16 (whole file)"),
     ]
+
+
+def _shares(facts: dict[str, Any]) -> str:
+    shares = ("codes", "model", "replay")
+    return ", ".join(f"{share} {facts[f'{share}_bits_per_label']:.2f}" for share in shares)

@@ -49,7 +49,7 @@ CODEC_OPTIONS = (
     click.option("--set", "pairs", metavar="KEY=VALUE", multiple=True,
                  help="A setting of the codec, such as k=20; may be repeated. An unknown KEY lists them."),
     click.option("--target-bits", type=float, callback=positive, metavar="B",
-                 help="Bits of a label's codes at most: chooses the settings."),
+                 help="Bits of a label's codes at most [default: 64 with vqae]: chooses the settings."),
     click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
                  help="That students train at, for vqae; may be repeated [default: 1, 4, 20]"),
     SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED,

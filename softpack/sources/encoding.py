@@ -102,6 +102,7 @@ def encode_source(
     codec: Codec,
     *,
     replay: bool = True,
+    appendable: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
     force: bool = False,
@@ -114,6 +115,7 @@ def encode_source(
         path: of the file; nothing is left there if anything goes wrong.
         codec: fitted.
         replay: keep the replay columns.
+        appendable: keep the encoder in the file.
         seed: noted in the header.
         device: where rows are encoded.
         force: overwrite what is there.
@@ -125,7 +127,14 @@ def encode_source(
     with (
         _naming(source.path, path),
         create(
-            path, codec, items=source.items, views=source.views, seed=seed, device=device, force=force
+            path,
+            codec,
+            items=source.items,
+            views=source.views,
+            appendable=appendable,
+            seed=seed,
+            device=device,
+            force=force,
         ) as writer,
     ):
         columns = (

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from click.testing import CliRunner
+
+import softpack
+from softpack.cli import main
 
 
 def test_a_fitted_model_encodes_as_its_own_fit_does(run, here):
@@ -76,3 +80,16 @@ def test_a_model_has_nothing_to_decode(refused, run):
     assert refused("decode codec.spkm -o back.npz") == (
         "softpack: codec.spkm: holds no labels; expected some to decode; a .spkm is a model without them\n"
     )
+
+
+def test_an_appendable_file_grows_without_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows_NVC = np.random.default_rng(0).normal(size=(40, 2, 12)).astype("f2")
+    np.save("rows.npy", rows_NVC)
+    options = ["--target-bits", "16", "--set", "steps=2", "--appendable"]
+    assert CliRunner().invoke(main, ["encode", "rows.npy", "-o", "a.spk", *options]).exit_code == 0
+
+    with softpack.append("a.spk") as writer:
+        writer.append(rows_NVC[:, 0], item=np.arange(40), view=2)
+
+    assert softpack.open("a.spk").shape == (40, 3, 12)

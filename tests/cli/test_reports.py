@@ -122,7 +122,7 @@ def test_verify_of_a_damaged_tile(here, run_any, flip_a_code):
 def test_recover(run, here):
     sound = (here / "labels.spk").read_bytes()
     ran = run("recover labels.spk")
-    assert ran.out.endswith("labels.spk: was whole; 24 labels\n")
+    assert ran.out.endswith("labels.spk: ends with a whole commit; 24 labels (`softpack verify` checks them)\n")
     (here / "cut.spk.partial").write_bytes(sound[:-200])
     found = run("recover cut.spk.partial --json").json
     assert (found["path"], found["n_rows"], found["was_whole"]) == ("cut.spk", 24, False)
