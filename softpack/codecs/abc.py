@@ -24,6 +24,7 @@ Shapes: B rows of a batch, C classes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -59,10 +60,7 @@ class CodeArray:
     @property
     def values_per_row(self) -> int:
         """Numbers in one row's entry."""
-        n = 1
-        for size in self.shape:
-            n *= size
-        return n
+        return math.prod(self.shape)
 
     @property
     def bits_per_row(self) -> int:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from softpack.entropy.zstd import shrink
@@ -134,15 +135,13 @@ class BlockFile:
             raise DataError(
                 f"{self.name}: a block of {len(payload):,} bytes; at most {most:,} fit: use smaller tiles"
             )
-        sealed = Block(
-            **{
-                **vars(block),
-                "coding": int(coding),
-                "seq": len(self.headers),
-                "stored_len": len(stored),
-                "raw_len": len(payload) if raw_len is None else raw_len,
-                "payload_hash": payload_hash(stored),
-            }
+        sealed = replace(
+            block,
+            coding=int(coding),
+            seq=len(self.headers),
+            stored_len=len(stored),
+            raw_len=len(payload) if raw_len is None else raw_len,
+            payload_hash=payload_hash(stored),
         ).to_bytes(self.file_id)
         self._write(sealed + stored + bytes(-len(stored) % layout.ALIGN))
         self.headers.append(sealed)

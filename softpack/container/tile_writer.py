@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -199,11 +200,11 @@ class TileWriter:
         )  # fmt: skip
         if part.n_rows < span_items * span_views:
             payload, raw_len = encode_tile(PRESENCE, {"present": part.present.reshape(-1)})
-            self._out.write(Block(**{**vars(where), "stream": layout.IDS_STREAM}), payload, raw_len)
+            self._out.write(replace(where, stream=layout.IDS_STREAM), payload, raw_len)
         for stream_number, stream in enumerate(self._header.streams, 1):
             if stream.per == "row":
                 payload, raw_len = encode_tile(stream, part.arrays)
-                self._out.write(Block(**{**vars(where), "stream": stream_number}), payload, raw_len)
+                self._out.write(replace(where, stream=stream_number), payload, raw_len)
         self.items = max(self.items, part.tile_item * self._header.tile_items + span_items)
         self.views = max(self.views, part.tile_view * self._header.tile_views + span_views)
         self.n_rows += part.n_rows

@@ -11,6 +11,7 @@ version allows is refused as corrupt.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -56,10 +57,7 @@ class ArraySpec:
     @property
     def values_per_row(self) -> int:
         """Numbers in one row's entry."""
-        n = 1
-        for size in self.shape:
-            n *= size
-        return n
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
