@@ -36,9 +36,12 @@ class PlainInputs:
 
     def of(self, items_B: np.ndarray, views_B: np.ndarray, labels: LabelSource) -> list[Sample]:
         """Return (image,) or (image, target) of each row."""
-        inputs = [self.with_target(self.images[item], item) for item in items_B.tolist()]
+        images, items = self.images, items_B.tolist()
+        samples = [images[item] for item in items]
+        if {*map(type, samples)} != {tuple} or {*map(len, samples)} != {2}:  # else they are ready, at no cost a row
+            samples = [self.with_target(sample, item) for sample, item in zip(samples, items, strict=True)]
         transform = self.transform
-        return inputs if transform is None else [(transform(image), *target) for image, *target in inputs]
+        return samples if transform is None else [(transform(image), *target) for image, *target in samples]
 
     def with_target(self, sample: Any, item: int) -> Sample:
         """Return what the image dataset gave as (image,) or (image, target)."""
