@@ -63,13 +63,13 @@ def unpack(data: bytes | memoryview, width: int, n_values: int) -> np.ndarray:
             f"packed array: found {len(data)} bytes, expected {expected} for {n_values} values of {width} bits"
         )
     source = np.frombuffer(data, np.uint8)
-    dtype = np.uint8 if width <= 8 else np.uint16 if width <= 16 else np.uint32
+    dtype = np.dtype(np.uint8 if width <= 8 else np.uint16 if width <= 16 else np.uint32)
     values = np.zeros(n_values, dtype)
     start = 0
     for shift, bits in field_widths(width):
         stop = start + (n_values * bits + 7) // 8
         plane = _unpack_fields(source[start:stop], bits, n_values)
-        values |= plane.astype(dtype, copy=False) << dtype(shift)
+        values |= np.left_shift(plane, shift, dtype=dtype)
         start = stop
     return values
 
