@@ -15,7 +15,8 @@ test: $(VENV)/.installed
 check: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10
+	$(BIN)/mypy --python-version 3.13
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix $(SOURCES)

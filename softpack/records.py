@@ -5,7 +5,6 @@ Shapes in names: B rows of a batch, C classes, N items, V views.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,11 +95,6 @@ class RowBlock:
 
     def __len__(self) -> int:
         return len(self.labels_BC)
-
-    def split(self, n_rows: int) -> Iterator[RowBlock]:
-        """Yield the rows in blocks of at most `n_rows`."""
-        for start in range(0, len(self), n_rows):
-            yield self.take(slice(start, start + n_rows))
 
     def take(self, rows: slice | np.ndarray) -> RowBlock:
         """Return some of the rows."""

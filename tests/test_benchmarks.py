@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -22,7 +22,7 @@ def plots(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def _imported(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for module in ("common", "plots"):
+    for module in ("common", "plots", "fidelity"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return __import__(name)
 
@@ -64,6 +64,20 @@ def test_ways_take_turns_and_the_first_turn_does_not_count(common: ModuleType) -
     assert seen == ["a0", "b0", "a1", "b1", "a2", "b2"]
     assert found["a"].least <= found["a"].median <= found["a"].most
     assert common.Spread.of([3.0, 1.0, 2.0]).columns("s") == {"s": 2.0, "s_min": 1.0, "s_max": 3.0}
+
+
+def test_only_the_rate_that_has_a_target_is_judged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fidelity = _imported("fidelity", monkeypatch)
+    row = {"rows": "all", "codec": "vqae", "seed": 0, "code_bits": 384, "kl1_mean": 0.05, "kl20_mean": 0.09}
+    row |= {"fit_s": 40.0}
+    rows = [{**row, "code_bits": 64, "kl1_mean": 0.3}, row, {**row, "seed": 1, "kl20_mean": float("nan")}]
+    fidelity._say_target(SimpleNamespace(rows=rows))
+    judged = capsys.readouterr().out.strip().splitlines()[1:]
+    assert judged == ["  seed 0: 0.0500, 0.0900, 40 s: met", "  seed 1: 0.0500, nan, 40 s: missed"]
+    fidelity._say_target(SimpleNamespace(rows=rows[:1]))
+    assert capsys.readouterr().out.endswith("fitted within 180 s: not measured\n")
 
 
 def _row(codec: str, settings: str, bits: float, kl: float, rows: str = "all") -> dict[str, str]:

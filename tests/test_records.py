@@ -52,23 +52,9 @@ def block() -> RowBlock:
     return RowBlock(labels_BC, np.arange(7), np.arange(7) % 3, {"flip": np.arange(7) % 2 == 0})
 
 
-def test_split_keeps_every_row_and_its_columns_in_order(block):
-    parts = list(block.split(3))
-
-    assert [len(part) for part in parts] == [3, 3, 1]
-    for name in ("labels_BC", "item_B", "view_B"):
-        joined = np.concatenate([getattr(part, name) for part in parts])
-        np.testing.assert_array_equal(joined, getattr(block, name))
-    np.testing.assert_array_equal(np.concatenate([part.replay["flip"] for part in parts]), block.replay["flip"])
-
-
 def test_take_reorders_labels_ids_and_replay_together(block):
     taken = block.take(np.array([6, 0, 6]))
 
     assert taken.item_B.tolist() == [6, 0, 6]
     assert taken.labels_BC[:, 0].tolist() == [12, 0, 12]
     assert taken.replay["flip"].tolist() == [True, True, True]
-
-
-def test_an_empty_block_splits_into_nothing(block):
-    assert list(block.take(slice(0, 0)).split(4)) == []

@@ -41,20 +41,16 @@ SOURCE_TEMPERATURE = click.option("--source-temperature", type=float, callback=p
                                   help="That log_probs and probs were taken at, if it does not say so.")  # fmt: skip
 SOURCE_FORMAT = click.option("--from", "source_format", metavar="FORMAT",
                              help="npy, npz, h5, safetensors or spk, if its name does not say it.")  # fmt: skip
+SETTINGS = click.option(
+    "--set", "pairs", metavar="KEY=VALUE", multiple=True,
+    help="A setting of the codec, such as k=20; may be repeated. An unknown KEY lists them.",
+)  # fmt: skip
+TEMPERATURES = click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
+                            help="That students train at, for vqae; may be repeated [default: 1, 4, 20]")  # fmt: skip
 SEED = click.option("--seed", type=int, default=0, callback=_seed, metavar="N",
                     help="Same seed, same bytes [default: 0]")  # fmt: skip
-CODEC_OPTIONS = (
-    click.option("--codec", "codec_id", metavar="NAME",
-                 help="raw, quantize, topk, lowrank, vqae, or of an installed package [default: vqae]"),
-    click.option("--set", "pairs", metavar="KEY=VALUE", multiple=True,
-                 help="A setting of the codec, such as k=20; may be repeated. An unknown KEY lists them."),
-    click.option("--target-bits", type=float, callback=positive, metavar="B",
-                 help="Bits of a label's codes at most [default: 64 with vqae]: chooses the settings."),
-    click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
-                 help="That students train at, for vqae; may be repeated [default: 1, 4, 20]"),
-    SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED,
-    click.option("--device", default="cpu", metavar="D", help="Where to fit and encode, such as cuda [default: cpu]"),
-)  # fmt: skip
+DEVICE = click.option("--device", default="cpu", metavar="D",
+                      help="Where to fit and encode, such as cuda [default: cpu]")  # fmt: skip
 
 FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it is there.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -66,9 +62,24 @@ DEBUG = click.Option(["--debug"], is_flag=True, expose_value=False, hidden=True,
 OUT = click.option("-o", "--out", required=True, type=click.Path(), metavar="FILE", help="Where to write.")
 
 
+def codec_option(default: str) -> Callable[[F], F]:
+    """Return the option that names a codec."""
+    return click.option("--codec", "codec_id", metavar="NAME",
+                        help=f"raw, quantize, topk, lowrank, vqae, or of an installed package [default: {default}]")  # fmt: skip
+
+
+def target_bits_option(default: str) -> Callable[[F], F]:
+    """Return the option that bounds the rate."""
+    return click.option("--target-bits", type=float, callback=positive, metavar="B",
+                        help=f"Bits of a label's codes at most [default: {default}]: chooses the settings.")  # fmt: skip
+
+
 def codec_options(command: F) -> F:
-    """Add the options that say how rows are coded."""
-    for option in reversed(CODEC_OPTIONS):
+    """Add the options that say what the rows of a source are and how they are coded."""
+    for option in reversed(
+        (codec_option("vqae"), SETTINGS, target_bits_option("64 with vqae"), TEMPERATURES,
+         SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED, DEVICE)
+    ):  # fmt: skip
         command = option(command)
     return command
 
@@ -93,7 +104,7 @@ def check_out(out: str, force: bool, source: str) -> None:
         )
     if path.exists() and Path(source).exists() and path.samefile(source):
         raise DataError(f"{out}: is the source itself, which would be lost; write to another file")
-    refuse_existing(out, force)
+    refuse_existing(out, force, "--force")
 
 
 def settings_of(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Find a codec by its id: softpack's own, then those of installed packages."""
+"""Find a codec by its id: softpack's own, then those of installed packages. No torch until one is wanted."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import dataclasses
 import importlib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from softpack.codecs.abc import Codec
 from softpack.errors import CodecError, UnsupportedError
 from softpack.records import LabelSpec
+
+if TYPE_CHECKING:
+    from softpack.codecs.abc import Codec
 
 ENTRY_POINTS = "softpack.codecs"
 BUILT_IN = {
@@ -27,21 +29,31 @@ def codec_ids() -> list[str]:
     return [*BUILT_IN, *sorted(entry.name for entry in entry_points(group=ENTRY_POINTS))]
 
 
+def check_codec_id(codec_id: str) -> None:
+    """Check that there is a codec of that id.
+
+    Raises:
+        UnsupportedError: none is installed.
+    """
+    if codec_id not in BUILT_IN and codec_id not in codec_ids():
+        raise UnsupportedError(
+            f"codec {codec_id!r} is not known here; found {', '.join(codec_ids())}. "
+            f"Install the package that brings it (entry-point group {ENTRY_POINTS}), or a later softpack"
+        )
+
+
 def codec_class(codec_id: str) -> type[Codec]:
     """Return the class of a codec.
 
     Raises:
         UnsupportedError: no codec of that id is installed.
     """
+    check_codec_id(codec_id)
     if codec_id in BUILT_IN:
         module, name = BUILT_IN[codec_id].split(":")
         return _checked(getattr(importlib.import_module(module), name), codec_id)
-    for entry in entry_points(group=ENTRY_POINTS, name=codec_id):
-        return _checked(entry.load(), codec_id)
-    raise UnsupportedError(
-        f"codec {codec_id!r} is not known here; found {', '.join(codec_ids())}. "
-        f"Install the package that brings it (entry-point group {ENTRY_POINTS}), or a later softpack"
-    )
+    (entry, *_) = entry_points(group=ENTRY_POINTS, name=codec_id)
+    return _checked(entry.load(), codec_id)
 
 
 def make_codec(
@@ -95,6 +107,8 @@ def _typed(codec_id: str, name: str, value: Any, kind: str) -> Any:
 
 
 def _checked(cls: Any, codec_id: str) -> type[Codec]:
+    from softpack.codecs.abc import Codec
+
     if not (isinstance(cls, type) and issubclass(cls, Codec)) or cls.codec_id != codec_id:
         raise CodecError(
             f"entry point {codec_id!r} gives {cls!r}; expected a softpack Codec with that codec_id"

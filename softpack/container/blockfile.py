@@ -21,8 +21,13 @@ PARTIAL = ".partial"
 MODEL_LEVEL = 19  # a model is written once
 
 
-def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
+def refuse_existing(path: str | os.PathLike[str], force: bool, spelt: str = "force=True") -> None:
     """Refuse to overwrite, before any work is done.
+
+    Args:
+        path: of what is to be written.
+        force: overwrite it.
+        spelt: how the caller's user asks for that.
 
     Raises:
         ExistsError: the file, or what a stopped writer left of it, is there and `force` is not given.
@@ -31,21 +36,21 @@ def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
         return
     path = Path(path)
     if path.exists():
-        raise ExistsError(f"{path} is there already; give --force (force=True) to overwrite it")
+        raise ExistsError(f"{path} is there already; give {spelt} to overwrite it, or take another name")
     partial = _partial_of(path)
     if partial.exists():
-        _refuse_partial(partial, partial.stat().st_size)
+        _refuse_partial(partial, partial.stat().st_size, spelt)
 
 
 def _partial_of(path: Path) -> Path:
     return path.with_name(path.name + PARTIAL)
 
 
-def _refuse_partial(partial: Path, size: int) -> None:
+def _refuse_partial(partial: Path, size: int, spelt: str = "force=True") -> None:
     if size:
         raise ExistsError(
             f"{partial} is there already ({size:,} bytes): its writer was stopped, or is still writing. "
-            f"`softpack recover {partial}` gives back what it had written; --force begins anew"
+            f"`softpack recover {partial}` gives back what it had written; {spelt} begins anew"
         )
 
 

@@ -43,9 +43,7 @@ def _check_absent(path: Path, force: bool) -> None:
     if not path.parent.is_dir():
         raise DataError(f"{path}: cannot be written, as there is no folder {path.parent}; make it first")
     if path.exists() and not force:
-        raise ExistsError(
-            f"{path}: is there already; choose another path, or overwrite it with --force (force=True)"
-        )
+        raise ExistsError(f"{path} is there already; give force=True to overwrite it, or take another name")
 
 
 def _sync(path: Path) -> None:

@@ -21,6 +21,10 @@ def make(n: int = 6, classes: int = 3) -> RowBlock:
     return RowBlock(labels, *np.divmod(np.arange(n), 2), {"flip": np.arange(n) % 2 == 0})
 
 
+def split(rows: RowBlock, step: int) -> Iterator[RowBlock]:
+    return (rows.take(slice(start, start + step)) for start in range(0, len(rows), step))
+
+
 def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
@@ -76,8 +80,9 @@ from softpack.records import LabelSpec, RowBlock
 from softpack.sources import Contents, write_arrays
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 rows = RowBlock(np.zeros((1000, 500), np.float32), np.arange(1000), np.zeros(1000, np.int64))
+blocks = (rows.take(slice(start, start + 10)) for start in range(0, 1000, 10))
 try:
-    write_arrays(sys.argv[1], Contents(LabelSpec(500), 1000), rows.split(10))
+    write_arrays(sys.argv[1], Contents(LabelSpec(500), 1000), blocks)
 except DataError as error:
     print(error)
 """
@@ -127,7 +132,7 @@ def test_rows_that_are_not_as_announced(
     tmp_path: Path, suffix: str, contents: Contents, rows: RowBlock, message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        write_arrays(tmp_path / f"x.{suffix}", contents, rows.split(2))
+        write_arrays(tmp_path / f"x.{suffix}", contents, split(rows, 2))
     assert names_in(tmp_path) == []
 
 
@@ -145,7 +150,7 @@ def test_other_programs_read_what_is_written(tmp_path: Path) -> None:
 
     rows = make()
     for suffix in SUFFIXES:
-        write_arrays(tmp_path / f"x.{suffix}", CONTENTS, rows.split(4))
+        write_arrays(tmp_path / f"x.{suffix}", CONTENTS, split(rows, 4))
     labels, flips = rows.labels_BC.reshape(3, 2, 3), rows.replay["flip"].reshape(3, 2)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), labels)
     with np.load(tmp_path / "x.npz") as stored:
