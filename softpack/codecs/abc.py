@@ -10,7 +10,10 @@ A codec has
 * `fit(blocks)`, which returns the codec with what all rows share learnt from a sample of them. Codecs with
   nothing to learn inherit one that returns itself.
 * `codes`, the integer arrays it makes of a row, each with its exact width. A label costs the sum of these.
-* `encode(rows_BC)` and `decode(codes)`, on any device, vectorised over the rows.
+* `encode(rows_BC, context_BC)` and `decode(codes, context_BC)`, on any device, vectorised over the rows.
+  Where `takes_context`, the context is what both sides know of a row before its codes: its item's prototype, in
+  logits whose mean is zero (`softpack.codecs.spaces.centred_logits`). Else it is None.
+* `n_stages`, where arrays refine one another: `first_stages(n)` is the codec that stops after n of them.
 * `state()`, the named tensors that `decode` needs; `encoder_state()`, those that only `encode` needs besides;
   `load_state(tensors)` takes both, or the first alone, and then the codec can decode but not encode.
 
@@ -50,12 +53,14 @@ class CodeArray:
         shape: of one row's entry; () is a single number.
         bits: exact width of one number, 1 to 32.
         levels: numbers are below this; 2**bits unless the codec uses fewer.
+        stage: 1, or the number of the refinement that it belongs to.
     """
 
     name: str
     shape: tuple[int, ...]
     bits: int
     levels: int
+    stage: int = 1
 
     @property
     def values_per_row(self) -> int:
@@ -109,6 +114,26 @@ class Codec(ABC):
     def codes(self) -> tuple[CodeArray, ...]:
         """The integer arrays of one row, in the order in which they are stored."""
 
+    @property
+    def takes_context(self) -> bool:
+        """Whether rows are coded given their item's prototype."""
+        return False
+
+    @property
+    def n_stages(self) -> int:
+        """How many stages the codes have, each of which refines those before it."""
+        return max(array.stage for array in self.codes)
+
+    def first_stages(self: C, n: int) -> C:
+        """Return the codec that decodes the codes of the first `n` stages, without the tensors of the others.
+
+        Raises:
+            CodecError: there are not so many stages.
+        """
+        if n != self.n_stages:
+            raise CodecError(f"codec {self.codec_id} has {self.n_stages} stages; {n} were asked for")
+        return self
+
     def bits_per_label(self) -> int:
         """Return the bits of one row's codes, before zstd or entropy coding."""
         return sum(array.bits_per_row for array in self.codes)
@@ -143,6 +168,7 @@ class Codec(ABC):
         seed: int = 0,
         n_rows: int | None = None,
         progress: Progress | None = None,
+        contexts: Iterable[Tensor] | None = None,
     ) -> C:
         """Return this codec fitted to float32 rows; itself where there is nothing to learn.
 
@@ -152,6 +178,7 @@ class Codec(ABC):
             n_rows: rows that the file will hold in all, for codecs whose shared tensors should suit them;
                 the rows of the sample where it is not known.
             progress: is told how far it is.
+            contexts: of the rows, block by block, [B, C] each, where `takes_context`.
 
         Raises:
             CodecError: the settings do not suit the rows.
@@ -160,7 +187,12 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
-        """Return the codes of float32 rows [B, C]: a tensor [B, *shape] of `code_dtype` for each array."""
+        """Return the codes of float32 rows [B, C]: a tensor [B, *shape] of `code_dtype` for each array.
+
+        Args:
+            rows_BC: in the space of `spec`.
+            context_BC: float32 logits of mean zero where `takes_context`, else None.
+        """
 
     @abstractmethod
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:

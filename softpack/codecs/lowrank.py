@@ -86,6 +86,7 @@ class LowRank(Codec):
         seed: int = 0,
         n_rows: int | None = None,
         progress: Progress | None = None,
+        contexts: Iterable[Tensor] | None = None,
     ) -> LowRank:
         """Return this codec with axes and levels for the sample, its rank lowered to what the sample bears.
 

@@ -56,3 +56,9 @@ def to_log_domain(rows_BC: Tensor, spec: LabelSpec) -> Tensor:
     logs_BC = rows_BC.log() if spec.space == "probs" else rows_BC
     least_B1 = torch.where(logs_BC == -torch.inf, torch.inf, logs_BC).amin(dim=-1, keepdim=True)
     return torch.maximum(logs_BC, least_B1.clamp_max(math.log(PROB_FLOOR)))
+
+
+def centred_logits(rows_BC: Tensor, spec: LabelSpec) -> Tensor:
+    """Return rows of `spec` as finite logits whose mean is zero: what rows of all spaces have in common."""
+    logits_BC = to_logits(to_log_domain(rows_BC, spec), log_domain(spec))
+    return logits_BC - logits_BC.mean(dim=-1, keepdim=True)

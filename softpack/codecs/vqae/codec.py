@@ -97,6 +97,7 @@ class VQAE(Codec):
         seed: int = 0,
         n_rows: int | None = None,
         progress: Progress | None = None,
+        contexts: Iterable[Tensor] | None = None,
     ) -> VQAE:
         """Return this codec trained on rows in the space of `spec`, with the widths it chose.
 
