@@ -18,7 +18,7 @@ import numpy as np
 from common import Options, Results, options, use_threads
 
 import softpack
-from softpack.sources.encoding import encode_source, fit_codec
+from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.opening import open_source
 
 TEMPERATURES = (1, 4, 20)
@@ -118,7 +118,7 @@ def _label_sets(given: Options, folder: Path) -> dict[str, tuple[Path, Path]]:
 
 def _measure(results: Results, spk: Path, rows: str, fit: Path, encode: Path, case: Case) -> None:
     start = time.perf_counter()
-    codec = fit_codec(open_source(fit), case.codec, case.settings, target_bits=case.target_bits, seed=case.seed)
+    codec = fit_model(open_source(fit), case.codec, case.settings, target_bits=case.target_bits, seed=case.seed)
     fitted = time.perf_counter()
     source = open_source(encode)
     encode_source(source, spk, codec, seed=case.seed, force=True)

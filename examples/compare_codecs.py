@@ -7,7 +7,7 @@ import numpy as np
 
 import softpack
 from softpack.sources import open_source
-from softpack.sources.encoding import encode_source, fit_codec
+from softpack.sources.encoding import encode_source, fit_model
 
 CODECS = [
     ("raw", {"dtype": "fp16"}),
@@ -36,7 +36,7 @@ if __name__ == "__main__":
     print(f"{'codec':<52}{'bits/label':>11}{'all-in':>8}{'KL T=1':>8}{'KL T=20':>9}{'top-1':>8}")
     for number, (codec_id, settings) in enumerate(CODECS):
         path = folder / f"{number}.spk"
-        encode_source(source, path, fit_codec(source, codec_id, settings))
+        encode_source(source, path, fit_model(source, codec_id, settings))
         account, found = (
             softpack.ledger(path),
             softpack.fidelity(path, folder / "logits.npz", temperatures=(1, 20)),

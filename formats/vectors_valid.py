@@ -10,6 +10,7 @@ import numpy as np
 from drafts import Draft
 
 import softpack
+from softpack.records import COLUMNS, RowBlock
 
 CLASSES = 12
 VQAE = {"slots": 3, "k": 5, "d_c": 2, "d_h": 4, "steps": 30, "batch": 16}
@@ -97,7 +98,9 @@ def replay(path: Path) -> None:
     item, view = grid(4, 5)
     with softpack.create(path, "quantize", classes=CLASSES) as w:
         w.set_items(target=np.array([5, 0, -1, 11]), source_hw=np.array([[375, 500], [1, 2], [3, 4], [5, 6]]))
-        w.append(logits(20), item=item, view=view, **replay_columns(20, 4))
+        # Readers of labels take any numbers in columns; `append` would refuse boxes of rows that are not mixed.
+        columns = {name: values.astype(COLUMNS[name].dtype) for name, values in replay_columns(20, 4).items()}
+        w.add(RowBlock(logits(20), item, view, columns))
 
 
 def small(path: Path, classes: int, item: int = 0, view: int = 0) -> None:

@@ -5,6 +5,7 @@ Every row that goes into a file passes here, wherever it comes from.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import log
 
@@ -19,6 +20,10 @@ CHECKED_NUMBERS = 1 << 20  # at a time, which bounds what the checks allocate
 # What storing costs a number: relative, and absolute for those near zero.
 EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 TINY = {"float16": 2.0**-24}
+SHARES = {
+    "mix_lam": "mix_lam from 0 to 1",
+    "mix_box_xyxy": "mix_box_xyxy",
+}  # say how much of a row is the partner's
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,45 @@ def check_cells(block: RowBlock, items: int | None, views: int | None, place: Pl
         most, partner_B = MOST if items is None else items - 1, block.replay["mix_item"]
         good_B = (partner_B >= -1) & (partner_B <= most)
         place.check("mix_item", good_B, partner_B, f"an item from 0 to {most}, or -1 where a row is not mixed")
+
+
+def lonely_mix(columns: Collection[str]) -> str:
+    """Return what is wrong with columns that say half of how views are mixed, "" where nothing is."""
+    beside = [name for name in ("mix_lam", "mix_box_xyxy") if name in columns]
+    if beside and "mix_item" not in columns:
+        return f"has {beside[0]} but no mix_item; expected the item that each row is mixed with, -1 for none"
+    if "mix_item" in columns and not beside:
+        return (
+            "has mix_item but neither mix_lam nor mix_box_xyxy, so that nobody can mix the views again; "
+            "expected one of them (or both): add it, or leave mix_item out"
+        )
+    return ""
+
+
+def check_mix(replay: Mapping[str, np.ndarray], place: Place) -> None:
+    """Refuse rows whose pixels nobody could mix again, and boxes of rows that are not mixed.
+
+    Args:
+        replay: columns of the rows, each [B, ...].
+        place: where the rows are.
+
+    Raises:
+        DataError: naming the first bad row.
+    """
+    if "mix_item" not in replay:
+        return
+    mixed_B = replay["mix_item"] >= 0
+    known_B = ~mixed_B
+    if "mix_box_xyxy" in replay:
+        boxed_B = (replay["mix_box_xyxy"] != -1).any(1)
+        expected = "-1 four times, as its mix_item is -1 for not mixed; or give the partner's item"
+        place.check("mix_box_xyxy", mixed_B | ~boxed_B, replay["mix_box_xyxy"], expected)
+        known_B |= boxed_B
+    if "mix_lam" in replay:
+        known_B |= (replay["mix_lam"] >= 0) & (replay["mix_lam"] <= 1)
+    shares = " or ".join(words for name, words in SHARES.items() if name in replay)
+    expected = f"a {shares} beside it; or -1 if the row is not mixed"
+    place.check("mix_item", known_B, replay["mix_item"], expected)
 
 
 def _check_finite(labels_BC: np.ndarray, spec: LabelSpec, place: Place) -> None:

@@ -8,8 +8,8 @@ import importlib
 import click
 
 from softpack import __version__
-from softpack.cli.options import DEBUG
-from softpack.errors import SoftpackError
+from softpack.cli.options import DEBUG, say_what_helps_damage
+from softpack.errors import CorruptError, SoftpackError
 
 COMMANDS = {
     "encode": "softpack.cli.encode:encode",
@@ -50,6 +50,8 @@ class Commands(click.Group):
             if ctx.params.get("debug"):
                 raise
             click.echo(f"softpack: {error}", err=True)
+            if isinstance(error, CorruptError) and ctx.invoked_subcommand != "recover":
+                say_what_helps_damage()
             ctx.exit(error.exit_code)
         except OSError as error:  # a folder that may not be searched, a name too long
             if ctx.params.get("debug") or error.errno == errno.EPIPE or not error.filename:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
-from softpack.cli.options import FORCE, NO_REPLAY, OUT, check_out, positive
+from softpack.cli.options import FORCE, NO_REPLAY, OUT, check_out, note, positive
 from softpack.cli.progress import Bar
+from softpack.container.file import SpkFile
+from softpack.sources.writing import check_kind
 
 
 @click.command(
@@ -21,12 +23,14 @@ from softpack.cli.progress import Bar
     metavar="FORMAT",
     help="npy, npz, h5 or safetensors, if the name of the output does not say it.",
 )
-@click.option("--items", metavar="A:B", help="Items from A up to B, without B, and their mix partners.")
+@click.option("--items", metavar="A:B", help="Items from A up to B, without B.")
 @click.option("--views", metavar="A:B", help="Views from A up to B, without B.")
-@click.option("--as", "space", type=click.Choice(["logits", "log_probs", "probs"]), help="What to write.")
+@click.option("--as", "space", type=click.Choice(["logits", "log_probs", "probs"]),
+              help="What to write [default: what the file holds]")  # fmt: skip
 @click.option("--temperature", type=float, callback=positive, metavar="T",
               help="Of log_probs and probs [default: the file's]")  # fmt: skip
-@click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float32", show_default=True)
+@click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float32", show_default=True,
+              help="Of the labels.")  # fmt: skip
 @NO_REPLAY
 @FORCE
 def decode(
@@ -38,17 +42,22 @@ def decode(
     With --items and --views, they are counted from 0 again in the output. Mixed rows need their partners among
     the selected items; --no-replay leaves the columns out instead.
     """
+    ranges = _range(items, "--items"), _range(views, "--views")
+    check_out(out, force, file)
+    check_kind(out, target_format)
+    SpkFile(file)  # a bad one is refused at once, before torch is imported
     from softpack.sources.decoding import Selection, decode_to
 
-    check_out(out, force, file)
-    selection = Selection(_range(items, "--items"), _range(views, "--views"))
     with Bar("decoding") as bar:
         dropped = decode_to(
-            file, out, selection, space=space, temperature=temperature, dtype=dtype, kind=target_format,
+            file, out, Selection(*ranges), space=space, temperature=temperature, dtype=dtype, kind=target_format,
             replay=not no_replay, force=force, counted=bar,
         )  # fmt: skip
     if dropped:
-        click.echo(f"softpack: {out}: a .npy has no place for {', '.join(dropped)}", err=True)
+        note(
+            f"{out} holds the labels alone; not in a .npy: {', '.join(dropped)}. "
+            "A .npz, .h5 or .safetensors keeps all of it"
+        )
 
 
 def _range(text: str | None, option: str) -> tuple[int, int | None] | None:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="See it work, on real labels.", epilog="\b\nExample:\n  softpack demo -o demo")
-@click.option("-o", "--out", type=click.Path(), default="softpack-demo", show_default=True, metavar="DIR")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("-o", "--out", type=click.Path(), default="softpack-demo", show_default=True, metavar="DIR",
+              help="Folder for the files that it makes.")  # fmt: skip
+@click.option(
+    "--seed", type=int, default=0, show_default=True, metavar="N", help="Of the fits and the students."
+)
 @JSON
 def demo(out: str, seed: int, as_json: bool) -> None:
     """See softpack at work: real labels of real photos through every codec, and students of real digits.

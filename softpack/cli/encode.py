@@ -7,12 +7,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from softpack.cli.facts import facts_of, print_facts
-from softpack.cli.options import FORCE, JSON, MODEL, NO_REPLAY, OUT, check_out, codec_options, settings_of
+from softpack.cli.options import (
+    FORCE,
+    JSON,
+    MODEL,
+    NO_REPLAY,
+    OUT,
+    check_out,
+    codec_options,
+    note,
+    settings_of,
+)
 from softpack.cli.progress import Bar
+from softpack.codecs.registry import check_codec_id, setting_names
 from softpack.container.file import SpkFile
+from softpack.sources.opening import open_source
 
 if TYPE_CHECKING:
-    from softpack.codecs.abc import Codec
+    from softpack.container.model import Model
     from softpack.sources.base import Source
 
 
@@ -35,31 +47,31 @@ def encode(
     """Encode the rows of SOURCE (.npy, .npz, .h5, .safetensors or .spk) into one .spk file.
 
     SOURCE holds `logits`, `log_probs` or `probs`: [items, views, classes], or [rows, classes] beside `item` and
-    `view`; and, if views are augmented, `crop_xywh`, `flip`, `mix_item`, `mix_lam` and `mix_box_xyxy`.
+    `view`; and, if views are augmented, `crop_xywh`, `flip`, `mix_item`, `mix_lam` and `mix_box_xyxy`;
+    and, one for each item, `target` and `source_hw`. A .npy holds the labels alone.
     """
     check_out(out, force, source)
-    encode_rows(source, out, model, not no_replay, force, how)
+    check_coding(how, model)
+    encode_rows(opened(source, how), out, model, not no_replay, force, how)
     print_facts(facts_of(SpkFile(out)), as_json)
 
 
 def encode_rows(
-    source: str, out: str, model: str | None, replay: bool, force: bool, how: dict[str, Any]
+    rows: Source, out: str, model_path: str | None, replay: bool, force: bool, how: dict[str, Any]
 ) -> None:
     """Encode a source as the options say, with a fitted codec or one that is fitted to it."""
     from softpack.container.writer import load_model
-    from softpack.sources.encoding import check_model, encode_source
+    from softpack.sources.encoding import check_device, check_model, encode_source
 
-    if model is not None:
-        refuse_with_model(how)
-    rows = opened(source, how)
-    if model is None:
-        codec = fitted(rows, how)
+    if model_path is None:
+        model = fitted(rows, how)
     else:
-        codec = load_model(model)
-        check_model(codec, rows.spec, model)
+        check_device(how["device"])
+        model = load_model(model_path)
+        check_model(model.codec, rows.spec, model_path)
     with Bar("encoding") as bar:
         encode_source(
-            rows, out, codec, replay=replay, appendable=how.get("appendable", False), seed=how["seed"],
+            rows, out, model, replay=replay, appendable=how.get("appendable", False), seed=how["seed"],
             device=how["device"], force=force, counted=bar,
         )  # fmt: skip
 
@@ -76,40 +88,53 @@ def encode_rows(
 @JSON
 def fit(source: str, out: str, force: bool, as_json: bool, **how: Any) -> None:
     """Fit a codec to SOURCE and write it, encoder included, as a .spkm for `encode --model`."""
-    from softpack.container.writer import save_model
-
     check_out(out, force, source)
-    save_model(out, fitted(opened(source, how), how), force=force)
+    check_coding(how)
+    model = fitted(opened(source, how), how)
+    from softpack.container.writer import save_model  # brings torch, as `fitted` did
+
+    save_model(out, model, force=force)
     print_facts(facts_of(SpkFile(out)), as_json)
+
+
+def check_coding(how: dict[str, Any], model: str | None = None) -> None:
+    """Refuse options that cannot be meant, before torch is imported.
+
+    Raises:
+        click.UsageError: a setting is no KEY=VALUE, or is one that the model has settled.
+        SoftpackError: the codec is not known, or the model is no .spk file.
+    """
+    settings_of(how["pairs"])
+    if how["codec_id"]:
+        check_codec_id(how["codec_id"])
+    if model is not None:
+        refuse_with_model(how)
+        SpkFile(model)
 
 
 def opened(source: str, how: dict[str, Any]) -> Source:
     """Open a source and say what of it is ignored."""
-    from softpack.sources.encoding import check_device
-    from softpack.sources.opening import open_source
-
-    check_device(how["device"])
     rows = open_source(
         source, space=how["space"], temperature=how["source_temperature"], kind=how["source_format"]
     )
     if rows.ignored:
-        click.echo(f"softpack: {source}: not used: {', '.join(rows.ignored)}", err=True)
+        note(f"not used of {source}: {', '.join(rows.ignored)}")
     return rows
 
 
-def fitted(rows: Source, how: dict[str, Any]) -> Codec:
+def fitted(rows: Source, how: dict[str, Any]) -> Model:
     """Fit the codec that the options ask for."""
-    from softpack.codecs.registry import setting_names
-    from softpack.sources.encoding import fit_codec
+    from softpack.sources.encoding import check_device, fit_model
 
+    check_device(how["device"])
     codec_id = how["codec_id"] or "vqae"
     settings: dict[str, Any] = dict(settings_of(how["pairs"]))
     if how["temperatures"] and "temperatures" in setting_names(codec_id):
         settings.setdefault("temperatures", ",".join(f"{T:g}" for T in how["temperatures"]))
     elif how["temperatures"]:
-        click.echo(f"softpack: not used: --temperature, which {codec_id} has no use for", err=True)
+        note(f"--temperature is not used: {codec_id} has no use for it")
     with Bar(f"fitting {codec_id}", "step") as bar:
-        return fit_codec(
+        return fit_model(
             rows, codec_id, settings, target_bits=how["target_bits"], seed=how["seed"], device=how["device"],
             progress=bar,
         )  # fmt: skip

@@ -9,6 +9,8 @@ import click
 from softpack.accounting import grid
 from softpack.cli.options import JSON, SOURCE_FORMAT, SOURCE_TEMPERATURE, SPACE, positive
 from softpack.cli.progress import Bar
+from softpack.container.file import SpkFile
+from softpack.sources.opening import open_source
 
 
 @click.command(
@@ -22,7 +24,7 @@ from softpack.cli.progress import Bar
     "--against", required=True, type=click.Path(), metavar="SOURCE", help="The rows it was made from."
 )
 @click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
-              help="May be repeated [default: 1, 4, 20]")  # fmt: skip
+              help="To compare at; may be repeated [default: 1, 4, 20]")  # fmt: skip
 @SOURCE_FORMAT
 @SPACE
 @SOURCE_TEMPERATURE
@@ -32,12 +34,12 @@ def evaluate(
     source_temperature: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure FILE against its SOURCE: KL(source || decoded) * T^2 in nats a row, and top-1 agreement."""
+    SpkFile(file)  # a bad one is refused at once, before torch is imported
+    source = open_source(against, space=space, temperature=source_temperature, kind=source_format)
     from softpack.container.reader import Labels
     from softpack.eval.fidelity import fidelity
-    from softpack.sources.opening import open_source
 
     labels = Labels(file)
-    source = open_source(against, space=space, temperature=source_temperature, kind=source_format)
     with Bar("comparing") as bar:
         found = fidelity(labels, source, temperatures or (1, 4, 20), bar)
     if as_json:

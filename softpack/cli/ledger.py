@@ -16,7 +16,8 @@ from softpack.container.ledger import ledger as account_for
 @click.option(
     "--images", type=click.Path(), metavar="PATH", help="Folder of the images, to set beside the labels."
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True,
+              help="How to print it.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def ledger(files: tuple[str, ...], images: str | None, form: str, as_json: bool) -> None:
     """Account for every bit of FILES: what it is for, and how much of it a label costs."""

@@ -37,10 +37,14 @@ def _show_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> 
 
 SPACE = click.option("--space", type=click.Choice(["logits", "log_probs", "probs"]),
                      help="What a .npy holds [default: logits]")  # fmt: skip
-SOURCE_TEMPERATURE = click.option("--source-temperature", type=float, callback=positive, metavar="T",
-                                  help="That log_probs and probs were taken at, if it does not say so.")  # fmt: skip
-SOURCE_FORMAT = click.option("--from", "source_format", metavar="FORMAT",
-                             help="npy, npz, h5, safetensors or spk, if its name does not say it.")  # fmt: skip
+SOURCE_TEMPERATURE = click.option(
+    "--source-temperature", type=float, callback=positive, metavar="T",
+    help="That log_probs and probs were taken at, if SOURCE does not say so.",
+)  # fmt: skip
+SOURCE_FORMAT = click.option(
+    "--from", "source_format", metavar="FORMAT",
+    help="npy, npz, h5, safetensors or spk, if the name of SOURCE does not say it.",
+)  # fmt: skip
 SETTINGS = click.option(
     "--set", "pairs", metavar="KEY=VALUE", multiple=True,
     help="A setting of the codec, such as k=20; may be repeated. An unknown KEY lists them.",
@@ -64,22 +68,20 @@ OUT = click.option("-o", "--out", required=True, type=click.Path(), metavar="FIL
 
 def codec_option(default: str) -> Callable[[F], F]:
     """Return the option that names a codec."""
-    return click.option("--codec", "codec_id", metavar="NAME",
-                        help=f"raw, quantize, topk, lowrank, vqae, or of an installed package [default: {default}]")  # fmt: skip
+    names = f"raw, quantize, topk, lowrank, vqae, or of an installed package [default: {default}]"
+    return click.option("--codec", "codec_id", metavar="NAME", help=names)
 
 
 def target_bits_option(default: str) -> Callable[[F], F]:
     """Return the option that bounds the rate."""
-    return click.option("--target-bits", type=float, callback=positive, metavar="B",
-                        help=f"Bits of a label's codes at most [default: {default}]: chooses the settings.")  # fmt: skip
+    most = f"Bits of a label's codes at most: chooses the settings [default: {default}]"
+    return click.option("--target-bits", type=float, callback=positive, metavar="B", help=most)
 
 
 def codec_options(command: F) -> F:
     """Add the options that say what the rows of a source are and how they are coded."""
-    for option in reversed(
-        (codec_option("vqae"), SETTINGS, target_bits_option("64 with vqae"), TEMPERATURES,
-         SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED, DEVICE)
-    ):  # fmt: skip
+    coding = (codec_option("vqae"), SETTINGS, target_bits_option("64 with vqae"), TEMPERATURES)
+    for option in reversed((*coding, SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED, DEVICE)):
         command = option(command)
     return command
 
@@ -122,3 +124,17 @@ def settings_of(pairs: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"--set {key} is there twice; give it once")
         settings[key] = value
     return settings
+
+
+def say_what_helps_damage() -> None:
+    """Say on stderr what to do about a damaged file."""
+    ways = (
+        "copy the file again from where it is whole",
+        "`softpack recover FILE` leaves out, in place, what is damaged",
+    )
+    click.echo(f"softpack: {'; or '.join(ways)}", err=True)
+
+
+def note(text: str) -> None:
+    """Say on stderr what the user may want to know; nothing went wrong."""
+    click.echo(f"softpack: note: {text}", err=True)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from softpack.cli.options import JSON
+from softpack.cli.options import JSON, say_what_helps_damage
 from softpack.cli.progress import Bar
 from softpack.container.verify import verify as verify_file
 
@@ -30,4 +30,5 @@ def verify(file: str, as_json: bool) -> None:
             f"{file}: {state}; {report.n_blocks} blocks, {sound:,} of {report.n_rows:,} labels can be read"
         )
     if report.problems:
+        say_what_helps_damage()
         raise SystemExit(1)

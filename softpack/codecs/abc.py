@@ -89,6 +89,14 @@ def code_values(codes: Tensor, bits: int) -> Tensor:
     return codes.to(torch.int64) & ((1 << bits) - 1)
 
 
+def later(default: Any) -> Any:
+    """Return the field of a setting that a released codec got later; files say it only where it is not the default.
+
+    What was before is the default, so that old files mean what they meant and old readers refuse what is new.
+    """
+    return field(default=default, metadata={"later": True})
+
+
 @dataclass(frozen=True)
 class Codec(ABC):
     """Base of all codecs. Subclasses are frozen dataclasses whose further fields are their settings.
@@ -115,6 +123,14 @@ class Codec(ABC):
         """The integer arrays of one row, in the order in which they are stored."""
 
     @property
+    def minor(self) -> int:
+        """Least minor version of the format that knows the codec with these settings."""
+        said = self.get_config()
+        return int(
+            any("later" in setting.metadata for setting in self.setting_fields() if setting.name in said)
+        )
+
+    @property
     def takes_context(self) -> bool:
         """Whether rows are coded given their item's prototype."""
         return False
@@ -139,9 +155,18 @@ class Codec(ABC):
         return sum(array.bits_per_row for array in self.codes)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the settings as a flat JSON object."""
-        settings = (f for f in dataclasses.fields(self) if f.init and f.name != "spec")
-        return {setting.name: getattr(self, setting.name) for setting in settings}
+        """Return the settings as a flat JSON object, without those `later` ones that have their default."""
+        given = {setting.name: (setting, getattr(self, setting.name)) for setting in self.setting_fields()}
+        return {
+            name: value
+            for name, (setting, value) in given.items()
+            if not ("later" in setting.metadata and value == setting.default)
+        }
+
+    @classmethod
+    def setting_fields(cls) -> list[dataclasses.Field[Any]]:
+        """Return the fields that are settings."""
+        return [setting for setting in dataclasses.fields(cls) if setting.init and setting.name != "spec"]
 
     @classmethod
     def at_bits(cls: type[C], spec: LabelSpec, target_bits: float, **settings: Any) -> C:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -72,11 +71,7 @@ def make_codec(
         CodecError: a setting is unknown or out of range, or the target cannot be met.
     """
     cls = codec_class(codec_id)
-    types = {
-        f.name: f.type if isinstance(f.type, str) else f.type.__name__
-        for f in dataclasses.fields(cls)
-        if f.init and f.name != "spec"
-    }
+    types = {f.name: f.type if isinstance(f.type, str) else f.type.__name__ for f in cls.setting_fields()}
     unknown = [name for name in config if name not in types]
     if unknown:
         raise CodecError(
@@ -88,9 +83,9 @@ def make_codec(
     return cls.at_bits(spec, target_bits, **settings)
 
 
-def setting_names(codec_id: str) -> list[str]:
-    """Return the names of a codec's settings."""
-    return [f.name for f in dataclasses.fields(codec_class(codec_id)) if f.init and f.name != "spec"]
+def setting_names(codec_id: str) -> dict[str, bool]:
+    """Return the names of a codec's settings, and whether each must be said."""
+    return {f.name: "later" not in f.metadata for f in codec_class(codec_id).setting_fields()}
 
 
 def _typed(codec_id: str, name: str, value: Any, kind: str) -> Any:

@@ -116,10 +116,10 @@ class BlockFile:
         with self._writing():
             os.ftruncate(self._fd, length)
 
-    def begin(self, header: bytes) -> None:
+    def begin(self, header: bytes, minor: int = 0) -> None:
         """Write the superblock and the header, which give the file its id."""
         self.file_id = make_file_id(header)
-        self._write(pack_superblock(self.file_id))
+        self._write(pack_superblock(self.file_id, minor))
         self.write(Block(BlockType.HEADER), header)
 
     def write(self, block: Block, payload: bytes, raw_len: int | None = None) -> None:
@@ -150,6 +150,15 @@ class BlockFile:
         ).to_bytes(self.file_id)
         self._write(sealed + stored + bytes(-len(stored) % layout.ALIGN))
         self.headers.append(sealed)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes of an existing file; for `recover`."""
+        return os.pread(self._fd, length, offset)
+
+    def overwrite(self, offset: int, data: bytes) -> None:
+        """Change bytes of an existing file; for `recover` alone."""
+        with self._writing():
+            os.pwrite(self._fd, data, offset)
 
     def commit(self, items: int, views: int, n_rows: int) -> None:
         """Write an index of all blocks and a commit, and see both safely on the disk; once is enough."""

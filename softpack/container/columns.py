@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from softpack.checks import lonely_mix
 from softpack.errors import DataError
 from softpack.records import COLUMNS, Column, RowBlock
 
@@ -15,7 +16,7 @@ def row_block(labels_BC: Any, item: Any, view: Any, columns: Mapping[str, Any], 
     """Return rows as a block; numbers and columns are copied, since they wait for their tile.
 
     Raises:
-        DataError: an unknown column, or another shape or kind of numbers.
+        DataError: an unknown column, half of how rows are mixed, or another shape or kind of numbers.
     """
     labels_BC = _array(labels_BC, "labels", where)
     if labels_BC.ndim != 2:
@@ -30,6 +31,8 @@ def row_block(labels_BC: Any, item: Any, view: Any, columns: Mapping[str, Any], 
         if name not in COLUMNS or COLUMNS[name].per_item:
             known = ", ".join(c.name for c in COLUMNS.values() if not c.per_item)
             raise DataError(f"{where}: rows have no column {name!r}; expected one of {known}")
+    if fault := lonely_mix([name for name in columns if columns[name] is not None]):
+        raise DataError(f"{where}: {fault}")
     for name, column in COLUMNS.items():  # in one order, whatever the caller's
         if columns.get(name) is not None:
             replay[name] = column_values(column, columns[name], n, where)

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from softpack.entropy.ans import check_tables
+from softpack.entropy.tables import read_tables
 from softpack.entropy.zstd import expand
 from softpack.errors import CorruptError, DataError, FormatError, TruncatedError, UnsupportedError
 from softpack.format import layout
 from softpack.format.blocks import Block, payload_hash, read_superblock
 from softpack.format.header import Header
 from softpack.format.index import Commit, block_offsets, check_blocks, check_tiles, parse_index
-from softpack.format.layout import BLOCK, BlockType, Coding
+from softpack.format.layout import BLOCK, BlockType, Coding, ModelPart
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,14 @@ class SpkFile:
             try:
                 self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             except OSError as error:
-                raise DataError(f"{self.path}: cannot be opened: {error.strerror}") from None
+                raise DataError(f"{self.name}: cannot be opened: {error.strerror}; check the path") from None
             self._pid = os.getpid()
         return self._fd
 
     def _length(self) -> int:
         fd = self._descriptor()
         if self.path.is_dir():
-            raise DataError(f"{self.path}: is a directory, expected an .spk file")
+            raise DataError(f"{self.name}: is a folder, expected an .spk file")
         return os.fstat(fd).st_size
 
     # -- commit and index ------------------------------------------------------------------------------
@@ -221,6 +223,29 @@ class SpkFile:
     def tail_offsets(self) -> tuple[int, int]:
         """Where the last index and the last commit begin; no index lists these two blocks yet."""
         return self.commit.index_offset, self.file_len - layout.COMMIT_BLOCK_LEN
+
+    @cached_property
+    def tables(self) -> dict[str, np.ndarray]:
+        """The frequencies of codes, uint32 [S, levels], by `<stream>.<array>`; {} where the file has none.
+
+        Raises:
+            CorruptError: they are not tables, or not of the file's codes.
+        """
+        is_table = (self.blocks["type"] == BlockType.MODEL) & (self.blocks["stream"] == ModelPart.TABLES)
+        tables: dict[str, np.ndarray] = {}
+        for number in np.flatnonzero(is_table).tolist():
+            tables |= read_tables(self.payload(number), f"{self.name}, block {number}")
+        shapes = {
+            f"{stream.name}.{array.name}": (array.values_per_row, array.levels)
+            for stream in self.header.streams
+            for array in stream.arrays
+            if array.kind == "uint"
+        }
+        for name, table in tables.items():
+            if name not in shapes:
+                raise CorruptError(f"{self.name}: has a table for {name}, which are no codes of this file")
+            check_tables(table, shapes[name], f"{self.name}, table of {name}")
+        return tables
 
     # -- parts -----------------------------------------------------------------------------------------
 

@@ -18,12 +18,16 @@ from softpack.format import layout
 from softpack.format.header import StreamSpec
 from softpack.format.layout import BLOCK, HASH_LEN, SUPERBLOCK, BlockType, ModelPart
 
-NAMES = {
+NAMES: dict[tuple[int, int], tuple[str, str]] = {
     (BlockType.HEADER, 0): ("header (JSON)", "header"),
     (BlockType.MODEL, ModelPart.DECODER): ("decoder and what it needs", "model"),
     (BlockType.MODEL, ModelPart.ENCODER): ("encoder", "model"),
+    (BlockType.MODEL, ModelPart.PROTOTYPES): ("what decodes the prototypes", "model"),
+    (BlockType.MODEL, ModelPart.PROTOTYPE_ENCODER): ("encoder of the prototypes", "model"),
+    (BlockType.MODEL, ModelPart.TABLES): ("entropy tables", "model"),
     (BlockType.INDEX, 0): ("index", "index"),
     (BlockType.COMMIT, 0): ("commits", "index"),
+    (layout.VOID, 0): ("what recovery left out", "padding"),
 }
 
 
@@ -90,8 +94,7 @@ def _payload(file: SpkFile, block: np.void, offset: int) -> Iterator[tuple[str, 
             n_rows = int(block["span_items"]) * int(block["span_views"])
         yield from _arrays(file, spec, n_rows, offset)
     else:
-        what, scope = NAMES.get((BlockType(kind), stream), ("ancillary blocks", "header")) if kind < 128 else (
-            "ancillary blocks", "header")  # fmt: skip
+        what, scope = NAMES.get((kind, stream), ("ancillary blocks", "header"))
         yield what, scope, 8 * int(block["stored_len"])
 
 

@@ -1,21 +1,27 @@
-"""The model in a file: a codec's tensors as safetensors, with or without its encoder."""
+"""The model in a file: the tensors of its codecs as safetensors, with or without their encoders."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from softpack.codecs.abc import Codec
+from softpack.codecs.abc import CodeArray, Codec
 from softpack.codecs.registry import make_codec, setting_names
 from softpack.container.file import SpkFile
+from softpack.container.tiles import Tables
 from softpack.errors import CodecError, CorruptError, UnsupportedError
+from softpack.format.header import ArraySpec
 from softpack.format.layout import BlockType, ModelPart
+from softpack.records import LabelSpec
 
+PROTOTYPE_CODEC = "lowrank"
 MAX_TENSORS = 4096
 NAME = re.compile(r"[A-Za-z0-9_.]{1,128}")
 
@@ -44,31 +50,127 @@ def unpack_tensors(data: bytes, where: str) -> dict[str, Tensor]:
     return tensors
 
 
-def load_codec(file: SpkFile) -> Codec:
-    """Return the codec of a file with its tensors; with its encoder where the file has one.
+@dataclass(frozen=True)
+class Model:
+    """What all rows of a file share.
+
+    Args:
+        codec: of the rows.
+        prototypes: codec of the items' prototypes, which are logits; None where the rows take no context.
+        tables: frequencies of codes for the entropy coder, by `<stream>.<array>`.
+    """
+
+    codec: Codec
+    prototypes: Codec | None = None
+    tables: Tables = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.codec.takes_context == (self.prototypes is None):
+            raise CodecError(
+                f"codec {self.codec.codec_id} {'needs' if self.codec.takes_context else 'takes no'} context; "
+                "give a codec for the prototypes if and only if rows are coded given them"
+            )
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether the encoders are here."""
+        return self.codec.can_encode and (self.prototypes is None or self.prototypes.can_encode)
+
+    @property
+    def minor(self) -> int:
+        """Least minor version of the format that knows all of it."""
+        return max(self.codec.minor, int(bool(self.tables)))
+
+    def first_stages(self, n: int) -> Model:
+        """Return the model of the first `n` stages of the codes."""
+        later = tuple(f"codes_{stage}." for stage in range(n + 1, self.codec.n_stages + 1))
+        tables = {name: table for name, table in self.tables.items() if not name.startswith(later)}
+        return Model(self.codec.first_stages(n), self.prototypes, tables)
+
+    @property
+    def parts(self) -> dict[ModelPart, dict[str, Tensor]]:
+        """The tensors of each part that has some."""
+        parts = {ModelPart.DECODER: self.codec.state(), ModelPart.ENCODER: self.codec.encoder_state()}
+        if self.prototypes is not None:
+            parts[ModelPart.PROTOTYPES] = self.prototypes.state()
+            parts[ModelPart.PROTOTYPE_ENCODER] = self.prototypes.encoder_state()
+        return {part: tensors for part, tensors in parts.items() if tensors}
+
+
+def as_model(given: Codec | Model) -> Model:
+    """Return a codec that needs no prototypes as a model; a model as it is."""
+    return given if isinstance(given, Model) else Model(given)
+
+
+def fit_prototype_codec(rows_NC: Tensor, bits: float, seed: int = 0) -> Codec:
+    """Return a codec for prototypes, logits [N, C], that costs about `bits` an item."""
+    codec = make_codec(PROTOTYPE_CODEC, LabelSpec(rows_NC.shape[1]), {}, target_bits=bits)
+    return codec.fit([rows_NC], seed=seed, n_rows=len(rows_NC))
+
+
+def load_model_of(file: SpkFile) -> Model:
+    """Return the model of a file; with its encoders where the file has them.
 
     Raises:
-        UnsupportedError: the codec is not installed.
+        UnsupportedError: a codec is not installed.
         CorruptError: settings, tensors and header do not fit together.
     """
     header = file.header
+    codec = _load(file, header.codec_id, header.config, header.takes, (ModelPart.DECODER, ModelPart.ENCODER))
     where = f"{file.name}, codec {header.codec_id}"
-    _check_settings(header.codec_id, header.config, where)
-    tensors = model_tensors(file, ModelPart.DECODER)
-    encoder = model_tensors(file, ModelPart.ENCODER)
+    code_streams = [header.streams[number - 1] for number in header.code_streams]
+    declared = [(n, *_facts(a)) for n, stream in enumerate(code_streams, 1) for a in stream.arrays]
+    expected = sorted(((a.stage, *_facts(a)) for a in codec.codes), key=lambda fact: fact[0])
+    if declared != expected or codec.gives != header.gives:
+        raise CorruptError(f"{where}: the file declares the codes {declared}, but its settings make {expected}")
+    of_prototypes = np.isin(file.blocks["stream"], (ModelPart.PROTOTYPES, ModelPart.PROTOTYPE_ENCODER))
+    has_prototypes = bool((of_prototypes & (file.blocks["type"] == BlockType.MODEL)).any())
+    if codec.takes_context != (header.context is not None) or (has_prototypes and header.context is None):
+        raise CorruptError(
+            f"{where}: context is said to be {codec.takes_context} by its settings, {header.context is not None} by "
+            f"the header, and {has_prototypes} by the model of prototypes; expected one answer"
+        )
+    return Model(codec, _load_prototypes(file), file.tables)
+
+
+def _load_prototypes(file: SpkFile) -> Codec | None:
+    context, found = file.header.context, file.header.stream("prototype")
+    if context is None or found is None:
+        return None
+    takes = LabelSpec(file.header.takes.classes)
+    parts = (ModelPart.PROTOTYPES, ModelPart.PROTOTYPE_ENCODER)
+    codec = _load(file, context.codec_id, context.config, takes, parts)
+    declared, expected = [[_facts(a) for a in arrays] for arrays in (found[1].arrays, codec.codes)]
+    if declared != expected or codec.takes_context or codec.n_stages > 1 or codec.gives != takes:
+        raise CorruptError(
+            f"{file.name}, codec {context.codec_id} of the prototypes: the file declares the codes {declared}; "
+            f"its settings make {expected}"
+        )
+    return codec
+
+
+def _load(
+    file: SpkFile,
+    codec_id: str,
+    config: Mapping[str, Any],
+    takes: LabelSpec,
+    parts: tuple[ModelPart, ModelPart],
+) -> Codec:
+    where = f"{file.name}, codec {codec_id}"
+    _check_settings(codec_id, config, where)
+    tensors, encoder = (model_tensors(file, part) for part in parts)
     if tensors.keys() & encoder.keys():
         raise CorruptError(
             f"{where}: {', '.join(sorted(tensors.keys() & encoder.keys()))} stand in both models"
         )
     try:
-        codec = make_codec(header.codec_id, header.takes, header.config).load_state(tensors | encoder)
+        return make_codec(codec_id, takes, config).load_state(tensors | encoder)
     except CodecError as error:
         raise CorruptError(f"{where}: {error}") from None
-    declared = tuple((a.name, a.shape, a.kind, a.bits, a.levels) for a in header.streams[0].arrays)
-    expected = tuple((a.name, a.shape, "uint", a.bits, a.levels) for a in codec.codes)
-    if declared != expected or codec.gives != header.gives:
-        raise CorruptError(f"{where}: the file declares the codes {declared}, but its settings make {expected}")
-    return codec
+
+
+def _facts(array: CodeArray | ArraySpec) -> tuple[str, tuple[int, ...], int, int]:
+    return array.name, array.shape, array.bits, array.levels
 
 
 def _check_settings(codec_id: str, config: Mapping[str, Any], where: str) -> None:
@@ -77,7 +179,8 @@ def _check_settings(codec_id: str, config: Mapping[str, Any], where: str) -> Non
         known = setting_names(codec_id)
     except UnsupportedError as error:
         raise UnsupportedError(f"{where}: {error}") from None
-    unknown, missing = config.keys() - {*known}, {*known} - config.keys()
+    unknown = config.keys() - known.keys()
+    missing = {name for name, is_needed in known.items() if is_needed} - config.keys()
     if unknown:
         raise UnsupportedError(
             f"{where}: the setting {', '.join(sorted(unknown))} is not known here; install a later softpack"

@@ -131,7 +131,8 @@ def check_no_twins(item_B: np.ndarray, view_B: np.ndarray) -> None:
     if twins.any():
         first = int(np.flatnonzero(twins)[0])
         raise DataError(
-            f"item {item_B[first]}, view {view_B[first]} is there twice; every (item, view) has one label"
+            f"item {item_B[first]}, view {view_B[first]} is there twice; every (item, view) has one label; leave "
+            "the other out"
         )
 
 
@@ -151,8 +152,8 @@ class Presence:
         self._named: dict[int, np.ndarray] = {}
         self.parts: dict[int, int] = {}  # of each tile so far
 
-    def write(self, part: TilePart) -> int:
-        """Note the rows of a part and return its number within its tile.
+    def write(self, part: TilePart, number: int = 0) -> int:
+        """Note the rows of a part and return its number within its tile: the next, and `number` or more.
 
         Raises:
             DataError: one of the rows was written before.
@@ -171,7 +172,7 @@ class Presence:
             self._complete.add(tile)
             del self._written[tile]
             self._named.pop(tile, None)
-        self.parts[tile] = self.parts.get(tile, -1) + 1
+        self.parts[tile] = max(self.parts.get(tile, -1) + 1, number)
         return self.parts[tile]
 
     def name(self, item_B: np.ndarray, view_B: np.ndarray) -> None:

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import Codec
+from softpack.container.context import Prototypes
 from softpack.container.file import Part, SpkFile
-from softpack.container.model import load_codec
+from softpack.container.mixing import Mixing, mixing_of
+from softpack.container.model import Model, load_model_of
 from softpack.container.rows import RowMap, row_map
 from softpack.container.tiles import array_dtype, read_presence, read_tile
-from softpack.errors import DataError
+from softpack.errors import CorruptError, DataError
 from softpack.format import layout
 from softpack.format.header import StreamSpec
 from softpack.records import LabelSpec, RowBlock
@@ -37,24 +39,27 @@ class Labels:
 
     Args:
         path: of the file.
+        stages: how many stages of the codes to read, of files that have several; all by default.
 
     Raises:
         FormatError: the file is not a valid .spk (see `softpack.errors`).
-        DataError: it cannot be opened.
+        DataError: it cannot be opened, or has fewer stages.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], stages: int | None = None) -> None:
         self.file = SpkFile(path)
+        self._stages = self._checked(stages)
         self.spec: LabelSpec = self.file.header.gives
         self._cache: OrderedDict[tuple[int, int], dict[str, np.ndarray]] = OrderedDict()
         self._cached_bytes = 0
         self._codecs: dict[torch.device, Codec] = {}
+        self._prototypes: dict[torch.device, Prototypes | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.file.path}
+        return {"path": self.file.path, "stages": self._stages}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         items, views, classes = self.shape
@@ -89,10 +94,34 @@ class Labels:
         """Names of the columns that each item has; one that a stopped writer left unfinished is not counted."""
         return tuple(name for _, stream in self._item_streams() for name in (a.name for a in stream.arrays))
 
+    @property
+    def n_stages(self) -> int:
+        """Stages of the codes that are read."""
+        return self._stages
+
+    @cached_property
+    def model(self) -> Model:
+        """The codec of the rows, all stages of it, and that of the prototypes."""
+        return load_model_of(self.file)
+
     @cached_property
     def codec(self) -> Codec:
-        """The codec, with the model of the file."""
-        return load_codec(self.file)
+        """The codec of the stages that are read, with the model of the file."""
+        return self.model.codec.first_stages(self._stages)
+
+    @cached_property
+    def prototypes(self) -> Prototypes | None:
+        """What rows are coded given; None where they are coded by themselves."""
+        if self.model.prototypes is None:
+            return None
+        _, stream = self.file.header.stream("prototype")  # type: ignore[misc]
+        return Prototypes.of_codes(self.model.prototypes, as_codes(self.prototype_codes, stream))
+
+    @property
+    def prototype_codes(self) -> dict[str, np.ndarray]:
+        """The codes of the prototypes as unsigned numbers, [items, ...] each; {} where there are none."""
+        found = self.file.header.stream("prototype")
+        return {} if found is None else self._item_stream(*found)
 
     @cached_property
     def _rows(self) -> RowMap:
@@ -143,16 +172,52 @@ class Labels:
             DataError: one of them is not in the file.
             CorruptError: a tile fails its checksum.
         """
-        codes = self.read_codes(items, views)
-        return self.codec_on(device).decode({name: array.to(device) for name, array in codes.items()})
+        items, views = _pair(items, views)
+        codes = {name: array.to(device) for name, array in self.read_codes(items, views).items()}
+        return self.codec_on(device).decode(codes, self.context(items, views, device))
+
+    def context(self, items: Indices, views: Indices, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return what these labels are coded given: float32 [B, C] logits, or None."""
+        prototypes = self.prototypes_on(device)
+        if prototypes is None:
+            return None
+        items, views = _pair(items, views)
+        return prototypes.context_of(items, self.mixing(items, views))
+
+    def mixing(self, items: Indices, views: Indices) -> Mixing:
+        """Return who is mixed into these labels, where their context depends on it."""
+        items, views = _pair(items, views)
+        header = self.file.header
+        found = header.stream("mix") or header.stream("replay")
+        if header.context is None or found is None:
+            return Mixing.none(len(items))
+        columns = self._read_stream(found[0], items, views)
+        return mixing_of(columns, (header.context.width, header.context.height), len(items))
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
         """Return the codes of these (item, view), as the codec takes them."""
-        return as_codes(self.stored_codes(items, views), self.file.header.streams[0])
+        stored, streams = self.stored_codes(items, views), self.file.header.streams
+        codes: dict[str, Tensor] = {}
+        for number in self._code_streams:
+            codes |= as_codes(stored, streams[number - 1])
+        return codes
 
     def stored_codes(self, items: Indices, views: Indices) -> dict[str, np.ndarray]:
         """Return the codes of these (item, view) as unsigned numbers, [B, ...] each."""
-        return self._read_stream(1, *_pair(items, views))
+        stored: dict[str, np.ndarray] = {}
+        for number in self._code_streams:
+            stored |= self._read_stream(number, *_pair(items, views))
+        return stored
+
+    @property
+    def _code_streams(self) -> tuple[int, ...]:
+        return self.file.header.code_streams[: self._stages]
+
+    def _checked(self, stages: int | None) -> int:
+        there = len(self.file.header.code_streams)
+        if stages is not None and not 1 <= stages <= there:
+            raise DataError(f"{self.file.name}: has {there} stages of codes; {stages} were asked for")
+        return stages or there
 
     def replay(self, items: Indices, views: Indices) -> dict[str, np.ndarray]:
         """Return the replay columns of these (item, view), each [B, ...] in the dtype of `COLUMNS`."""
@@ -170,11 +235,7 @@ class Labels:
         for number, stream in self._item_streams():
             for spec in stream.arrays:
                 if spec.name == name:
-                    values = np.empty((self.shape[0], *spec.shape), array_dtype(spec))
-                    for part in (part for part in self.file.item_parts.values() if number in part.blocks):
-                        rows = slice(part.first_item, part.first_item + part.n_rows)
-                        values[rows] = read_tile(self.file, part, number)[name]
-                    return values
+                    return self._item_stream(number, stream)[name]
         raise DataError(
             f"{self.file.name}: has no column {name!r}; its item columns are {', '.join(self.item_columns) or 'none'}"
         )
@@ -191,6 +252,14 @@ class Labels:
 
         return ResidentLabels(self, device)
 
+    def prototypes_on(self, device: torch.device | str) -> Prototypes | None:
+        """Return the prototypes on `device`; kept, so that a second call costs nothing."""
+        device = torch.device(device)
+        if device not in self._prototypes:
+            own = self.prototypes
+            self._prototypes[device] = own if own is None or device.type == "cpu" else own.to(device)
+        return self._prototypes[device]
+
     def codec_on(self, device: torch.device | str) -> Codec:
         """Return the codec with its tensors on `device`; kept, so that a second call costs nothing."""
         device = torch.device(device)
@@ -206,8 +275,29 @@ class Labels:
         return [
             (n, stream)
             for n, stream in enumerate(self.file.header.streams, 1)
-            if stream.per == "item" and sum(p.n_rows for p in parts if n in p.blocks) == self.shape[0]
+            if stream.per == "item"
+            and stream.name != "prototype"
+            and sum(p.n_rows for p in parts if n in p.blocks) == self.shape[0]
         ]
+
+    def _item_stream(self, number: int, stream: StreamSpec) -> dict[str, np.ndarray]:
+        """Return the arrays of a stream that is per item, [items, ...]; of prototypes maybe the first items alone.
+
+        Raises:
+            CorruptError: a tile between others is not there.
+        """
+        tiles = sorted(tile for stream_number, tile in self.file.item_parts if stream_number == number)
+        parts = [self.file.item_parts[number, tile] for tile in tiles]
+        starts = [sum(part.n_rows for part in parts[:i]) for i in range(len(parts))]
+        if [part.first_item for part in parts] != starts:
+            raise CorruptError(f"{self.file.name}: stream {stream.name} lacks items between others")
+        read = [read_tile(self.file, part, number) for part in parts]
+        return {
+            a.name: np.concatenate(
+                [np.empty((0, *a.shape), array_dtype(a)), *(arrays[a.name] for arrays in read)]
+            )
+            for a in stream.arrays
+        }
 
     @cached_property
     def _tiles(self) -> dict[int, list[int]]:
@@ -294,11 +384,15 @@ def _ranks(file: SpkFile, part: Part) -> dict[str, np.ndarray]:
     return {"rank": np.where(present, np.cumsum(present) - 1, -1)}
 
 
-def open(path: str | os.PathLike[str]) -> Labels:  # noqa: A001
+def open(path: str | os.PathLike[str], stages: int | None = None) -> Labels:  # noqa: A001
     """Open the labels of an `.spk` file; reads its header and index only.
+
+    Args:
+        path: of the file.
+        stages: how many stages of the codes to read, of files that have several: fewer are coarser labels.
 
     Raises:
         FormatError: the file is not a valid .spk (see `softpack.errors`).
-        DataError: it cannot be opened.
+        DataError: it cannot be opened, or has fewer stages.
     """
-    return Labels(path)
+    return Labels(path, stages)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from softpack.container.blockfile import BlockFile
+from softpack.container.mixing import mix_columns
 from softpack.container.reader import Labels
 from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, write_model
 from softpack.format.header import Header
@@ -21,6 +22,7 @@ def repack(
     out: str | os.PathLike[str],
     *,
     replay: bool = True,
+    stages: int | None = None,
     force: bool = False,
     counted: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -30,31 +32,39 @@ def repack(
         path: of the file to read.
         out: of the file to write.
         replay: keep the replay columns.
+        stages: keep the codes of this many stages alone; all by default.
         force: overwrite `out`.
         counted: is told (rows done, rows in all).
 
     Raises:
         SoftpackError: a file refuses.
     """
-    labels = Labels(path)
-    codec, old = labels.codec, labels.file.header
+    labels = Labels(path, stages)
+    model, old = labels.model.first_stages(labels.n_stages), labels.file.header
+    codec = model.codec
     items, views, _ = labels.shape
     item_columns = {n: labels.item_column(n) for n in labels.item_columns if replay or n == "target"}
     columns = labels.columns if replay else ()
-    streams = make_streams(codec, columns, tuple(item_columns))
+    is_mixed = old.stream("mix") is not None or "mix_item" in labels.columns
+    keeps_mix = model.prototypes is not None and is_mixed and "mix_item" not in columns
+    streams = make_streams(model, columns, tuple(item_columns), keeps_mix)
     tile = choose_tile(streams, items, views)
-    header = Header(old.codec_id, old.config, old.takes, old.gives, *tile, streams, old.made_by)
+    config = codec.get_config() if stages else old.config
+    header = Header(old.codec_id, config, old.takes, old.gives, *tile, streams, old.made_by, old.context)
     file = BlockFile(out, force)
     try:
-        file.begin(header.to_bytes())
-        write_model(file, codec, keep_encoder=False)
-        tiles = TileWriter(file, codec, header, items, views, torch.device("cpu"))
+        file.begin(header.to_bytes(), max(header.minor, model.minor))
+        write_model(file, model, keep_encoder=False)
+        tiles = TileWriter(file, model, header, items, views, torch.device("cpu"))
+        if model.prototypes is not None:
+            tiles.write_items(labels.prototype_codes)
         for start in range(0, labels.n_rows, REPACK_ROWS):
             stop = min(start + REPACK_ROWS, labels.n_rows)
             item, view = labels.cells(np.arange(start, stop))
-            tiles.add_codes(
-                item, view, labels.stored_codes(item, view), labels.replay(item, view) if replay else {}
-            )
+            codes = labels.stored_codes(item, view)
+            if keeps_mix:
+                codes |= mix_columns(labels.mixing(item, view))
+            tiles.add_codes(item, view, codes, labels.replay(item, view) if replay else {})
             if counted is not None:
                 counted(stop, labels.n_rows)
         tiles.flush()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from softpack.bits import field_widths
 from softpack.codecs.abc import code_dtype
+from softpack.container.mixing import Mixing
 from softpack.container.reader import Indices, Labels
 from softpack.records import LabelSpec
 
@@ -47,6 +48,8 @@ class ResidentLabels:
         self.device = torch.device(device)
         self.spec: LabelSpec = labels.spec
         self.arrays = labels.codec.codes
+        self.partner_R: Tensor | None = None  # int32 [rows], where some are mixed and context depends on it
+        self.share_R: Tensor | None = None
         self.planes = self._load()
 
     def __repr__(self) -> str:
@@ -74,13 +77,24 @@ class ResidentLabels:
     def read(self, items: Indices, views: Indices, device: torch.device | str | None = None) -> Tensor:
         """Return the labels of these (item, view): float32 [B, C] on `device`."""
         device = self.device if device is None else torch.device(device)
-        codes = {name: codes.to(device) for name, codes in self.read_codes(items, views).items()}
-        return self.labels.codec_on(device).decode(codes)
+        rows_B = torch.from_numpy(self.labels.row_numbers(items, views)).to(self.device)
+        codes = {name: codes.to(device) for name, codes in self.codes_of_rows(rows_B).items()}
+        context_BC = self._context(items, rows_B, device)
+        return self.labels.codec_on(device).decode(codes, context_BC)
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
         """Return the codes of these (item, view) on the device of the codes."""
         rows = self.labels.row_numbers(items, views)
         return self.codes_of_rows(torch.from_numpy(rows).to(self.device))
+
+    def _context(self, items: Indices, rows_B: Tensor, device: torch.device) -> Tensor | None:
+        prototypes = self.labels.prototypes_on(device)
+        if prototypes is None:
+            return None
+        items_B = torch.as_tensor(items, dtype=torch.int64, device=device)
+        if self.partner_R is None or self.share_R is None:
+            return prototypes.context(items_B)
+        return prototypes.context(items_B, self.partner_R[rows_B].to(device), self.share_R[rows_B].to(device))
 
     def codes_of_rows(self, rows_B: Tensor) -> dict[str, Tensor]:
         """Return the codes of rows, numbered in the order of items and then views."""
@@ -93,11 +107,17 @@ class ResidentLabels:
 
     def _load(self) -> dict[str, list[PackedPlane]]:
         planes = {array.name: self._empty_planes(array.values_per_row, array.bits) for array in self.arrays}
+        mixed: list[Mixing] = []
         for start in range(0, self.n_rows, LOAD_ROWS):
             items, views = self.labels.cells(np.arange(start, min(start + LOAD_ROWS, self.n_rows)))
             for name, codes in self.labels.read_codes(items, views).items():
                 for plane in planes[name]:
                     plane.bytes_RP[start : start + len(items)] = _pack(codes.reshape(len(items), -1), plane)
+            mixed.append(self.labels.mixing(items, views))
+        if any((mixing.partner_B >= 0).any() for mixing in mixed):
+            partner_R = np.concatenate([mixing.partner_B for mixing in mixed]).astype(np.int32)
+            self.partner_R = torch.from_numpy(partner_R).to(self.device)
+            self.share_R = torch.from_numpy(np.concatenate([m.share_B for m in mixed])).to(self.device)
         return {
             name: [PackedPlane(p.shift, p.bits, p.bytes_RP.to(self.device)) for p in of_array]
             for name, of_array in planes.items()

@@ -8,16 +8,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from softpack.codecs.abc import CodeArray, Codec
+from softpack.codecs.abc import CodeArray, Codes
 from softpack.container.blockfile import BlockFile
+from softpack.container.context import Prototypes
 from softpack.container.file import SpkFile
-from softpack.container.model import pack_tensors
+from softpack.container.mixing import Mixing, mix_columns, mixing_of
+from softpack.container.model import Model, pack_tensors
 from softpack.container.pending import Grid, Pending, Presence, TilePart
 from softpack.container.tiles import PRESENCE, array_dtype, encode_tile, read_presence
+from softpack.entropy.tables import pack_tables
 from softpack.errors import CodecError, DataError
 from softpack.format import layout
 from softpack.format.blocks import Block
-from softpack.format.header import ArraySpec, Header, StreamSpec, column_array
+from softpack.format.header import STORED_COLUMNS, STREAMS, ArraySpec, Header, StreamSpec, column_array
 from softpack.format.layout import BlockType, ModelPart
 from softpack.records import COLUMNS, RowBlock
 
@@ -30,26 +33,36 @@ ENCODE_ROWS = 4096
 
 
 def make_streams(
-    codec: Codec, columns: tuple[str, ...], item_columns: tuple[str, ...]
+    model: Model, columns: tuple[str, ...], item_columns: tuple[str, ...], keeps_mix: bool = False
 ) -> tuple[StreamSpec, ...]:
-    """Return the streams of a file: codes, then replay columns, then what items have.
+    """Return the streams of a file: codes by their stages, then columns, then what items have.
+
+    Args:
+        model: whose codes they are.
+        columns: replay columns.
+        item_columns: of every item.
+        keeps_mix: keep who is mixed into rows for their context, where the replay columns do not.
 
     Raises:
         CodecError: codes and columns share a name.
     """
-    twice = {array.name for array in codec.codes} & set(columns)
+    codec = model.codec
+    twice = {array.name for array in codec.codes} & {*columns, *STREAMS["mix"][2]}
     if twice:
         raise CodecError(f"codec {codec.codec_id} names its codes {', '.join(twice)}, as columns are named")
-    streams = [StreamSpec("codes", "row", "codes", tuple(_code_spec(array) for array in codec.codes))]
-    if columns:
-        streams.append(
-            StreamSpec("replay", "row", "replay", tuple(column_array(COLUMNS[name]) for name in columns))
-        )
-    if "source_hw" in item_columns:
-        streams.append(StreamSpec("source", "item", "replay", (column_array(COLUMNS["source_hw"]),)))
-    if "target" in item_columns:
-        streams.append(StreamSpec("target", "item", "item", (column_array(COLUMNS["target"]),)))
-    return tuple(streams)
+    by_stage = [[a for a in codec.codes if a.stage == stage + 1] for stage in range(codec.n_stages)]
+    streams = {
+        "codes" if not stage else f"codes_{stage + 1}": tuple(map(code_spec, arrays))
+        for stage, arrays in enumerate(by_stage)
+    }
+    streams["replay"] = tuple(column_array(COLUMNS[name]) for name in columns)
+    streams["mix"] = (
+        tuple(column_array(STORED_COLUMNS[name]) for name in STREAMS["mix"][2]) if keeps_mix else ()
+    )
+    streams["prototype"] = tuple(map(code_spec, model.prototypes.codes)) if model.prototypes else ()
+    for stream, column in (("source", "source_hw"), ("target", "target")):
+        streams[stream] = (column_array(COLUMNS[column]),) if column in item_columns else ()
+    return tuple(StreamSpec(name, *STREAMS[name][:2], arrays) for name, arrays in streams.items() if arrays)
 
 
 def choose_tile(streams: tuple[StreamSpec, ...], items: int | None, views: int | None) -> tuple[int, int]:
@@ -85,24 +98,28 @@ class TileWriter:
 
     Args:
         out: where the blocks go; begun, with header and model in it.
-        codec: fitted.
+        model: fitted.
         header: of the file.
         items: of the file where known beforehand.
         views: the same of views.
         device: where rows are encoded.
+        prototypes: of the items, as they decode, where the codec takes context.
     """
 
     def __init__(
         self,
         out: BlockFile,
-        codec: Codec,
+        model: Model,
         header: Header,
         items: int | None,
         views: int | None,
         device: torch.device,
+        prototypes: Prototypes | None = None,
     ) -> None:
         self._out = out
-        self._codec = codec.to(device)
+        self._codec = model.codec.to(device)
+        self._tables = model.tables
+        self._prototypes = prototypes.to(device) if prototypes is not None else None
         self._header = header
         self._device = device
         grid = Grid(header.tile_items, header.tile_views, items, views)
@@ -115,18 +132,22 @@ class TileWriter:
     @property
     def item_columns(self) -> set[str]:
         """Names of the columns that each item may have."""
-        return {a.name for stream in self._header.streams if stream.per == "item" for a in stream.arrays}
+        streams = (s for s in self._header.streams if s.per == "item" and s.name != "prototype")
+        return {array.name for stream in streams for array in stream.arrays}
 
     def resume(self, file: SpkFile) -> None:
         """Go on after what a file holds."""
         for part in file.parts:
             tile = part.first_item // self._header.tile_items, part.first_view // self._header.tile_views
-            self.presence.write(TilePart(*tile, read_presence(file, part), {}))
+            number = int(file.blocks[next(iter(part.blocks.values()))]["part"])
+            self.presence.write(TilePart(*tile, read_presence(file, part), {}), number)
         self.items, self.views, self.n_rows = file.commit.items, file.commit.views, file.commit.n_rows
 
     def add(self, block: RowBlock) -> None:
         """Encode rows and write the tiles that they complete."""
-        self.add_codes(block.item_B, block.view_B, self._encode(block.labels_BC), block.replay)
+        mixing, mix, replay = self._mixing(block)
+        codes = self._encode(block.labels_BC, block.item_B, mixing)
+        self.add_codes(block.item_B, block.view_B, codes | mix, replay)
 
     def add_codes(
         self,
@@ -161,7 +182,7 @@ class TileWriter:
             for tile, start in enumerate(range(0, len(values[names[0]]), step)):
                 arrays = {name: values[name][start : start + step] for name in names}
                 n = len(arrays[names[0]])
-                payload, raw_len = encode_tile(stream, arrays)
+                payload, raw_len = encode_tile(stream, arrays, self._tables)
                 block = Block(
                     BlockType.TILE, stream=number, tile_item=tile, span_items=n, span_views=1, n_rows=n
                 )
@@ -171,14 +192,28 @@ class TileWriter:
         """Commit the rows that are written."""
         self._out.commit(self.items, self.views, self.n_rows)
 
-    def _encode(self, labels_BC: np.ndarray) -> dict[str, np.ndarray]:
+    def _mixing(self, block: RowBlock) -> tuple[Mixing, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return who is mixed into rows, the columns that keep it, and the replay columns that are kept."""
+        n_rows, context = len(block), self._header.context
+        size_wh = (context.width, context.height) if context is not None else (1, 1)
+        mixing = mixing_of(block.replay if context is not None else {}, size_wh, n_rows)
+        if self._header.stream("mix") is None:
+            return mixing, {}, block.replay
+        mix = mix_columns(mixing)
+        return mixing_of(mix, size_wh, n_rows), mix, {}  # shares as a reader finds them
+
+    def _encode(self, labels_BC: np.ndarray, item_B: np.ndarray, mixing: Mixing) -> dict[str, np.ndarray]:
         out = {
-            a.name: np.empty((len(labels_BC), *a.shape), array_dtype(_code_spec(a))) for a in self._codec.codes
+            a.name: np.empty((len(labels_BC), *a.shape), array_dtype(code_spec(a))) for a in self._codec.codes
         }
         for start in range(0, len(labels_BC), ENCODE_ROWS):
-            rows_BC = torch.from_numpy(labels_BC[start : start + ENCODE_ROWS]).to(self._device).float()
+            part = slice(start, start + ENCODE_ROWS)
+            rows_BC = torch.from_numpy(labels_BC[part]).to(self._device).float()
             with torch.no_grad():
-                codes = self._codec.encode(rows_BC)
+                context_BC = None
+                if self._prototypes is not None:
+                    context_BC = self._prototypes.context_of(item_B[part], mixing.rows(part))
+                codes = self._codec.encode(rows_BC, context_BC)
             for name, values in out.items():
                 values[start : start + ENCODE_ROWS] = codes[name].cpu().numpy().view(values.dtype)
         return out
@@ -203,24 +238,30 @@ class TileWriter:
             self._out.write(replace(where, stream=layout.IDS_STREAM), payload, raw_len)
         for stream_number, stream in enumerate(self._header.streams, 1):
             if stream.per == "row":
-                payload, raw_len = encode_tile(stream, part.arrays)
+                payload, raw_len = encode_tile(stream, part.arrays, self._tables)
                 self._out.write(replace(where, stream=stream_number), payload, raw_len)
         self.items = max(self.items, part.tile_item * self._header.tile_items + span_items)
         self.views = max(self.views, part.tile_view * self._header.tile_views + span_views)
         self.n_rows += part.n_rows
 
 
-def write_model(out: BlockFile, codec: Codec, keep_encoder: bool) -> None:
-    """Write the codec's tensors, those of its encoder only where they are wanted."""
-    parts = [(ModelPart.DECODER, codec.state())]
-    if keep_encoder:
-        parts.append((ModelPart.ENCODER, codec.encoder_state()))
-    for part, tensors in parts:
-        if tensors:
+def write_model(out: BlockFile, model: Model, keep_encoder: bool) -> None:
+    """Write the tensors of the codecs, those of encoders only where they are wanted."""
+    for part, tensors in model.parts.items():
+        if keep_encoder or part not in (ModelPart.ENCODER, ModelPart.PROTOTYPE_ENCODER):
             out.write(Block(BlockType.MODEL, stream=part), pack_tensors(tensors))
+    if model.tables:
+        out.write(Block(BlockType.MODEL, stream=ModelPart.TABLES), pack_tables(model.tables))
 
 
-def _code_spec(array: CodeArray) -> ArraySpec:
+def code_arrays(codes: Codes) -> dict[str, np.ndarray]:
+    """Return the codes that a codec made as unsigned numpy arrays."""
+    unsigned = {torch.uint8: np.uint8, torch.int16: np.uint16, torch.int32: np.uint32}
+    return {name: values.cpu().numpy().view(unsigned[values.dtype]) for name, values in codes.items()}
+
+
+def code_spec(array: CodeArray) -> ArraySpec:
+    """Return how an array of codes is stored."""
     return ArraySpec(array.name, array.shape, "uint", array.bits, array.levels)
 
 

@@ -15,6 +15,8 @@ from softpack.format.header import ArraySpec, StreamSpec
 
 UNSIGNED: dict[int, np.dtype] = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4")}
 OTHERS: dict[str, np.dtype] = {"int": np.dtype("i4"), "float32": np.dtype("f4"), "bool": np.dtype("?")}
+Tables = Mapping[str, np.ndarray]  # frequencies uint32 [S, levels] by "<stream>.<array>"
+NO_TABLES: Tables = {}
 PRESENCE = StreamSpec("ids", "row", "ids", (ArraySpec("present", (), "bool", 1, 2),))
 
 
@@ -25,17 +27,22 @@ def array_dtype(spec: ArraySpec) -> np.dtype:
     return OTHERS[spec.kind]
 
 
-def encode_tile(stream: StreamSpec, arrays: Mapping[str, np.ndarray]) -> tuple[bytes, int]:
-    """Return the payload of a tile, and how long it would be without zstd.
+def encode_tile(
+    stream: StreamSpec, arrays: Mapping[str, np.ndarray], tables: Tables = NO_TABLES
+) -> tuple[bytes, int]:
+    """Return the payload of a tile, and how long it would be in plain planes.
 
     Args:
         stream: whose arrays they are.
         arrays: by name, each [n, ...]: unsigned codes, or the dtypes of the columns.
+        tables: frequencies of codes, for those arrays that have some.
     """
     chunks, raw_len = [], 0
     for spec in stream.arrays:
         chunk, raw = encode_array(
-            _to_integers(arrays[spec.name], spec), None if spec.kind == "int" else spec.bits
+            _to_integers(arrays[spec.name], spec),
+            None if spec.kind == "int" else spec.bits,
+            tables.get(f"{stream.name}.{spec.name}"),
         )
         chunks.append(chunk)
         raw_len += raw
@@ -43,7 +50,7 @@ def encode_tile(stream: StreamSpec, arrays: Mapping[str, np.ndarray]) -> tuple[b
 
 
 def decode_tile(
-    payload: bytes, stream: StreamSpec, n_rows: int, raw_len: int, where: str
+    payload: bytes, stream: StreamSpec, n_rows: int, raw_len: int, where: str, tables: Tables = NO_TABLES
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a tile by name, [n, *shape]: unsigned codes, or int32, float32 and bool.
 
@@ -57,7 +64,8 @@ def decode_tile(
         raw += DESCRIPTOR.size + packed_size(n_rows * spec.values_per_row, describe(view, name).width)
         if raw > raw_len:  # before memory is taken for it
             raise CorruptError(f"{name}: needs {raw} bytes before compression; the block says {raw_len}")
-        values, used = decode_array(view, n_rows, spec.values_per_row, spec.bits, levels, name)
+        table = tables.get(f"{stream.name}.{spec.name}")
+        values, used = decode_array(view, n_rows, spec.values_per_row, spec.bits, levels, name, table)
         arrays[spec.name] = _from_integers(values, spec).reshape(n_rows, *spec.shape)
         view = view[used:]
     if len(view):
@@ -73,7 +81,8 @@ def read_tile(file: SpkFile, part: Part, number: int) -> dict[str, np.ndarray]:
     where = f"{file.name}, block {block}"
     entry = file.blocks[block]
     payload = file.payload(block)
-    return decode_tile(payload, file.header.streams[number - 1], part.n_rows, int(entry["raw_len"]), where)
+    stream, raw_len = file.header.streams[number - 1], int(entry["raw_len"])
+    return decode_tile(payload, stream, part.n_rows, raw_len, where, file.tables)
 
 
 def read_presence(file: SpkFile, part: Part) -> np.ndarray:

@@ -44,18 +44,10 @@ def verify(path: str | os.PathLike[str], progress: Callable[[int, int], None] | 
         FormatError: the file is damaged where nothing of it can be trusted: superblock, header, index, commit.
     """
     file = SpkFile(path)
-    problems: list[str] = []
-    lost: set[int] = set()
-    parts = {block: n for n, part in enumerate(file.parts) for block in part.blocks.values()}
-    items = {block: part for part in file.item_parts.values() for block in part.blocks.values()}
-    for number in range(len(file.blocks)):
-        try:
-            _check_block(file, number, file.parts[parts[number]] if number in parts else items.get(number))
-        except FormatError as error:
-            problems.append(_with_rows(str(error), file, parts.get(number)))
-            lost |= {parts[number]} if number in parts else set()
-        if progress is not None:
-            progress(number + 1, len(file.blocks))
+    parts = _parts_of_blocks(file)
+    damaged = damaged_blocks(file, progress)
+    problems = [_with_rows(str(error), file, parts.get(number)) for number, error in damaged.items()]
+    lost = {parts[number] for number in damaged if number in parts}
     if not problems:
         for check in (row_map, ledger_of):
             try:
@@ -64,6 +56,25 @@ def verify(path: str | os.PathLike[str], progress: Callable[[int, int], None] | 
                 problems.append(str(error))
     lost_rows = sum(file.parts[n].n_rows for n in lost)
     return Report(file.name, len(file.blocks), file.commit.n_rows, tuple(problems), lost_rows)
+
+
+def damaged_blocks(file: SpkFile, progress: Callable[[int, int], None] | None = None) -> dict[int, FormatError]:
+    """Check every hash, size and code of a file; return what is wrong with its blocks by their numbers."""
+    damaged, parts = {}, _parts_of_blocks(file)
+    items = {block: part for part in file.item_parts.values() for block in part.blocks.values()}
+    for number in range(len(file.blocks)):
+        try:
+            _check_block(file, number, file.parts[parts[number]] if number in parts else items.get(number))
+        except FormatError as error:
+            damaged[number] = error
+        if progress is not None:
+            progress(number + 1, len(file.blocks))
+    return damaged
+
+
+def _parts_of_blocks(file: SpkFile) -> dict[int, int]:
+    """Return for each block of rows the number of its part in `file.parts`."""
+    return {block: n for n, part in enumerate(file.parts) for block in part.blocks.values()}
 
 
 def _check_block(file: SpkFile, number: int, part: Part | None) -> None:

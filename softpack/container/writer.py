@@ -10,23 +10,36 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from softpack import __version__
-from softpack.checks import MOST, Place, check_cells, check_labels
+from softpack.checks import MOST, Place, check_cells, check_labels, check_mix
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
 from softpack.container.blockfile import BlockFile
 from softpack.container.columns import item_values, row_block
+from softpack.container.context import Prototypes
 from softpack.container.file import SpkFile
-from softpack.container.model import load_codec
+from softpack.container.mixing import mixing_of
+from softpack.container.model import Model, as_model, fit_prototype_codec, load_model_of
 from softpack.container.reader import Labels
-from softpack.container.tile_writer import TileWriter, check_tile, choose_tile, make_streams, write_model
+from softpack.container.tile_writer import (
+    TileWriter,
+    check_tile,
+    choose_tile,
+    code_arrays,
+    make_streams,
+    write_model,
+)
 from softpack.errors import CodecError, DataError
 from softpack.format.blocks import read_superblock
-from softpack.format.header import Header
+from softpack.format.header import ContextSpec, Header
 from softpack.format.layout import BLOCK, SUPERBLOCK
 from softpack.records import LabelSpec, RowBlock
 
+MIX_WH = (224, 224)
+PROTOTYPE_BITS = 4  # a view
+PROTOTYPE_VIEWS = 64  # of an item, where nothing is known
 FIT_VALUES = 1 << 25  # numbers in the sample that a codec is fitted to
 LEAST_FIT_ROWS = 4096
 
@@ -54,12 +67,15 @@ class Writer:
         device: where the codec is fitted and encodes.
         progress: is told how far the fit is.
         resumed: the file that `out` goes on with.
+        prototypes: of the items, where the codec takes context.
+        mix_wh: width and height of the pictures in which `mix_box_xyxy` lies.
+        keep_replay: store the replay columns.
     """
 
     def __init__(
         self,
         out: BlockFile,
-        codec: Codec,
+        model: Model,
         *,
         needs_fit: bool = False,
         items: int | None = None,
@@ -70,8 +86,11 @@ class Writer:
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
         resumed: SpkFile | None = None,
+        prototypes: Tensor | None = None,
+        mix_wh: tuple[int, int] = MIX_WH,
+        keep_replay: bool = True,
     ) -> None:
-        self.codec = codec
+        self.model = model
         self.n_rows = 0
         self._out = out
         self._needs_fit = needs_fit
@@ -86,14 +105,28 @@ class Writer:
         self._items_written = True
         self._spool: list[RowBlock] = []
         self._tiles: TileWriter | None = None
+        self._mix_wh, self._keep_replay = mix_wh, keep_replay
+        self._prototypes: Prototypes | None = None
+        if model.prototypes is not None and prototypes is not None:
+            self._prototype_codes = model.prototypes.encode(prototypes)
+            self._prototypes = Prototypes.of_codes(model.prototypes, self._prototype_codes)
+            self._items = max(self._items or 0, len(prototypes))
         if resumed is not None:
-            self._tiles = TileWriter(out, codec, resumed.header, None, None, self._device)
-            self._tiles.resume(resumed)
-            replay = resumed.header.stream("replay")
-            self._columns = tuple(array.name for array in replay[1].arrays) if replay else ()
-            labels = Labels(resumed.path)
-            self._item_values = {name: labels.item_column(name) for name in labels.item_columns}
-            self.n_rows = resumed.commit.n_rows
+            self._resume(resumed)
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the rows."""
+        return self.model.codec
+
+    def _resume(self, file: SpkFile) -> None:
+        labels = Labels(file.path)
+        self._prototypes = labels.prototypes
+        self._tiles = TileWriter(self._out, self.model, file.header, None, None, self._device, self._prototypes)
+        self._tiles.resume(file)
+        self._columns = None if file.header.stream("mix") else labels.columns
+        self._item_values = {name: labels.item_column(name) for name in labels.item_columns}
+        self.n_rows = file.commit.n_rows
 
     def append(self, labels_BC: Any, *, item: Any, view: Any, **columns: Any) -> None:
         """Add rows, in any order.
@@ -117,6 +150,7 @@ class Writer:
             )
         check_labels(block.labels_BC, self.codec.spec, str(block.labels_BC.dtype), place)
         check_cells(block, self._items, self._views, place)
+        check_mix(block.replay, place)
         self.add(block)
 
     def add(self, block: RowBlock) -> None:
@@ -195,7 +229,15 @@ class Writer:
     def _fit(self) -> None:
         rows = [torch.from_numpy(block.labels_BC).to(self._device).float() for block in self._spool]
         n_rows = self._items * self._views if self._items and self._views else None
-        self.codec = self.codec.fit(rows, seed=self._seed, n_rows=n_rows, progress=self._progress)
+        contexts = None
+        if self._prototypes is not None:
+            prototypes = self._prototypes.to(self._device)
+            contexts = [
+                prototypes.context_of(block.item_B, mixing_of(block.replay, self._mix_wh, len(block)))
+                for block in self._spool
+            ]
+        codec = self.codec.fit(rows, seed=self._seed, n_rows=n_rows, progress=self._progress, contexts=contexts)
+        self.model = replace(self.model, codec=codec)
         self._needs_fit = False
         spool, self._spool = self._spool, []
         for block in spool:
@@ -203,19 +245,37 @@ class Writer:
 
     def _begun(self) -> TileWriter:
         if self._tiles is None:
-            streams = make_streams(self.codec, self._columns or (), tuple(self._item_values))
-            tile = choose_tile(streams, self._items, self._views) if self._tile is None else self._tile
-            check_tile(tile, streams, self._out.name)
-            header = Header(
-                self.codec.codec_id, self.codec.get_config(), self.codec.spec, self.codec.gives, *tile, streams,
-                {"softpack": __version__, "torch": torch.__version__, "numpy": np.__version__, "seed": self._seed},
-            )  # fmt: skip
-            self._out.begin(header.to_bytes())
-            write_model(self._out, self.codec, self._keep_encoder)
-            self._tiles = TileWriter(self._out, self.codec, header, self._items, self._views, self._device)
+            header = self._header()
+            self._out.begin(header.to_bytes(), max(header.minor, self.model.minor))
+            write_model(self._out, self.model, self._keep_encoder)
+            self._tiles = TileWriter(
+                self._out, self.model, header, self._items, self._views, self._device, self._prototypes
+            )
+            if self._prototypes is not None:
+                self._tiles.write_items(code_arrays(self._prototype_codes))
             if self._items is not None:  # early, so that a stopped writer leaves them too
                 self._write_items(self._tiles)
         return self._tiles
+
+    def _header(self) -> Header:
+        columns = self._columns or ()
+        keeps_mix = self.model.prototypes is not None and not self._keep_replay and "mix_item" in columns
+        streams = make_streams(
+            self.model, columns if self._keep_replay else (), tuple(self._item_values), keeps_mix
+        )
+        tile = choose_tile(streams, self._items, self._views) if self._tile is None else self._tile
+        check_tile(tile, streams, self._out.name)
+        context = None
+        if self.model.prototypes is not None:
+            codec = self.model.prototypes
+            context = ContextSpec(codec.codec_id, codec.get_config(), *self._mix_wh)
+        made_by = {
+            "softpack": __version__, "torch": torch.__version__, "numpy": np.__version__, "seed": self._seed
+        }  # fmt: skip
+        codec = self.codec
+        return Header(
+            codec.codec_id, codec.get_config(), codec.spec, codec.gives, *tile, streams, made_by, context
+        )
 
     def _flushed(self) -> TileWriter:
         if self._needs_fit:
@@ -243,13 +303,16 @@ class Writer:
 
 def create(
     path: str | os.PathLike[str],
-    codec: str | Codec = "vqae",
+    codec: str | Codec | Model = "vqae",
     *,
     classes: int | None = None,
     space: str = "logits",
     temperature: float = 1.0,
     items: int | None = None,
     views: int | None = None,
+    prototypes: Any = None,
+    mix_wh: tuple[int, int] = MIX_WH,
+    replay: bool = True,
     tile: tuple[int, int] | None = None,
     appendable: bool = False,
     seed: int = 0,
@@ -262,13 +325,17 @@ def create(
 
     Args:
         path: of the file; it appears when the writer is closed.
-        codec: an id ("raw", "quantize", "topk", "lowrank", "vqae", or of an installed package), which is
-            fitted to the first rows; or a codec that is fitted already.
+        codec: an id ("raw", "quantize", "topk", "lowrank", "klt", "vqae", or of an installed package), which is
+            fitted to the first rows; or a codec or model that is fitted already.
         classes: numbers in a row; not needed where `codec` is a fitted codec.
         space: "logits", "log_probs" or "probs".
         temperature: that log_probs and probs were taken at.
         items: how many, where it is known: then rows outside are refused, and the model suits the size.
         views: the same of views.
+        prototypes: logits [items, classes] that the rows of each item are near to, such as their mean, for codecs
+            that code rows given them (`context=True`); they are coded too.
+        mix_wh: width and height of the pictures in which `mix_box_xyxy` lies, for the prototypes of mixed rows.
+        replay: store the replay columns.
         tile: items and views that are stored and read together; chosen by default.
         appendable: keep the encoder in the file, so that `append` needs no model beside it.
         seed: of the fit; the same rows and seed give the same bytes on the same machine.
@@ -291,41 +358,68 @@ def create(
         target_bits = settings.pop("target_bits", None)
         made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
         fitted = type(made).fit is Codec.fit  # nothing to learn
+        model = Model(made, _prototype_codec(prototypes, made, views, seed))
     else:
-        if settings or classes not in (None, codec.spec.classes):
-            raise CodecError(f"{path}: the codec is fitted to {codec.spec}; give no other classes and settings")
-        made, fitted = codec, True
+        model, fitted = as_model(codec), True
+        if settings or classes not in (None, model.codec.spec.classes):
+            raise CodecError(
+                f"{path}: the codec is fitted to {model.codec.spec}; give no other classes and settings"
+            )
     out = BlockFile(path, force)
     try:
         return Writer(
-            out, made, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
-            seed=seed, device=device, progress=progress,
+            out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
+            seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
+            prototypes=None if prototypes is None else _prototype_rows(prototypes, model, str(path)),
         )  # fmt: skip
     except BaseException:
         out.abandon()
         raise
 
 
-def save_model(path: str | os.PathLike[str], codec: Codec, force: bool = False) -> None:
-    """Write a fitted codec, encoder included, as a `.spkm`: an `.spk` without rows."""
-    with create(path, codec, appendable=True, force=force):
+def _prototype_codec(prototypes: Any, codec: Codec, views: int | None, seed: int) -> Codec | None:
+    if not codec.takes_context:
+        return None
+    if prototypes is None:
+        raise CodecError(
+            f"codec {codec.codec_id} codes rows given their items' prototypes; give prototypes=, logits of "
+            f"[items, {codec.spec.classes}] such as the mean of each item's rows"
+        )
+    rows_NC = torch.as_tensor(prototypes).float()
+    return fit_prototype_codec(rows_NC, PROTOTYPE_BITS * (views or PROTOTYPE_VIEWS), seed)
+
+
+def _prototype_rows(prototypes: Any, model: Model, where: str) -> Tensor:
+    """Return prototypes as float32 logits of mean zero [N, C]."""
+    rows_NC = torch.as_tensor(prototypes).float().cpu()
+    classes = model.codec.spec.classes
+    if rows_NC.ndim != 2 or rows_NC.shape[1] != classes or not torch.isfinite(rows_NC).all():
+        raise DataError(
+            f"{where}: prototypes have the shape {list(rows_NC.shape)}; expected finite logits [items, {classes}]"
+        )
+    return rows_NC - rows_NC.mean(1, keepdim=True)
+
+
+def save_model(path: str | os.PathLike[str], model: Codec | Model, force: bool = False) -> None:
+    """Write a fitted codec or model, encoders included, as a `.spkm`: an `.spk` without rows."""
+    with create(path, model, appendable=True, force=force):
         pass
 
 
-def load_model(path: str | os.PathLike[str]) -> Codec:
-    """Return the codec of a `.spkm`, or of an `.spk` whose encoder is in it.
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Return the model of a `.spkm`, or of an `.spk` whose encoder is in it.
 
     Raises:
         CodecError: the file has no encoder.
     """
-    codec = load_codec(SpkFile(path))
-    if not codec.can_encode:
+    model = load_model_of(SpkFile(path))
+    if not model.can_encode:
         raise CodecError(f"{path}: holds no encoder; give the .spkm that `softpack fit` wrote")
-    return codec
+    return model
 
 
 def append(
-    path: str | os.PathLike[str], model: Codec | None = None, device: torch.device | str = "cpu"
+    path: str | os.PathLike[str], model: Codec | Model | None = None, device: torch.device | str = "cpu"
 ) -> Writer:
     """Return a writer that adds rows to an existing file; new items and views are welcome.
 
@@ -344,28 +438,29 @@ def append(
     out = BlockFile.reopen(Path(path))
     try:
         file = SpkFile(path)  # again, now that nobody else writes it
-        codec = _encoder_for(file, model)
+        encoder = _encoder_for(file, model)
         file_id = read_superblock(file.pread(0, SUPERBLOCK.size), file.name, append=True)
         tail = [file.pread(offset, BLOCK.size) for offset in file.tail_offsets]
         headers = [*(row.tobytes() for row in file.blocks), *tail]
         out.resume(file_id, headers, file.file_len, file.commit.number + 1)
-        return Writer(out, codec, device=device, resumed=file)
+        return Writer(out, encoder, device=device, resumed=file)
     except BaseException:
         out.abandon()
         raise
 
 
-def _encoder_for(file: SpkFile, model: Codec | None) -> Codec:
-    codec = load_codec(file)
-    if model is None:
-        if not codec.can_encode:
+def _encoder_for(file: SpkFile, given: Codec | Model | None) -> Model:
+    own = load_model_of(file)
+    if given is None:
+        if not own.codec.can_encode:
             raise CodecError(
                 f"{file.name}: holds no encoder, so nothing can be appended with it alone; give the model of "
                 "`softpack fit`, or create files with appendable=True"
             )
-        return codec
-    mine, theirs = codec.state(), model.state()
-    same = type(model) is type(codec) and model == codec and mine.keys() == theirs.keys()
+        return own
+    given = as_model(given)
+    mine, theirs = own.codec.state(), given.codec.state()
+    same = type(given.codec) is type(own.codec) and given.codec == own.codec and mine.keys() == theirs.keys()
     if not same or not all(torch.equal(mine[name], theirs[name].cpu()) for name in mine):
         raise CodecError(f"{file.name}: was written with another model than the one given; expected its own")
-    return model
+    return replace(own, codec=given.codec)

@@ -163,9 +163,11 @@ def _check_transform(transform: Any, columns: tuple[str, ...]) -> None:
     if not columns:
         return
     if not isinstance(transform, Replay):
-        given = "no transform" if transform is None else f"the transform {transform!r}"
+        fault = (
+            "no transform was given" if transform is None else f"{transform!r} does not redo the augmentation"
+        )
         raise DataError(
-            f"the labels belong to augmented images ({', '.join(columns)}), and {given} does not make them; "
+            f"the labels belong to augmented images ({', '.join(columns)}), but {fault}; "
             "give transform=softpack.replay(size), or ignore_replay=True if the images are augmented already"
         )
     if "mix_item" in columns and not {"mix_lam", "mix_box_xyxy"} & set(columns):

@@ -38,7 +38,9 @@ class PlainInputs:
         """Return (image,) or (image, target) of each row."""
         images, items = self.images, items_B.tolist()
         samples = [images[item] for item in items]
-        if {*map(type, samples)} != {tuple} or {*map(len, samples)} != {2}:  # else they are ready, at no cost a row
+        if {*map(type, samples)} != {tuple} or {*map(len, samples)} != {
+            2
+        }:  # else they are ready, at no cost a row
             samples = [self.with_target(sample, item) for sample, item in zip(samples, items, strict=True)]
         transform = self.transform
         return samples if transform is None else [(transform(image), *target) for image, *target in samples]

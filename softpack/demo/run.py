@@ -19,7 +19,7 @@ from softpack.demo.teacher import label_photos
 from softpack.eval.fidelity import Fidelity, fidelity
 from softpack.records import LabelSpec
 from softpack.sources import open_source
-from softpack.sources.encoding import encode_source, fit_codec
+from softpack.sources.encoding import encode_source, fit_model
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 CODECS: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -108,7 +108,7 @@ def _code(
     target_bits = settings.pop("target_bits", None)
     path = folder / f"{name.replace(', ', '-').replace(' ', '-').replace('=', '')}.spk"
     with stage(f"fitting {name}", "step") as bar:
-        codec = fit_codec(source, codec_id, settings, target_bits=target_bits, seed=seed, progress=bar)
+        codec = fit_model(source, codec_id, settings, target_bits=target_bits, seed=seed, progress=bar)
     encode_source(source, path, codec, seed=seed, force=True)
     return Point(name, codec_id, ledger(path), fidelity(path, folder / "photos.npz", TEMPERATURES))
 
@@ -151,7 +151,7 @@ def _digits_file(
     source_path = folder / f"{path.stem}.npz"
     np.savez(source_path, **arrays)  # type: ignore[arg-type]
     source = open_source(source_path)
-    codec = fit_codec(source, codec_id, settings, target_bits=target_bits, seed=seed)
+    codec = fit_model(source, codec_id, settings, target_bits=target_bits, seed=seed)
     encode_source(source, path, codec, seed=seed, force=True)
 
 

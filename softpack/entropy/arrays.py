@@ -1,6 +1,7 @@
 """One array of integers of a tile <-> bytes.
 
-An array is 16 bytes that describe it and then its planes (`softpack.bits`), as they are or in a zstd frame.
+An array is 16 bytes that describe it and then its planes (`softpack.bits`), as they are or in a zstd frame, or
+the words of an entropy coder (`softpack.entropy.ans`).
 The numbers [n, S] of n rows are stored number by number, all rows of the first, then of the second: what one
 slot or coefficient says of neighbouring rows lies together.
 """
@@ -13,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from softpack.bits import MAX_WIDTH, needed_width, pack, packed_size, unpack
+from softpack.entropy import ans
 from softpack.entropy.zstd import expand, shrink
 from softpack.errors import CorruptError, UnsupportedError
 
 DESCRIPTOR = struct.Struct("<BBHIq")  # coding, width, reserved, stored length, base
 PLANES = 0
 ZSTD_PLANES = 1
+ANS = 3  # 2 is never given: a test vector has it as the coding of a later version
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Described:
     """The 16 bytes before an array.
 
     Args:
-        coding: PLANES or ZSTD_PLANES.
+        coding: PLANES, ZSTD_PLANES or ANS.
         width: bits of each number.
         stored_len: bytes that follow.
         base: what is added to each number.
@@ -38,12 +41,15 @@ class Described:
     base: int
 
 
-def encode_array(values_NS: np.ndarray, width: int | None = None) -> tuple[bytes, int]:
-    """Return the bytes of an integer array [n, S], and how many they would be without zstd.
+def encode_array(
+    values_NS: np.ndarray, width: int | None = None, tables_SL: np.ndarray | None = None
+) -> tuple[bytes, int]:
+    """Return the bytes of an integer array [n, S], and how many they would be as plain planes.
 
     Args:
         values_NS: unsigned codes where `width` is given; any integers otherwise.
         width: exact bits; None takes the fewest that the range of the values needs, above its least.
+        tables_SL: frequencies of codes; they are used where the array gets smaller by them.
     """
     columns = values_NS.reshape(len(values_NS), -1).T.reshape(-1)
     base = 0
@@ -55,6 +61,10 @@ def encode_array(values_NS: np.ndarray, width: int | None = None) -> tuple[bytes
     planes = pack(columns, width)
     frame = shrink(planes) if planes else None
     coding, stored = (PLANES, planes) if frame is None else (ZSTD_PLANES, frame)
+    if tables_SL is not None and planes:
+        words = ans.encode_columns(columns.reshape(len(tables_SL), -1), tables_SL)
+        if len(words) < len(stored):
+            coding, stored = ANS, words
     return DESCRIPTOR.pack(coding, width, 0, len(stored), base) + stored, DESCRIPTOR.size + len(planes)
 
 
@@ -68,7 +78,7 @@ def describe(data: bytes | memoryview, where: str) -> Described:
     if len(data) < DESCRIPTOR.size:
         raise CorruptError(f"{where}: found {len(data)} bytes, expected the {DESCRIPTOR.size} that describe it")
     coding, width, reserved, stored_len, base = DESCRIPTOR.unpack(data[: DESCRIPTOR.size])
-    if coding not in (PLANES, ZSTD_PLANES):
+    if coding not in (PLANES, ZSTD_PLANES, ANS):
         raise UnsupportedError(f"{where}: coding {coding} is not known; install a later softpack")
     if width > MAX_WIDTH or reserved:
         raise CorruptError(f"{where}: width {width} and reserved field {reserved}; expected 0 to 32 and 0")
@@ -80,7 +90,13 @@ def describe(data: bytes | memoryview, where: str) -> Described:
 
 
 def decode_array(
-    data: memoryview, n_rows: int, per_row: int, most_bits: int, levels: int | None, where: str
+    data: memoryview,
+    n_rows: int,
+    per_row: int,
+    most_bits: int,
+    levels: int | None,
+    where: str,
+    tables_SL: np.ndarray | None = None,
 ) -> tuple[np.ndarray, int]:
     """Read one array from the front of `data`.
 
@@ -91,6 +107,7 @@ def decode_array(
         most_bits: width that the header says: codes have it exactly, other integers at most.
         levels: for codes: every number is below this, and the base is 0; None for other integers.
         where: for messages.
+        tables_SL: frequencies of codes, where the file has some for this array.
 
     Returns:
         The numbers [n_rows, per_row], unsigned codes or int32, and the bytes that they took.
@@ -108,6 +125,12 @@ def decode_array(
         )
     stored = data[DESCRIPTOR.size : stop]
     n_values = n_rows * per_row
+    if described.coding == ANS:
+        if tables_SL is None or described.base:
+            raise CorruptError(
+                f"{where}: is entropy-coded, but the file has no tables for it, or it has a base"
+            )
+        return ans.decode_columns(stored, tables_SL, n_rows, where).T, stop
     if described.coding == ZSTD_PLANES:
         stored = memoryview(expand(stored, packed_size(n_values, described.width), where))
     if len(stored) != packed_size(n_values, described.width):

@@ -96,11 +96,11 @@ def make_file_id(header: bytes) -> bytes:
     return hashlib.sha256(header).digest()[:16]
 
 
-def pack_superblock(file_id: bytes) -> bytes:
-    """Return the first 64 bytes of a file."""
-    body = SUPERBLOCK.pack(
-        layout.MAGIC, layout.VERSION_MAJOR, layout.VERSION_MINOR, SUPERBLOCK.size, file_id, 0, 0, 0, 0
-    )[: -layout.HASH_LEN]
+def pack_superblock(file_id: bytes, minor: int = 0) -> bytes:
+    """Return the first 64 bytes of a file of version 1.`minor`."""
+    body = SUPERBLOCK.pack(layout.MAGIC, layout.VERSION_MAJOR, minor, SUPERBLOCK.size, file_id, 0, 0, 0, 0)[
+        : -layout.HASH_LEN
+    ]
     return body + payload_hash(body).to_bytes(layout.HASH_LEN, "little")
 
 
@@ -113,13 +113,20 @@ def read_superblock(data: bytes, where: str, append: bool = False) -> bytes:
         CorruptError: the checksum fails.
         UnsupportedError: a later major version, or a feature that this reader lacks.
     """
-    if data[: len(layout.MAGIC)] != layout.MAGIC[: len(data)] or not data:
+    if not data:
+        raise NotSpkError(
+            f"{where} is empty, and so not an .spk file; copy it again, or encode its source again"
+        )
+    if data[: len(layout.MAGIC)] != layout.MAGIC[: len(data)]:
         raise NotSpkError(
             f"{where} is not an .spk file: it begins with {data[:8]!r}, expected {layout.MAGIC!r}. "
             "If it came through a transfer in text mode, transfer it again in binary"
         )
     if len(data) < SUPERBLOCK.size:
-        raise TruncatedError(f"{where}: found {len(data)} bytes, expected a superblock of {SUPERBLOCK.size}")
+        raise TruncatedError(
+            f"{where}: found {len(data)} bytes, expected a superblock of {SUPERBLOCK.size}; it was cut off: copy it "
+            "again"
+        )
     _, major, minor, size, file_id, incompatible, read_only, _, seal = SUPERBLOCK.unpack(data)
     if seal != payload_hash(data[: -layout.HASH_LEN]):
         raise CorruptError(f"{where}: the superblock fails its checksum; copy the file again from its source")

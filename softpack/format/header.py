@@ -26,13 +26,20 @@ MAX_DEPTH = 16
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")
 MAX_INTEGER = (1 << 53) - 1
+MAX_STAGES = 64
+MIX_SHARE = Column("mix_share", (), "uint8")  # made of the others where those are not stored
+STORED_COLUMNS = {**COLUMNS, MIX_SHARE.name: MIX_SHARE}
 STREAMS = {  # name: (per, scope, columns)
     "codes": ("row", "codes", ()),
-    "replay": ("row", "replay", tuple(name for name, column in COLUMNS.items() if not column.per_item)),
+    **{f"codes_{stage}": ("row", "codes", ()) for stage in range(2, MAX_STAGES + 1)},
+    "prototype": ("item", "item", ()),
+    "mix": ("row", "codes", ("mix_item", "mix_share")),
+    "replay": ("row", "replay", tuple(name for name, c in COLUMNS.items() if not c.per_item)),
     "source": ("item", "replay", ("source_hw",)),
     "target": ("item", "item", ("target",)),
 }
-COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1)}
+FIRST_STREAMS = ("codes", "replay", "source", "target")  # those of version 1.0
+COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1), "uint8": ("uint", 8)}
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,23 @@ def column_array(column: Column) -> ArraySpec:
 
 
 @dataclass(frozen=True)
+class ContextSpec:
+    """How rows are coded given their items' prototypes.
+
+    Args:
+        codec_id: of the codec of the prototypes, which are logits.
+        config: its settings.
+        width: of the pictures in which the boxes of mixed rows lie.
+        height: theirs.
+    """
+
+    codec_id: str
+    config: Mapping[str, Any]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Header:
     """What a file holds, apart from how much of it.
 
@@ -106,6 +130,7 @@ class Header:
         tile_views: views in a tile.
         streams: stream number n of the blocks is `streams[n - 1]`.
         made_by: versions and seed, for people.
+        context: where rows are coded given their items' prototypes.
     """
 
     codec_id: str
@@ -116,19 +141,33 @@ class Header:
     tile_views: int
     streams: tuple[StreamSpec, ...]
     made_by: Mapping[str, Any] = field(default_factory=dict)
+    context: ContextSpec | None = None
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON."""
-        return canonical(
-            {
-                "codec": {"id": self.codec_id, "config": without_floats(dict(self.config))},
-                "takes": _spec_json(self.takes),
-                "gives": _spec_json(self.gives),
-                "tile": {"items": self.tile_items, "views": self.tile_views},
-                "streams": [_stream_json(stream) for stream in self.streams],
-                "made_by": without_floats(dict(self.made_by)),
-            }
-        )
+        document = {
+            "codec": _codec_json(self.codec_id, self.config),
+            "takes": _spec_json(self.takes),
+            "gives": _spec_json(self.gives),
+            "tile": {"items": self.tile_items, "views": self.tile_views},
+            "streams": [_stream_json(stream) for stream in self.streams],
+            "made_by": without_floats(dict(self.made_by)),
+        }
+        if self.context is not None:
+            codec = _codec_json(self.context.codec_id, self.context.config)
+            document["context"] = {"codec": codec, "width": self.context.width, "height": self.context.height}
+        return canonical(document)
+
+    @property
+    def code_streams(self) -> tuple[int, ...]:
+        """Numbers of the streams of codes, stage by stage."""
+        return tuple(n for n, stream in enumerate(self.streams, 1) if stream.name.startswith("codes"))
+
+    @property
+    def minor(self) -> int:
+        """The least minor version that has all that the header says."""
+        later = any(stream.name not in FIRST_STREAMS for stream in self.streams) or self.context is not None
+        return int(later)
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> Header:
@@ -218,6 +257,10 @@ def _depth(value: Any) -> int:
     return depth
 
 
+def _codec_json(codec_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"id": codec_id, "config": without_floats(dict(config))}
+
+
 def _spec_json(spec: LabelSpec) -> dict[str, Any]:
     return {"classes": spec.classes, "space": spec.space, "temperature": repr(float(spec.temperature))}
 
@@ -232,8 +275,7 @@ def _array_json(a: ArraySpec) -> dict[str, Any]:
 
 
 def _header(document: Any) -> Header:
-    _fields(document, "header", "codec takes gives tile streams made_by")
-    _fields(document["codec"], "codec", "id config")
+    _fields(document, "header", "codec takes gives tile streams made_by", "context")
     _fields(document["tile"], "tile", "items views")
     tile_items = _integer(document["tile"]["items"], "tile.items", 1, MAX_TILE_CELLS)
     tile_views = _integer(document["tile"]["views"], "tile.views", 1, MAX_TILE_CELLS)
@@ -241,23 +283,42 @@ def _header(document: Any) -> Header:
         raise ValueError(f"a tile has {tile_items} x {tile_views} cells; expected {MAX_TILE_CELLS} at most")
     streams = tuple(_stream(stream) for stream in _list(document["streams"], "streams"))
     _unique([stream.name for stream in streams], "streams")
-    if not streams or streams[0].name != "codes":
-        raise ValueError("the first stream is not the codes of the rows")
-    config, made_by = document["codec"]["config"], document["made_by"]
-    if not isinstance(config, dict) or not isinstance(made_by, dict):
-        raise ValueError("codec.config and made_by: expected objects")
-    if not all(isinstance(value, (int, str)) for value in config.values()):
-        raise ValueError("codec.config: expected integers, strings, true and false alone")
+    n_stages = sum(stream.name.startswith("codes") for stream in streams)
+    expected = ["codes", *(f"codes_{stage}" for stage in range(2, n_stages + 1))]
+    if [stream.name for stream in streams[: len(expected)]] != expected:
+        raise ValueError("the first streams are not the codes of the rows, stage by stage")
+    context = _context(document["context"]) if "context" in document else None
+    if (context is None) != ("prototype" not in {stream.name for stream in streams}):
+        raise ValueError("prototypes and the context that they are for go together")
+    codec_id, config = _codec(document["codec"], "codec")
+    if not isinstance(document["made_by"], dict):
+        raise ValueError("made_by: expected objects")
     return Header(
-        codec_id=_name(document["codec"]["id"], "codec.id"),
+        codec_id=codec_id,
         config=config,
         takes=_spec(document["takes"], "takes"),
         gives=_spec(document["gives"], "gives"),
         tile_items=tile_items,
         tile_views=tile_views,
         streams=streams,
-        made_by=made_by,
+        made_by=document["made_by"],
+        context=context,
     )
+
+
+def _codec(value: Any, where: str) -> tuple[str, dict[str, Any]]:
+    _fields(value, where, "id config")
+    config = value["config"]
+    if not isinstance(config, dict) or not all(isinstance(setting, (int, str)) for setting in config.values()):
+        raise ValueError(f"{where}.config: expected an object of integers, strings, true and false alone")
+    return _name(value["id"], f"{where}.id"), config
+
+
+def _context(value: Any) -> ContextSpec:
+    _fields(value, "context", "codec width height")
+    codec_id, config = _codec(value["codec"], "context.codec")
+    width, height = (_integer(value[side], f"context.{side}", 1, (1 << 31) - 1) for side in ("width", "height"))
+    return ContextSpec(codec_id, config, width, height)
 
 
 def _spec(value: Any, where: str) -> LabelSpec:
@@ -298,20 +359,20 @@ def _code(value: Any) -> ArraySpec:
 
 def _column(value: Any, stream: str, known: tuple[str, ...]) -> ArraySpec:
     _fields(value, f"column of {stream}", "name shape kind bits levels")
-    array = column_array(COLUMNS[_known(value["name"], known, f"column of {stream}")])
+    array = column_array(STORED_COLUMNS[_known(value["name"], known, f"column of {stream}")])
     if value != _array_json(array):
         raise ValueError(f"column {array.name}: found {value}, expected {_array_json(array)}")
     return array
 
 
-def _fields(value: Any, where: str, names: str) -> None:
+def _fields(value: Any, where: str, names: str, optional: str = "") -> None:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: found {value!r}; expected an object of {names}")
     missing = sorted({*names.split()} - {*value})
     if missing:
         raise ValueError(f"{where}: lacks {', '.join(missing)}; expected the fields {names}")
     for field_name in value:
-        _known(field_name, names.split(), f"{where}, field")
+        _known(field_name, [*names.split(), *optional.split()], f"{where}, field")
 
 
 def _list(value: Any, where: str) -> list[Any]:

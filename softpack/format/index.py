@@ -112,7 +112,7 @@ def check_blocks(blocks: np.ndarray, where: str) -> None:
     )
     tiles = blocks["type"] == BlockType.TILE
     models = blocks["type"] == BlockType.MODEL
-    unknown_part = models & (blocks["stream"] > max(ModelPart))
+    unknown_part = models & ~np.isin(blocks["stream"], [int(part) for part in ModelPart])
     _refuse(unknown_part, where, "is a part of the model that is not known", UnsupportedError)
     _refuse(known & ~tiles & ~models & (blocks["stream"] != 0), where, "has a stream, which its type has not")
     for name in TILE_FIELDS:

@@ -62,6 +62,7 @@ class BlockType(IntEnum):
 
 
 ANCILLARY = 128
+VOID = 255  # ancillary: stands where `recover` left something out
 
 
 class Coding(IntEnum):
@@ -76,6 +77,10 @@ class ModelPart(IntEnum):
 
     DECODER = 0
     ENCODER = 1
+    # 2 is never given: a test vector has it as the part of a later version.
+    PROTOTYPES = 3  # what decodes the prototypes
+    PROTOTYPE_ENCODER = 4
+    TABLES = 5  # of the entropy coder
 
 
 IDS_STREAM = 0  # presence bits of a ragged part; streams of the header count from 1

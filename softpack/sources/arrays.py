@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from softpack.checks import Place, as_label_rows, check_labels
+from softpack.checks import Place, as_label_rows, check_labels, check_mix
 from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.sources.base import Source
@@ -55,6 +55,7 @@ class ArraySource(Source):
         check_labels(labels_BC, self.spec, stored.arrays[self.layout.labels].dtype, place)
         around = Around(place, self.items, self.item_columns.get("source_hw"))
         replay = dict(read_column(name, values_B, around) for name, values_B in raw.items())
+        check_mix(replay, place)
         return RowBlock(labels_BC, item_B, view_B, replay)
 
     def _index(self, stored: Stored, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

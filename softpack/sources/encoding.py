@@ -5,19 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
-from softpack.container.writer import create, fit_rows
+from softpack.container.context import Prototypes
+from softpack.container.model import Model, as_model, fit_prototype_codec
+from softpack.container.tables import fit_tables
+from softpack.container.tile_writer import code_arrays
+from softpack.container.writer import MIX_WH, PROTOTYPE_BITS, create, fit_rows
 from softpack.errors import CodecError, DataError
 from softpack.records import LabelSpec, RowBlock
 from softpack.sources.base import Source
+from softpack.sources.learning import Learned, learn
 
+TABLE_ROWS = 8192  # whose codes the entropy coder's tables are made from
 BLOCK_VALUES = 1 << 22  # numbers in a block that is read at once
 
 Counted = Callable[[int, int], None]  # (rows done, rows in all)
@@ -28,23 +36,25 @@ def block_rows(classes: int) -> int:
     return max(1, BLOCK_VALUES // classes)
 
 
-def fit_codec(
+def fit_model(
     source: Source,
     codec_id: str,
     settings: dict[str, Any],
     *,
     target_bits: float | None = None,
+    learned: Learned | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
-) -> Codec:
-    """Return a codec fitted to a sample of a source.
+) -> Model:
+    """Return a codec fitted to a sample of a source, with one for the prototypes where it takes context.
 
     Args:
         source: whose rows are to be encoded.
         codec_id: of the codec.
         settings: of the codec.
         target_bits: bits a label at most; chooses the settings that are left open.
+        learned: the prototypes, where they have been learned already.
         seed: of the sample and of the fit.
         device: where it is fitted.
         progress: is told how far it is.
@@ -54,7 +64,38 @@ def fit_codec(
         DataError: the source's rows are not what they should be.
     """
     codec = make_codec(codec_id, source.spec, settings, target_bits)
-    return codec.fit(_Sample(source, seed, device), seed=seed, n_rows=source.n_rows, progress=progress)
+    prototype_codec, contexts = None, None
+    if codec.takes_context:
+        learned = learned or learn(source)
+        prototype_codec = fit_prototype_codec(
+            learned.rows_NC, PROTOTYPE_BITS * source.n_rows / source.items, seed
+        )
+        prototypes = Prototypes.of_codes(prototype_codec, prototype_codec.encode(learned.rows_NC))
+        sample = _Sample(source, seed, device)
+        contexts = (learned.context_of(block, prototypes.to(torch.device(device))) for block in sample.blocks())
+    fitted = codec.fit(
+        _Sample(source, seed, device), seed=seed, n_rows=source.n_rows, progress=progress, contexts=contexts
+    )
+    model = Model(fitted, prototype_codec)
+    return replace(model, tables=_tables(model, source, learned, seed, device))
+
+
+def _tables(
+    model: Model, source: Source, learned: Learned | None, seed: int, device: torch.device | str
+) -> dict[str, np.ndarray]:
+    """Return the entropy coder's tables, from the codes of some rows and of all prototypes."""
+    prototypes, tables = None, {}
+    if model.prototypes is not None and learned is not None:
+        codes = model.prototypes.encode(learned.rows_NC)
+        prototypes = Prototypes.of_codes(model.prototypes, codes).to(torch.device(device))
+        tables = fit_tables(model.prototypes, code_arrays(codes), source.items, "prototype")
+    parts = []
+    for block in source.sample(TABLE_ROWS, seed):
+        rows_BC = torch.from_numpy(block.labels_BC).to(device).float()
+        context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
+        parts.append(code_arrays(model.codec.encode(rows_BC, context_BC)))
+    sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return tables | fit_tables(model.codec, sample, source.n_rows, "codes")
 
 
 class _Sample:
@@ -64,8 +105,11 @@ class _Sample:
         self._source, self._seed, self._device = source, seed, device
 
     def __iter__(self) -> Iterator[Tensor]:
-        for block in self._source.sample(fit_rows(self._source.spec.classes), self._seed):
+        for block in self.blocks():
             yield torch.from_numpy(block.labels_BC).to(self._device).float()
+
+    def blocks(self) -> Iterator[RowBlock]:
+        return self._source.sample(fit_rows(self._source.spec.classes), self._seed)
 
 
 def check_device(device: torch.device | str) -> None:
@@ -99,8 +143,9 @@ def check_model(codec: Codec, spec: LabelSpec, model: str) -> None:
 def encode_source(
     source: Source,
     path: str | os.PathLike[str],
-    codec: Codec,
+    model: Codec | Model,
     *,
+    learned: Learned | None = None,
     replay: bool = True,
     appendable: bool = False,
     seed: int = 0,
@@ -113,7 +158,8 @@ def encode_source(
     Args:
         source: whose rows they are.
         path: of the file; nothing is left there if anything goes wrong.
-        codec: fitted.
+        model: fitted.
+        learned: the prototypes, where they have been learned already.
         replay: keep the replay columns.
         appendable: keep the encoder in the file.
         seed: noted in the header.
@@ -124,13 +170,19 @@ def encode_source(
     Raises:
         SoftpackError: the source, the codec or the disk refuses.
     """
+    model = as_model(model)
+    if model.prototypes is not None and learned is None:
+        learned = learn(source)
     with (
         _naming(source.path, path),
         create(
             path,
-            codec,
+            model,
             items=source.items,
             views=source.views,
+            prototypes=None if learned is None or model.prototypes is None else learned.rows_NC,
+            mix_wh=MIX_WH if learned is None else learned.mix_wh,
+            replay=replay,
             appendable=appendable,
             seed=seed,
             device=device,
@@ -143,7 +195,7 @@ def encode_source(
         writer.set_items(**columns)
         done = 0
         for block in source.blocks(block_rows(source.spec.classes)):
-            writer.add(block if replay else RowBlock(block.labels_BC, block.item_B, block.view_B))
+            writer.add(block)
             done += len(block)
             if counted is not None:
                 counted(done, source.n_rows)

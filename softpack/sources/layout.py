@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from softpack.checks import lonely_mix
 from softpack.errors import DataError
 from softpack.records import COLUMNS, SPACES, LabelSpec
 from softpack.sources.stored import Stored, StoredArray
@@ -75,7 +76,8 @@ def layout_of(stored: Stored, space: str | None, temperature: float | None) -> L
         # Where an index says which items there are, its highest is not known before it is read.
         n_items = (stored.arrays[name].shape or (0,))[0] if indexed else array.shape[0]
         _check_array(name, stored.arrays[name], (n_items, *COLUMNS[name].shape))
-    _check_mix(row_arrays)
+    if fault := lonely_mix(row_arrays):
+        raise DataError(fault)
     return Layout(labels, array.shape, spec, row_arrays, item_arrays, indexed)
 
 
@@ -117,14 +119,6 @@ def _check_array(name: str, array: StoredArray, expected: tuple[int, ...]) -> No
     kinds = KINDS.get(name, "iu")
     if array.kind not in kinds:
         raise DataError(f"{name} has dtype {array.dtype}; expected {KIND_WORDS[kinds]}")
-
-
-def _check_mix(row_arrays: tuple[str, ...]) -> None:
-    lonely = [name for name in ("mix_lam", "mix_box_xyxy") if name in row_arrays]
-    if lonely and "mix_item" not in row_arrays:
-        raise DataError(
-            f"has {lonely[0]} but no mix_item; expected the item that each row is mixed with, -1 for none"
-        )
 
 
 def _indexed(stored: Stored, labels: str) -> bool:

@@ -42,7 +42,9 @@ def read_header(source: ByteReader, name: str) -> NpyHeader:
     """Read a header of version 1 or 2 with numbers for a dtype. Objects are refused: they are pickles."""
     magic = _read(source, 0, 8)
     if magic[:6] != MAGIC:
-        raise DataError(f"{name} begins with {magic[:6]!r}; expected {MAGIC!r} as np.save writes it")
+        raise DataError(
+            f"{name} begins with {magic[:6]!r}; expected {MAGIC!r} as np.save writes it; save it so again"
+        )
     if magic[6] not in (1, 2):
         raise DataError(
             f"{name} has a header of version {magic[6]}; expected 1 or 2: an array of plain numbers"

@@ -7,6 +7,7 @@ stream, so that several arrays are read side by side without any of them being h
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 from collections import Counter
@@ -18,9 +19,10 @@ from typing import IO
 
 from softpack.errors import DataError
 from softpack.sources.npy import npy_array
-from softpack.sources.stored import ByteReader, FileBytes, Stored, StoredArray
+from softpack.sources.stored import UNPICKLED, ByteReader, FileBytes, Stored, StoredArray
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+PICKLE = re.compile(r"(^|/)data\.pkl$")  # in a file of torch.save
 MAX_DEFLATE_RATIO = 1040  # deflate cannot do better than 1032 to 1
 SKIP_BYTES = 1 << 20
 
@@ -62,6 +64,8 @@ def open_npz(path: Path, wanted: frozenset[str]) -> Iterator[Stored]:
         file = stack.enter_context(open(path, "rb"))
         archive = stack.enter_context(zipfile.ZipFile(file))
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        if any(PICKLE.search(name) for name in members):
+            raise DataError(f"{path}: is what torch.save writes, a pickle; {UNPICKLED}")
         twice = [name for name, n in Counter(archive.namelist()).items() if n > 1]
         if twice or len(members) < len(archive.infolist()):
             raise DataError(f"{path}: holds several members of one name: {twice[:5]}; expected each once")

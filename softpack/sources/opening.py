@@ -15,6 +15,7 @@ from softpack.sources.npy import open_npy
 from softpack.sources.npz import open_npz
 from softpack.sources.safetensors_file import open_safetensors
 from softpack.sources.spk import open_spk
+from softpack.sources.stored import UNPICKLED
 from softpack.sources.writing import kind_of
 
 # A file's suffix -> what opens it, given its path and the space and temperature that the caller asked for.
@@ -26,6 +27,8 @@ SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
     ".safetensors": partial(open_arrays, open_safetensors),
     ".spk": open_spk,
 }
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
 
 def open_source(
@@ -60,6 +63,8 @@ def open_source(
     if opener is None:
         if kind:
             raise DataError(f"{path}: {kind!r} is no kind of source; expected one of {', '.join(SOURCES)}")
+        if path.suffix.lower() in PICKLES:
+            raise DataError(f"{path}: ends in {path.suffix}, as pickles do; {understood}; {UNPICKLED}")
         ending = f"ends in {path.suffix}" if path.suffix else "has no suffix"
         raise DataError(f"{path}: {ending}; {understood}; save the labels as one of these, or rename the file")
     return opener(path, space, temperature)

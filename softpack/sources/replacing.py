@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +31,10 @@ def replacing(path: Path, force: bool) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
+        said = re.search(r"error message = '(.+?)'", str(error))  # of HDF5, somewhere in its own
+        cause = said[1] if said else error.strerror or error
         raise DataError(
-            f"{path}: cannot be written: {error}; nothing was left behind; make room or write elsewhere"
+            f"{path}: cannot be written: {cause}; nothing was left behind; make room or write elsewhere"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

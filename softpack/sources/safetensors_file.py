@@ -57,7 +57,10 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > MAX_HEADER_BYTES:
-            raise DataError(f"{path}: declares a header of {length} bytes; expected at most {MAX_HEADER_BYTES}")
+            raise DataError(
+                f"{path}: declares a header of {length} bytes; expected at most {MAX_HEADER_BYTES}; it is damaged, "
+                "or no .safetensors: make it again"
+            )
         header = json.loads(file.read(length))
     if not isinstance(header, dict):
         raise DataError(f"{path}: has a header that is no JSON object; expected one; make the file again")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softpack.container.file import SpkFile
 from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.sources.base import Source
@@ -42,7 +43,8 @@ def open_spk(path: Path, space: str | None, temperature: float | None) -> SpkSou
         DataError: it holds another space or temperature than asked for.
         FormatError: it is damaged.
     """
-    from softpack.container.reader import Labels  # torch, which other sources do not need
+    SpkFile(path)  # refuses a bad one at once, before torch is imported, which other sources do not need
+    from softpack.container.reader import Labels
 
     labels = Labels(path)
     spec = labels.spec

@@ -20,6 +20,10 @@ import numpy as np
 
 from softpack.errors import DataError, SoftpackError
 
+UNPICKLED = (
+    "softpack never unpickles, as that could run code; load it with torch.load(path, weights_only=True) and save "
+    "its arrays with np.savez"
+)
 MAX_HELD_BYTES = 64 << 20  # of an array that cannot be read in pieces
 
 

@@ -56,16 +56,36 @@ class Contents:
         return ArrayPlan(shape, dtype, 2 if self.grid else 1)
 
     def dropped(self, path: str | os.PathLike[str], kind: str | None = None) -> tuple[str, ...]:
-        """Return what a file of that name or kind has no place for: all but the labels in a `.npy`."""
+        """Return what a file of that name or kind has no place for: all but the labels in a `.npy`.
+
+        What `encode` must then be told has the option beside it.
+        """
         if kind_of(Path(path), kind) != ".npy":
             return ()
-        said = ("space", "temperature") if self.spec.space != "logits" else ()
-        return (*list(self.plans)[1:], *said)
+        names, spec = list(self.plans)[1:], self.spec
+        if spec.space != "logits":
+            names.append(f"space (encode it with --space {spec.space})")
+            names.append(f"temperature (--source-temperature {spec.temperature:g})")
+        return tuple(names)
 
 
 def kind_of(path: Path, kind: str | None) -> str:
     """Return the suffix that says a file's kind: the one asked for, else the one of its name."""
     return f".{kind.lower().lstrip('.')}" if kind else path.suffix.lower()
+
+
+def check_kind(path: str | os.PathLike[str], kind: str | None = None) -> str:
+    """Return the suffix of a kind of file that can be written.
+
+    Raises:
+        DataError: there is no such kind.
+    """
+    suffix = kind_of(Path(path), kind)
+    if suffix not in SINKS:
+        found = f"{kind!r} is no kind of output" if kind else f"ends in {suffix or 'nothing'}"
+        remedy = "" if kind else "; name it so, or say --to FORMAT"
+        raise DataError(f"{path}: {found}; expected one of {', '.join(SINKS)}{remedy}")
+    return suffix
 
 
 def write_arrays(
@@ -90,17 +110,14 @@ def write_arrays(
         DataError: the suffix is unknown, the rows are not those of `contents`, or the disk is full.
     """
     path = Path(path)
-    suffix = kind_of(path, kind)
-    sink = SINKS.get(suffix)
-    if sink is None:
-        raise DataError(f"{path}: ends in {suffix or 'nothing'}; expected one of {', '.join(SINKS)}")
+    suffix = check_kind(path, kind)
     if contents.grid and contents.n_rows != contents.grid[0] * contents.grid[1]:
         raise DataError(
             f"{path}: a grid of {contents.grid} was to have {contents.n_rows} rows; expected all of it"
         )
     temperature = None if contents.spec.space == "logits" else contents.spec.temperature
     only_labels = suffix == ".npy"
-    with replacing(path, force) as temporary, sink(temporary, contents.plans, temperature) as append:
+    with replacing(path, force) as temporary, SINKS[suffix](temporary, contents.plans, temperature) as append:
         append({} if only_labels else dict(contents.item_columns))
         done = 0
         for block in blocks:

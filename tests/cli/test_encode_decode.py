@@ -36,12 +36,19 @@ def test_each_format_goes_in_and_comes_out_with_its_columns(run, here, kind, lab
             np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-def test_a_npy_says_what_it_has_no_place_for(run):
+def test_a_npy_says_what_is_not_in_it_and_what_keeps_it(run):
     ran = run("decode labels.spk -o back.npy")
     assert ran.err == (
-        "softpack: back.npy: a .npy has no place for crop_xywh, flip, mix_item, mix_lam, mix_box_xyxy, source_hw, "
-        "target\n"
+        "softpack: note: back.npy holds the labels alone; not in a .npy: crop_xywh, flip, mix_item, mix_lam, "
+        "mix_box_xyxy, source_hw, target. A .npz, .h5 or .safetensors keeps all of it\n"
     )
+    ran = run("decode labels.spk -o probs.npy --as probs --temperature 4 --no-replay")
+    assert ran.err == (
+        "softpack: note: probs.npy holds the labels alone; not in a .npy: target, space (encode it with --space "
+        "probs), temperature (--source-temperature 4). A .npz, .h5 or .safetensors keeps all of it\n"
+    )
+    facts = run("encode probs.npy -o new.spk --codec raw --space probs --source-temperature 4 --json").json
+    assert (facts["space"], facts["temperature"]) == ("probs", 4)
 
 
 def test_what_was_decoded_encodes_to_the_same_bytes(run, here):
@@ -109,7 +116,8 @@ def test_what_is_not_used_of_a_source_is_said(run, here, labels_NVC):
     np.savez(here / "more.npz", logits=labels_NVC, weights=labels_NVC, note=3)
     ran = run("encode more.npz -o new.spk --codec topk --set k=3 --temperature 4")
     assert ran.err == (
-        "softpack: more.npz: not used: weights, note\nsoftpack: not used: --temperature, which topk has no use for\n"
+        "softpack: note: not used of more.npz: weights, note\n"
+        "softpack: note: --temperature is not used: topk has no use for it\n"
     )
 
 

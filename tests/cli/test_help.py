@@ -41,6 +41,57 @@ print(len(lines))
 """
 
 
+# Runs the lines of its input, each of which is to be refused before torch is imported.
+REFUSED_WITHOUT_TORCH = """
+import shlex, sys
+from click.testing import CliRunner
+from softpack.cli import main
+
+for line in sys.stdin.read().splitlines():
+    ran = CliRunner().invoke(main, shlex.split(line))
+    if ran.exit_code not in (1, 2) or not ran.stderr:
+        sys.exit(f"{line}: {ran.exit_code} {ran.stderr} {ran.exception!r}")
+    if "torch" in sys.modules:
+        sys.exit(f"{line}: torch was imported")
+"""
+MISTYPED = """\
+encode nosuch.npz -o new.spk
+encode logits.txt -o new.spk
+encode logits.npz -o labels.spk
+encode logits.npz -o nowhere/new.spk
+encode logits.npz -o new.spk --from nosuch
+encode logits.npz -o new.spk --set k
+encode logits.npz -o new.spk --set k=1 --set k=2
+encode logits.npz -o new.spk --codec nosuch
+encode logits.npz -o new.spk --space probs
+encode logits.npz -o new.spk --model nosuch.spkm
+encode logits.npz -o new.spk --model labels.spk --codec raw
+encode other.npz -o new.spk
+encode cut.spk -o new.spk
+fit nosuch.npz -o new.spkm
+fit logits.npz -o labels.spk
+fit logits.npz -o new.spkm --set k
+transcode nosuch.spk -o new.spk
+transcode logits.npz -o new.spk
+transcode cut.spk -o new.spk --codec raw
+transcode labels.spk -o labels.spk
+transcode labels.spk -o raw.spk
+transcode labels.spk -o new.spk --set k=3
+transcode labels.spk -o new.spk --codec raw --set dtype
+decode nosuch.spk -o new.npz
+decode logits.npz -o new.h5
+decode labels.spk -o logits.npy
+decode labels.spk -o new.txt
+decode labels.spk -o new.npz --to txt
+decode labels.spk -o new.npz --items 3
+eval nosuch.spk --against logits.npz
+eval labels.spk --against nosuch.npz
+eval labels.spk --against logits.txt
+eval labels.spk --against other.npz
+recover cut.spk
+"""
+
+
 def examples_of(command):
     """Return the command lines in a command's help."""
     return [line.strip() for line in command.epilog.splitlines() if line.startswith("  softpack ")]
@@ -57,6 +108,20 @@ def test_commands_that_need_no_torch_do_not_import_it(here):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) == 18
+
+
+def test_what_is_mistyped_is_refused_before_torch_is_imported(here):
+    (here / "logits.txt").write_text("1 2 3")
+    (here / "cut.spk").write_bytes((here / "labels.spk").read_bytes()[:100])
+    shutil.copy("labels.spk", "raw.spk")
+    np.savez(here / "other.npz", scores=np.zeros((2, 2)))
+    before = set(here.iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED_WITHOUT_TORCH], input=MISTYPED, capture_output=True, text=True,
+        env=_environment(),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert set(here.iterdir()) == before
 
 
 def test_help_lists_every_command_whole(run_any):
@@ -163,7 +228,33 @@ def test_progress_is_for_terminals(monkeypatch, is_terminal):
     assert ("encoding" in screen.seen) is is_terminal
 
 
-def test_no_progress_where_stderr_is_no_terminal(run):
+def test_a_log_gets_a_line_now_and_then(monkeypatch):
+    screen, now = Screen(is_terminal=False), [100.0]
+    monkeypatch.setattr("sys.stderr", screen)
+    with Bar("encoding", clock=lambda: now[0]) as bar:
+        for second in range(1, 61):
+            now[0] = 100.0 + second
+            bar(1000 * second, 3_700_000, "KL 0.1" if second > 40 else "")
+    assert screen.seen.splitlines() == [
+        "softpack: encoding: 15,000 of 3,700,000 rows, 1,000 rows/s, 1:01:25 left",
+        "softpack: encoding: 30,000 of 3,700,000 rows, 1,000 rows/s, 1:01:10 left",
+        "softpack: encoding: 45,000 of 3,700,000 rows, 1,000 rows/s, 1:00:55 left, KL 0.1",
+        "softpack: encoding: 60,000 of 3,700,000 rows, 1,000 rows/s, 1:00:40 left, KL 0.1",
+    ]
+
+
+def test_a_log_of_slow_steps_says_nothing_before_the_first_or_after_the_last(monkeypatch):
+    screen, now = Screen(is_terminal=False), [0.0]
+    monkeypatch.setattr("sys.stderr", screen)
+    with Bar("fitting vqae", "step", lambda: now[0]) as bar:
+        for done, at in ((0, 20), (1, 22), (2, 36), (3, 38), (4, 60)):
+            now[0] = at
+            bar(done, 4)
+    assert screen.seen.splitlines() == ["softpack: fitting vqae: 1 of 4 steps, 0.045 steps/s, 01:06 left",
+                                        "softpack: fitting vqae: 3 of 4 steps, 0.079 steps/s, 00:12 left"]  # fmt: skip
+
+
+def test_no_progress_of_short_work_where_stderr_is_no_terminal(run):
     for line in ("encode logits.npz -o new.spk --codec raw", "verify new.spk", "eval new.spk --against logits.npz",
                  "transcode new.spk -o again.spk", "decode new.spk -o new.npz"):  # fmt: skip
         assert run(line).err == ""

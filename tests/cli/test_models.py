@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 import softpack
@@ -70,9 +71,26 @@ def test_transcode_to_another_codec(run):
     }
 
 
-def test_settings_without_a_codec_are_no_transcoding(refused):
-    said = refused("transcode labels.spk -o small.spk --set k=3", code=2)
-    assert "--set and --temperature are for a codec: say which, such as --codec vqae" in said
+@pytest.mark.parametrize(
+    "options", ["--set k=3", "--temperature 4", "--seed 1", "--device cpu", "--set k=3 --device cpu"]
+)
+def test_what_only_a_codec_has_a_use_for_is_no_transcoding(refused, options):
+    said = refused(f"transcode labels.spk -o small.spk {options}", code=2)
+    names = ", ".join(word for word in options.split() if word.startswith("--"))
+    assert f"{names}: of use to a codec alone; say which, such as --codec vqae" in said
+
+
+@pytest.mark.parametrize("option", ["--from spk", "--space logits", "--source-temperature 4"])
+def test_an_spk_says_itself_what_a_source_must_be_asked(refused, option):
+    assert f"No such option '{option.split()[0]}'" in refused(
+        f"transcode labels.spk -o new.spk {option}", code=2
+    )
+
+
+def test_transcode_takes_an_spk_of_any_name_and_nothing_else(refused, run, here):
+    (here / "labels.spk").rename(here / "labels")
+    assert run("transcode labels -o small.spk --codec topk --set k=3 --json").json["codec"] == "topk"
+    assert "logits.npz is not an .spk file" in refused("transcode logits.npz -o new.spk --codec raw")
 
 
 def test_a_model_has_nothing_to_decode(refused, run):

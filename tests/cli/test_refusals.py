@@ -71,6 +71,7 @@ def test_a_flipped_bit_among_the_codes_stops_what_reads_them(refused, here, flip
         assert said.startswith(
             f"softpack: labels.spk, block {number}: the payload fails its checksum: the bytes are not"
         )
+        assert "copy the file again from where it is whole; or `softpack recover FILE` leaves out" in said
 
 
 def with_nan(labels_NVC):
@@ -89,13 +90,13 @@ def twice(labels_NVC):
 def partner_outside(labels_NVC):
     mix_item = np.full((6, 4), -1)
     mix_item[1, 2] = 6
-    return {"logits": labels_NVC, "mix_item": mix_item}
+    return {"logits": labels_NVC, "mix_item": mix_item, "mix_lam": np.ones((6, 4))}
 
 
 def partner_without_a_row(labels_NVC):
     return {
         "logits": labels_NVC[0], "item": np.array([0, 0, 1, 1]), "view": np.array([0, 1, 0, 2]),
-        "mix_item": np.array([1, 1, -1, -1]),
+        "mix_item": np.array([1, 1, -1, -1]), "mix_lam": np.full(4, 0.5),
     }  # fmt: skip
 
 
@@ -172,7 +173,11 @@ def test_nothing_is_overwritten_without_force(refused):
         "transcode probs.npz -o labels.spk",
         "decode labels.spk -o logits.npy",
     ):
-        assert re.search(r"(labels\.spk|logits\.npy) is there already; give --force", refused(line)), line
+        said = refused(line)
+        assert re.search(r"(labels\.spk|logits\.npy) is there already; give --force to overwrite it", said), (
+            line
+        )
+        assert "force=True" not in said  # which is for Python
 
 
 def test_not_even_force_writes_over_the_source(refused, here):
@@ -268,7 +273,10 @@ def test_settings_that_softpack_refuses(refused, options, expected):
         ("--views 4:", "labels.spk: views 4:4 were asked for; expected a part of 0:4"),
         ("--items 0:1", "is a mix partner of a selected row, but is not selected"),
         ("--as logits --temperature 2", "logits have no temperature, but 2 was asked for"),
-        ("--to nosuch", "new.npz: ends in .nosuch; expected one of .npy, .npz, .h5, .hdf5, .safetensors"),
+        (
+            "--to nosuch",
+            "new.npz: 'nosuch' is no kind of output; expected one of .npy, .npz, .h5, .hdf5, .safe",
+        ),
     ],
 )
 def test_selections_that_softpack_refuses(refused, options, expected):
@@ -311,8 +319,8 @@ def test_a_partial_file_of_a_killed_writer_is_kept(refused, run, here):
     (here / "new.spk.partial").write_bytes((here / "labels.spk").read_bytes())
     said = refused("encode logits.npz -o new.spk --codec raw")
     assert (
-        "its writer was stopped, or is still writing. `softpack recover new.spk.partial` gives back what it had written"
-        in said
+        "its writer was stopped, or is still writing. `softpack recover new.spk.partial` gives back what it had "
+        "written; --force begins anew" in said
     )
     (here / "taken.spk.partial").write_bytes(b"")
     (here / "taken.spk").write_bytes(b"")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import numpy as np
 import pytest
+
+import softpack
 
 INFO_KEYS = {
     "format", "codec", "items", "views", "classes", "rows", "space", "bytes", "marginal_bits_per_label",
@@ -115,6 +118,7 @@ def test_verify_of_a_damaged_tile(here, run_any, flip_a_code):
     assert ran.out.endswith(" blocks, 0 of 24 labels can be read\n")
     assert f"block {number}: the payload fails its checksum" in ran.err
     assert "24 labels of items 0 to 5, views 0 to 3, cannot be read" in ran.err
+    assert "or `softpack recover FILE` leaves out, in place, what is damaged" in ran.err
     found = run_any("verify labels.spk --json")
     assert (found.code, found.json["ok"], found.json["lost_rows"]) == (1, False, 24)
 
@@ -122,7 +126,7 @@ def test_verify_of_a_damaged_tile(here, run_any, flip_a_code):
 def test_recover(run, here):
     sound = (here / "labels.spk").read_bytes()
     ran = run("recover labels.spk")
-    assert ran.out.endswith("labels.spk: ends with a whole commit; 24 labels (`softpack verify` checks them)\n")
+    assert ran.out == "labels.spk: was whole: 24 labels; nothing was changed\n"
     (here / "cut.spk.partial").write_bytes(sound[:-200])
     found = run("recover cut.spk.partial --json").json
     assert (found["path"], found["n_rows"], found["was_whole"]) == ("cut.spk", 24, False)
@@ -131,3 +135,34 @@ def test_recover(run, here):
     run("decode cut.spk -o back.npz")
     with np.load(here / "back.npz") as back, np.load(here / "logits.npz") as logits:
         np.testing.assert_array_equal(back["logits"], logits["logits"])
+
+
+def test_recover_says_what_it_leaves_out(run, here, labels_NVC, flip_a_code):
+    with softpack.create("tiles.spk", "raw", classes=10, tile=(3, 4)) as writer:
+        for item in range(6):
+            writer.append(labels_NVC[item], item=item, view=np.arange(4))
+    number = flip_a_code(here / "tiles.spk")
+    ran = run("recover tiles.spk")
+    assert re.fullmatch(r"tiles\.spk: 12 labels given back, [\d,]+ bytes left out\n", ran.out)
+    assert ran.err == (
+        f"softpack: tiles.spk: left out: 12 labels of items 0 to 2, views 0 to 3 (block {number}: the payload fails "
+        "its checksum: the bytes are not those written)\n"
+    )
+    assert "12 of 6 items x 4 views (12 views missing)" in run("info tiles.spk").out
+    assert run("verify tiles.spk --json").json["ok"]
+    assert run("recover tiles.spk --json").json == {
+        "path": "tiles.spk", "n_rows": 12, "dropped_bytes": 0, "was_whole": True, "lost": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut"])
+def test_recover_leaves_a_file_without_a_whole_label_alone(refused, here, flip_a_code, how):
+    number = flip_a_code(here / "labels.spk")
+    if how == "cut":
+        path = here / "labels.spk"
+        path.write_bytes(path.read_bytes()[:-1])
+    assert refused("recover labels.spk") == (
+        "softpack: labels.spk: none of its labels is whole: 24 labels of items 0 to 5, views 0 to 3 "
+        f"(block {number}: the payload fails its checksum: the bytes are not those written); the file is left as it "
+        "is; copy it again from where it is whole, or encode its source again\n"
+    )

@@ -407,7 +407,7 @@ def test_tensors_that_do_not_fit_the_settings_are_refused(fitted: VQAE, change, 
 
 
 def test_a_stored_model_must_say_its_widths(fitted: VQAE) -> None:
-    with pytest.raises(CodecError, match="d_c=0 and d_h=0 of a stored model; expected both above 0"):
+    with pytest.raises(CodecError, match="d_c=0, d_h=0 and d_x=0 of a stored model; expected all above 0"):
         VQAE(LabelSpec(20), **QUICK).load_state(fitted.state())
 
 

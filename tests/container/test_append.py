@@ -24,7 +24,8 @@ def of_items(rows, n_items):
 
 
 def unmixed(rows):
-    return replace(rows, columns={**rows.columns, "mix_item": np.full(len(rows), -1, np.int32)})
+    none = {"mix_item": np.full(len(rows), -1, np.int32), "mix_box_xyxy": np.full((len(rows), 4), -1, np.int32)}
+    return replace(rows, columns={**rows.columns, **none})
 
 
 def test_new_rows_fall_into_old_tiles_and_new_ones(tmp_path, all_rows):

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @given(
     present=st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=6),
-    columns=st.sets(st.sampled_from(("crop_xywh", "flip", "mix_item", "mix_lam"))),
+    columns=st.sets(st.sampled_from(("crop_xywh", "flip", "mix_item mix_lam"))).map(" ".join).map(str.split),
     item_columns=st.sets(st.sampled_from(("source_hw", "target"))),
     codec=st.sampled_from((("raw", {"dtype": "fp32"}), ("quantize", {"bits": 3}), ("topk", {"k": 2}))),
     appended=st.booleans(),

@@ -16,7 +16,7 @@ with softpack.create(path, "raw", classes=64, views=10) as writer:
     for start in range(0, items, 100):
         rows = random.standard_normal((1000, 64)).astype(np.float32)
         item, view = np.divmod(np.arange(1000), 10)
-        writer.append(rows, item=start + item, view=view, flip=view % 2, mix_lam=rows[:, 0])
+        writer.append(rows, item=start + item, view=view, flip=view % 2, crop_xywh_fraction=rows[:, :4])
 labels = softpack.open(path)
 for block in labels.blocks(1000):
     assert block.labels_BC.shape == (1000, 64)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import softpack
+from softpack.checks import lonely_mix
 from softpack.container import reader, tile_writer
 from softpack.errors import DataError
 
@@ -34,7 +35,7 @@ def shapes(draw: st.DrawFn) -> dict:
         "rows": {
             "present_NV": present_NV,
             "classes": draw(st.integers(2, 9)),
-            "columns": draw(st.sets(st.sampled_from(ROW_COLUMNS))),
+            "columns": draw(st.sets(st.sampled_from(ROW_COLUMNS)).filter(lambda names: not lonely_mix(names))),
             "item_columns": draw(st.sets(st.sampled_from(("source_hw", "target")))),
             "seed": draw(st.integers(0, 2**32)),
         },

@@ -53,7 +53,7 @@ def test_nothing_is_overwritten_without_force(path):
     write_one(path)
     before = path.read_bytes()
 
-    with pytest.raises(ExistsError, match=r"a\.spk is there already; give --force"):
+    with pytest.raises(ExistsError, match=r"a\.spk is there already; give force=True to overwrite it"):
         write_one(path)
     with pytest.raises(ZeroDivisionError), softpack.create(path, "raw", classes=3, force=True) as writer:
         writer.append(-ROW, item=0, view=0)
@@ -80,7 +80,9 @@ def test_what_a_killed_writer_left_is_refused(path):
     partial = path.with_name("a.spk.partial")
     partial.write_bytes(b"half a file")
 
-    with pytest.raises(ExistsError, match=r"a\.spk\.partial is there already \(11 bytes\).*softpack recover"):
+    with pytest.raises(
+        ExistsError, match=r"a\.spk\.partial .*\(11 bytes\).*softpack recover .*; force=True begins"
+    ):
         write_one(path)
     assert partial.read_bytes() == b"half a file"
 
@@ -256,7 +258,7 @@ with softpack.create(sys.argv[1], "lowrank", classes=20, rank=4, seed=3) as writ
     writer.set_items(target=np.arange(50), source_hw=np.ones((50, 2), int))
     for view in range(4):
         crops = random.integers(9, size=(50, 4))
-        columns = {"flip": np.arange(50) % 2, "mix_lam": random.random(50), "crop_xywh": crops}
+        columns = {"flip": np.arange(50) % 2, "crop_xywh_fraction": random.random((50, 4)), "crop_xywh": crops}
         writer.append(random.standard_normal((50, 20)), item=np.arange(50), view=view, **columns)
 print(hashlib.sha256(pathlib.Path(sys.argv[1]).read_bytes()).hexdigest())
 """
@@ -295,7 +297,7 @@ FLIP = {"flip": [True]}
         (ROW, {"item": -1}, {}, "is -1; expected a number from 0"),
         (ROW, {"item": 0.0}, {}, "item is float64 of shape"),
         (ROW, {"item": [0, 1]}, {}, r"item is int64 of shape \(2,\); expected 1 integers"),
-        (ROW, {}, {"mix_item": [2]}, "mix_item of row 1"),
+        (ROW, {}, {"mix_item": [2], "mix_lam": [0.5]}, "mix_item of row 1"),
         (ROW, {}, {"colour": [1]}, "rows have no column 'colour'; expected one of crop_xywh, "),
         (ROW, {}, {"target": [1]}, "rows have no column 'target'"),
         (ROW, {}, {"flip": [True, False]}, r"flip has the shape \(2,\), expected \(1,\)"),
@@ -305,9 +307,9 @@ FLIP = {"flip": [True]}
         (ROW, {}, {"crop_xywh": [[0, 0, 1 << 31, 1]]}, "crop_xywh: expected whole numbers of 32 bits"),
         (ROW, {}, {"crop_xywh": [[0, 0, float("nan"), 1]]}, "crop_xywh: expected whole numbers"),
         (ROW, {}, {"crop_xywh": [[0, 0, 1]]}, r"crop_xywh has the shape \(1, 3\)"),
-        (ROW, {}, {"mix_lam": [float("nan")]}, "mix_lam holds NaN"),
-        (ROW, {}, {"mix_lam": [1e300]}, "mix_lam holds NaN, infinite"),
-        (ROW, {}, {"mix_lam": ["half"]}, "mix_lam holds NaN, infinite or no numbers"),
+        (ROW, {}, {"mix_item": [0], "mix_lam": [float("nan")]}, "mix_lam holds NaN"),
+        (ROW, {}, {"mix_item": [0], "mix_lam": [1e300]}, "mix_lam holds NaN, infinite"),
+        (ROW, {}, {"mix_item": [0], "mix_lam": ["half"]}, "mix_lam holds NaN, infinite or no numbers"),
         (ROW, {}, {}, "found the columns none; the rows before have flip"),
     ],
 )
@@ -393,15 +395,65 @@ def test_an_encoder_that_refuses_rows_loses_none(path):
 def test_a_partner_that_is_not_there_is_refused(path):
     with pytest.raises(DataError, match="item 7, view 1 is named as a mix partner, but has no label"):
         with softpack.create(path, "raw", classes=3) as writer:
-            writer.append(ROW, item=7, view=0, mix_item=[-1])
-            writer.append(ROW, item=0, view=1, mix_item=[7])
+            writer.append(ROW, item=7, view=0, mix_item=[-1], mix_lam=[1])
+            writer.append(ROW, item=0, view=1, mix_item=[7], mix_lam=[0.5])
     assert left_behind(path) == []
+
+
+BOX, NO_BOX = [0, 0, 2, 2], [-1, -1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"mix_item": [-1, 0]}, "has mix_item but neither mix_lam nor mix_box_xyxy, so that nobody can mix"),
+        ({"mix_lam": [1, 0.5]}, "has mix_lam but no mix_item; expected the item that each row is mixed with"),
+        ({"mix_box_xyxy": [NO_BOX, BOX]}, "has mix_box_xyxy but no mix_item"),
+        (
+            {"mix_item": [-1, 0], "mix_box_xyxy": [NO_BOX, NO_BOX]},
+            r"mix_item of row 1 \(item 1, view 0\) is 0; expected a mix_box_xyxy beside it; or -1 if",
+        ),
+        (
+            {"mix_item": [-1, 0], "mix_box_xyxy": [NO_BOX, NO_BOX], "mix_lam": [1, 1.5]},
+            "mix_item of row 1 .* is 0; expected a mix_lam from 0 to 1 or mix_box_xyxy beside it",
+        ),
+        (
+            {"mix_item": [-1, 0], "mix_lam": [1, -1]},
+            "mix_item of row 1 .* is 0; expected a mix_lam from 0 to 1",
+        ),
+        (
+            {"mix_item": [-1, 0], "mix_box_xyxy": [BOX, BOX], "mix_lam": [1, 1]},
+            r"mix_box_xyxy of row 0 .* is \[0, 0, 2, 2\]; expected -1 four times, as its mix_item is -1",
+        ),
+    ],
+)
+def test_mixes_that_nobody_could_replay_are_refused(path, columns, says):
+    rows = np.repeat(ROW, 2, axis=0)
+    with pytest.raises(DataError, match=rf"a\.spk: {says}"), softpack.create(path, "raw", classes=3) as writer:
+        writer.append(rows, item=[0, 1], view=0, **columns)
+    assert left_behind(path) == []
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"mix_box_xyxy": [NO_BOX, BOX]},
+        {"mix_lam": [0, 1]},
+        {"mix_lam": [9, 0.5]},  # of a row that is not mixed
+        {"mix_lam": [1, 0.5], "mix_box_xyxy": [NO_BOX, NO_BOX]},
+        {"mix_lam": [1, -1], "mix_box_xyxy": [NO_BOX, BOX]},
+    ],
+)
+def test_either_half_of_a_mix_is_enough(path, columns):
+    with softpack.create(path, "raw", classes=3) as writer:
+        writer.append(np.repeat(ROW, 2, axis=0), item=[0, 1], view=0, mix_item=[-1, 0], **columns)
+    assert softpack.open(path).columns[0] == "mix_item"
 
 
 def test_a_partner_may_come_later(path):
     with softpack.create(path, "raw", classes=3) as writer:
-        writer.append(ROW, item=0, view=1, mix_item=[7])
-        writer.append(ROW, item=7, view=1, mix_item=[0])
+        writer.append(ROW, item=0, view=1, mix_item=[7], mix_lam=[0.5])
+        writer.append(ROW, item=7, view=1, mix_item=[0], mix_lam=[0.5])
 
     assert softpack.open(path).replay([0, 7], [1, 1])["mix_item"].tolist() == [7, 0]
 
@@ -507,7 +559,8 @@ def test_codes_must_not_be_named_as_columns(path):
 )
 def test_rows_come_in_many_kinds(path, given):
     with softpack.create(path, "raw", classes=3) as writer:
-        writer.append(given, item=torch.tensor([3]), view=[np.int8(1)], mix_lam=torch.tensor([0.5]), flip=[1])
+        columns = {"crop_xywh_fraction": torch.tensor([[0, 0, 0.5, 0.5]]), "flip": [1]}
+        writer.append(given, item=torch.tensor([3]), view=[np.int8(1)], **columns)
 
     labels = softpack.open(path)
     np.testing.assert_array_equal(labels[3, 1], ROW[0])
@@ -515,10 +568,10 @@ def test_rows_come_in_many_kinds(path, given):
 
 
 def test_rows_are_copied(path):
-    rows, lam = ROW.copy(), np.array([0.5], np.float32)
+    rows, crop = ROW.copy(), np.array([[0, 0, 0.5, 1]], np.float32)
     with softpack.create(path, "raw", classes=3) as writer:
-        writer.append(rows, item=0, view=0, mix_lam=lam)
-        rows[:], lam[:] = 9, 9
+        writer.append(rows, item=0, view=0, crop_xywh_fraction=crop)
+        rows[:], crop[:] = 9, 9
 
     np.testing.assert_array_equal(softpack.open(path)[0, 0], ROW[0])
-    assert softpack.open(path).replay([0], [0])["mix_lam"] == [0.5]
+    assert softpack.open(path).replay([0], [0])["crop_xywh_fraction"].tolist() == [[0, 0, 0.5, 1]]

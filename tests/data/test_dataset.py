@@ -425,10 +425,10 @@ def test_an_item_without_views():
 
 
 @pytest.mark.parametrize(
-    ("transform", "name"), [(None, "no transform"), (abs, "transform <built-in function abs>")]
+    ("transform", "name"), [(None, "no transform was given"), (abs, "<built-in function abs> does not redo")]
 )
 def test_augmented_labels_need_replay(transform, name):
-    with pytest.raises(DataError, match=r"\(crop_xywh, flip, mix_item, mix_box_xyxy\), and .*" + name):
+    with pytest.raises(DataError, match=r"\(crop_xywh, flip, mix_item, mix_box_xyxy\), but .*" + name):
         SoftLabelDataset(Numbers(), FakeLabels(augmented()), transform=transform)
     dataset = SoftLabelDataset(Numbers(), FakeLabels(augmented()), transform, ignore_replay=True)
     assert dataset[3][0] == 3

@@ -71,11 +71,16 @@ def test_every_flipped_bit_of_a_superblock_is_found():
 
 @pytest.mark.parametrize("length", range(1, 64))
 def test_a_superblock_cut_off_is_refused(length):
-    with pytest.raises(TruncatedError, match=f"found {length} bytes"):
+    with pytest.raises(TruncatedError, match=f"found {length} bytes, .* cut off: copy it again"):
         read_superblock(pack_superblock(FILE_ID)[:length], "here")
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\3\4" + bytes(60), b"\x89SPK\n\x1a\n" + bytes(57)])
+def test_an_empty_file_is_no_spk():
+    with pytest.raises(NotSpkError, match=r"here is empty, and so not an \.spk file; copy it again, or encode"):
+        read_superblock(b"", "here")
+
+
+@pytest.mark.parametrize("data", [b"PK\3\4" + bytes(60), b"\x89SPK\n\x1a\n" + bytes(57)])
 def test_other_files_are_no_spk(data):
     with pytest.raises(NotSpkError, match=r"here is not an \.spk file: it begins with"):
         read_superblock(data, "here")

@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from softpack.errors import DataError
 from softpack.records import LabelSpec, RowBlock
@@ -44,7 +45,11 @@ def test_paths_that_are_no_sources(tmp_path: Path) -> None:
     refuses(tmp_path / "none.npy", rf"none\.npy: is not there; {understood}")
     refuses(tmp_path, rf": is a folder; {understood}")
     (tmp_path / "x.pt").write_bytes(b"")
-    refuses(tmp_path / "x.pt", rf"x\.pt: ends in \.pt; {understood}")
+    refuses(
+        tmp_path / "x.pt", rf"x\.pt: ends in \.pt, as pickles do; {understood}.*never unpickles.*weights_only"
+    )
+    (tmp_path / "x.txt").write_bytes(b"")
+    refuses(tmp_path / "x.txt", rf"x\.txt: ends in \.txt; {understood}")
     (tmp_path / "labels").write_bytes(b"")
     refuses(tmp_path / "labels", rf"labels: has no suffix; {understood}")
     os.mkfifo(tmp_path / "pipe.npy")
@@ -144,6 +149,13 @@ def test_npy_headers_that_lie(tmp_path: Path, data: bytes, message: str) -> None
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("logits.npy", data)
     refuses(tmp_path / "x.npz", rf"x\.npz: logits\.npy {message}")
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz", "h5", "safetensors"])
+def test_what_torch_saves_is_refused_under_any_name(tmp_path: Path, suffix: str) -> None:
+    torch.save({"logits": torch.zeros(2, 3)}, tmp_path / f"x.{suffix}")
+    says = {"npz": r"is what torch\.save writes, a pickle; softpack never unpickles.*weights_only=True"}
+    refuses(tmp_path / f"x.{suffix}", rf"x\.{suffix}: {says.get(suffix, '')}")
 
 
 def test_zip_members_of_another_making(tmp_path: Path) -> None:

@@ -104,7 +104,21 @@ def test_columns_with_a_bad_entry(tmp_path: Path, message: str, columns: dict[st
         arrays[name] = np.asarray(rows)
     if any(name in arrays for name in ("mix_lam", "mix_box_xyxy")):
         arrays["mix_item"] = np.array([-1, 0, 1])
+    elif "mix_item" in arrays:
+        arrays["mix_lam"] = np.ones(3)
     refuses(tmp_path, message, logits=np.zeros((3, 4), np.float16), **arrays)
+
+
+@pytest.mark.parametrize(
+    ("message", "boxes"),
+    [
+        (r"mix_item of row 1 .* is 0; expected a mix_box_xyxy beside it; or -1", [[-1] * 4, [-1] * 4]),
+        (r"mix_box_xyxy of row 0 .* is \[0, 0, 1, 1\]; expected -1 four", [[0, 0, 1, 1], [0, 0, 1, 1]]),
+    ],
+)
+def test_mixes_that_nobody_could_replay(tmp_path: Path, message: str, boxes: Any) -> None:
+    mix = {"mix_item": np.array([-1, 0]), "mix_box_xyxy": np.array(boxes)}
+    refuses(tmp_path, message, logits=np.zeros((2, 4), np.float16), **mix)
 
 
 def test_crops_outside_of_their_image(tmp_path: Path) -> None:
@@ -160,6 +174,7 @@ MISFITS: list[tuple[str, int, dict[str, Any]]] = [
     (r"crop_xywh has dtype bool; expected integers or floats", 2, {"crop_xywh": np.zeros((4, 4), bool)}),
     (r"mix_item has dtype float64; expected integers", 2, {"mix_item": np.zeros(4)}),
     (r"has mix_lam but no mix_item; expected the item", 2, {"mix_lam": np.zeros(4)}),
+    (r"has mix_item but neither mix_lam nor mix_box", 2, {"mix_item": np.zeros(4, int)}),
     (r"has item alone; expected both item and view", 2, {"item": np.arange(4)}),
     (r"item has shape \(3,\); expected \(4,\)", 2, {"item": np.arange(3), "view": np.zeros(4, int)}),
     (r"view has dtype float64; expected integers", 2, {"item": np.arange(4), "view": np.zeros(4)}),

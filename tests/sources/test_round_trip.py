@@ -131,7 +131,9 @@ def test_space_and_temperature_come_back(tmp_path: Path, suffix: str, space: str
 def test_an_npy_needs_to_be_told_its_space(tmp_path: Path) -> None:
     rows = RowBlock(np.full((4, 2), 0.5, np.float32), np.arange(4), np.zeros(4, np.int64))
     contents = Contents(LabelSpec(2, "probs", 3.0), 4)
-    assert contents.dropped("x.npy") == ("item", "view", "space", "temperature")
+    assert contents.dropped("x.npy") == (
+        "item", "view", "space (encode it with --space probs)", "temperature (--source-temperature 3)",
+    )  # fmt: skip
     write_arrays(tmp_path / "x.npy", contents, [rows])
     assert open_source(tmp_path / "x.npy", space="probs", temperature=3.0).spec == contents.spec
     source = open_source(tmp_path / "x.npy")

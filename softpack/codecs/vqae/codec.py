@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values
+from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values, later
 from softpack.codecs.checks import check_integer, check_tensors
-from softpack.codecs.spaces import log_domain, to_log_domain, to_logits
+from softpack.codecs.spaces import centred_logits, log_domain
 from softpack.codecs.vqae import fit, nets
 from softpack.codecs.vqae.rate import slots_at, widths_at
 from softpack.errors import CodecError
@@ -27,8 +27,12 @@ LIMITS = {  # setting: (least, most)
     "d_h": (0, 1 << 14),
     "steps": (0, 1 << 24),
     "batch": (1, 1 << 20),
+    "stages": (1, 64),
+    "d_x": (0, 1 << 14),
+    "search": (0, 1 << 10),
 }
 MAX_TEMPERATURES = 16
+CONTEXT_FEATURES = 64  # of the context that the networks see, unless set
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class VQAE(Codec):
     the constant of a row, which no softmax sees, is not kept.
 
     Args:
-        slots: codes of a row.
+        slots: codes of a row in each stage.
         k: codewords of a slot; a code costs ceil(log2 k) bits.
         d_c: numbers in a codeword; 0 = chosen at fit to suit the rows.
         d_h: hidden units of encoder and decoder; 0 = chosen at fit to suit the rows.
@@ -47,6 +51,10 @@ class VQAE(Codec):
         steps: of training.
         batch: rows a step.
         lr: highest learning rate.
+        stages: of residual quantisation; each adds `slots` codes that refine those before.
+        context: code rows given their item's prototype.
+        d_x: numbers that the networks see of the context; 0 = chosen at fit.
+        search: codewords that encoding tries in each slot, to choose the one of least KL; 0 takes the nearest.
     """
 
     codec_id: ClassVar[str] = "vqae"
@@ -59,12 +67,18 @@ class VQAE(Codec):
     steps: int = 1600
     batch: int = 256
     lr: float = 5e-3
+    stages: int = later(1)
+    context: bool = later(False)
+    d_x: int = later(0)
+    search: int = later(0)
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():
             check_integer(self.codec_id, name, getattr(self, name), least, most)
         if type(self.lr) not in (int, float) or not 0 < self.lr <= 1:
             raise CodecError(f"vqae: lr is {self.lr!r}; expected a number above 0, up to 1")
+        if self.d_x and not self.context:
+            raise CodecError(f"vqae: d_x is {self.d_x}, but there is no context; set context=true too")
         _temperatures(self.temperatures)
 
     @property
@@ -74,22 +88,43 @@ class VQAE(Codec):
 
     @property
     def codes(self) -> tuple[CodeArray, ...]:
-        """One array, the index of the codeword in each slot."""
-        return (CodeArray("index", (self.slots,), (self.k - 1).bit_length(), self.k),)
+        """For each stage one array, the index of the codeword in each slot."""
+        bits = (self.k - 1).bit_length()
+        return tuple(
+            CodeArray(_array_name(stage), (self.slots,), bits, self.k, stage + 1)
+            for stage in range(self.stages)
+        )
+
+    @property
+    def takes_context(self) -> bool:
+        """As set."""
+        return self.context
 
     @classmethod
     def at_bits(cls, spec: LabelSpec, target_bits: float, **settings: Any) -> VQAE:
         """Return the codec with the most bits a label up to `target_bits`: 64 gives 8 slots of 256 codewords.
 
-        `slots`, `k` and the other settings stay if given. Not every number is a product: 65 gives 64 too.
+        `slots`, `k`, `stages` and the other settings stay if given. Not every number is a product: 65 gives 64 too.
 
         Raises:
-            CodecError: fewer than one bit is asked for, or fewer than the given slots and k cost.
+            CodecError: fewer than one bit is asked for, or fewer than the given slots, k and stages cost.
         """
-        cls(spec, **settings)  # for its errors
-        target = math.floor(min(max(target_bits, 0.0), 1e6))
+        given = cls(spec, **settings)  # for its errors
+        target = math.floor(min(max(target_bits, 0.0), 1e6)) // given.stages
         slots, k = slots_at(target, settings.pop("slots", None), settings.pop("k", None))
         return cls(spec, slots=min(slots, LIMITS["slots"][1]), k=k, **settings)
+
+    def first_stages(self, n: int) -> VQAE:
+        """Return the codec that decodes the first `n` stages; it cannot encode."""
+        if not 1 <= n <= self.stages:
+            raise CodecError(f"vqae: the codes have {self.stages} stages; {n} were asked for")
+        if n == self.stages:
+            return self
+        fewer = dataclasses.replace(self, stages=n)
+        if not self.tensors:
+            return fewer
+        codebooks = self.tensors["codebooks"][:n]
+        return fewer.load_state({**self.state(), "codebooks": codebooks[0] if n == 1 else codebooks})
 
     def fit(
         self,
@@ -102,74 +137,91 @@ class VQAE(Codec):
         """Return this codec trained on rows in the space of `spec`, with the widths it chose.
 
         Raises:
-            CodecError: there are no rows, or they hold nan, inf or numbers too large for float16.
+            CodecError: there are no rows, they hold nan, inf or numbers too large for float16, or their context
+                is missing.
         """
         parts = [self._centred(block) for block in blocks]
         if not sum(map(len, parts)):
             raise CodecError("vqae: there are no rows to fit; give at least one")
-        rows_RC = torch.cat(parts)
+        residual_RC, context_RC = torch.cat(parts), None
         del parts
-        codec = self._with_widths(len(rows_RC), n_rows or len(rows_RC))
+        if contexts is not None:
+            context_RC = torch.cat([*contexts])
+        self._check_context(residual_RC, context_RC)
+        if context_RC is not None:
+            residual_RC -= context_RC
+        codec = self._with_widths(len(residual_RC), n_rows or len(residual_RC))
         plan = fit.Plan(
-            slots=codec.slots,
-            k=codec.k,
-            d_c=codec.d_c,
-            d_h=codec.d_h,
+            sizes=codec._sizes,
             temperatures=_temperatures(self.temperatures),
-            given_at=self.gives.temperature,
+            given_at=1.0 if self.context else self.gives.temperature,
             steps=self.steps,
             batch=self.batch,
             lr=self.lr,
+            n_candidates=self.search,
             seed=seed,
         )
-        return codec.load_state(fit.train(rows_RC, plan, progress))
+        return codec.load_state(fit.train(residual_RC, context_RC, plan, progress))
 
     def encode(self, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
-        """Return the indices of the codewords nearest to the encoder's latents.
+        """Return the indices of the codewords nearest to the encoder's latents, or of those that a search found.
 
         Raises:
-            CodecError: the codec has no encoder, or a row holds nan or inf.
+            CodecError: the codec has no encoder, a row holds nan or inf, or the context is missing.
         """
         if not self.can_encode:
             raise CodecError(
                 "vqae: this codec has its decoder alone, as files do, and cannot encode; "
                 "pass the model that `softpack fit` wrote, or fit the codec to the rows"
             )
-        index_BS = fit.encode(self._nets, self._centred(rows_BC), self.slots)
-        return {"index": index_BS.to(code_dtype(self.codes[0].bits))}
+        residual_BC = self._centred(rows_BC)
+        self._check_context(residual_BC, context_BC)
+        if context_BC is not None:
+            residual_BC = residual_BC - context_BC
+        temperatures = _temperatures(self.temperatures)
+        index_BNS = fit.encode(self._logit_nets, residual_BC, context_BC, temperatures, self.search)
+        return {
+            array.name: index_BNS[:, stage].to(code_dtype(array.bits)) for stage, array in enumerate(self.codes)
+        }
 
     @torch.no_grad()
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
         """Return float32 rows [B, C] in the space `gives`. Codes must be below `k`, as containers check.
 
         Raises:
-            CodecError: the codec was neither fitted nor loaded.
+            CodecError: the codec was neither fitted nor loaded, or the context is missing.
         """
         if not self.tensors:
             raise CodecError(
                 "vqae: this codec was neither fitted nor loaded, and cannot decode; call fit() first"
             )
-        index_BS = code_values(codes["index"], self.codes[0].bits).clamp_(max=self.k - 1)
-        decoded_BC = nets.decoded(self._nets, nets.codewords(self._nets["codebooks"], index_BS))
-        return decoded_BC if self.gives.space == "logits" else torch.log_softmax(decoded_BC, 1)
+        index_BNS = torch.stack([code_values(codes[a.name], a.bits) for a in self.codes], 1)
+        words_BL = nets.staged_codewords(self._nets["codebooks"], index_BNS.clamp_(max=self.k - 1))
+        self._check_context(words_BL, context_BC)
+        decoded_BC = nets.decoded(self._nets, words_BL, context_BC)
+        if self.gives.space == "logits":
+            return decoded_BC
+        if self.context:
+            decoded_BC /= self.gives.temperature
+        return torch.log_softmax(decoded_BC, 1)
 
     def state(self) -> dict[str, Tensor]:
         """Return decoder and codebooks, float16."""
-        return {name: self.tensors[name] for name in self._layout(nets.decoder_layout) if name in self.tensors}
+        return {name: self.tensors[name] for name in nets.decoder_layout(self._sizes) if name in self.tensors}
 
     def encoder_state(self) -> dict[str, Tensor]:
         """Return the encoder and the codebooks that it looks into, float16."""
-        return {name: self.tensors[name] for name in self._layout(nets.encoder_layout) if name in self.tensors}
+        return {name: self.tensors[name] for name in nets.encoder_layout(self._sizes) if name in self.tensors}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> VQAE:
         """Return this codec with the tensors of `state()`, or of `state()` and `encoder_state()`."""
-        if not (self.d_c and self.d_h):
+        if not (self.d_c and self.d_h and (self.d_x or not self.context)):
             raise CodecError(
-                f"vqae: d_c={self.d_c} and d_h={self.d_h} of a stored model; expected both above 0"
+                f"vqae: d_c={self.d_c}, d_h={self.d_h} and d_x={self.d_x} of a stored model; expected all above 0"
             )
-        layout = self._layout(nets.decoder_layout)
+        layout = nets.decoder_layout(self._sizes)
         if any(name.startswith("encoder_") for name in tensors):
-            layout |= self._layout(nets.encoder_layout)
+            layout |= nets.encoder_layout(self._sizes)
         check_tensors(self.codec_id, tensors, layout)
         return self.with_tensors(tensors)
 
@@ -182,25 +234,53 @@ class VQAE(Codec):
     def _nets(self) -> dict[str, Tensor]:
         return nets.working(self.tensors)
 
-    def _layout(self, layout_of: Callable[[int, int, int, int, int], nets.Layout]) -> nets.Layout:
-        return layout_of(self.spec.classes, self.slots, self.k, self.d_c, self.d_h)
+    @cached_property
+    def _logit_nets(self) -> dict[str, Tensor]:
+        """The networks with a decoder that gives logits, whatever `gives` is."""
+        at = 1.0 if self.context else self.gives.temperature
+        return {**self._nets, "last_layer": self._nets["last_layer"] * at}
+
+    @property
+    def _sizes(self) -> nets.Sizes:
+        return nets.Sizes(self.spec.classes, self.stages, self.slots, self.k, self.d_c, self.d_h, self.d_x)
 
     def _with_widths(self, n_sampled: int, n_rows: int) -> VQAE:
         rank = max(1, min(n_sampled, self.spec.classes) - 1)
-        d_c, d_h = widths_at(n_rows, self.spec.classes, rank, self.slots, self.k, self.d_c, self.d_h)
-        return dataclasses.replace(self, d_c=d_c, d_h=d_h)
+        slots = self.slots * self.stages
+        d_c, d_h = widths_at(n_rows, self.spec.classes, rank, slots, self.k, self.d_c, self.d_h)
+        d_x = (self.d_x or min(CONTEXT_FEATURES, self.spec.classes)) if self.context else 0
+        return dataclasses.replace(self, d_c=d_c, d_h=d_h, d_x=d_x)
 
     def _centred(self, rows_BC: Tensor) -> Tensor:
         """Return rows as logits whose mean is zero, and refuse nan and inf."""
-        logits_BC = to_logits(to_log_domain(rows_BC, self.spec), self.gives)
-        means_B1 = logits_BC.mean(1, keepdim=True)
-        if not torch.isfinite(means_B1).all():
-            row = int((~torch.isfinite(means_B1)).nonzero()[0, 0])
+        logits_BC = centred_logits(rows_BC, self.spec)
+        finite_B = torch.isfinite(
+            logits_BC[:, 0]
+        )  # nan or inf anywhere in a row made its mean, and so all of it
+        if not finite_B.all():
+            row = int((~finite_B).nonzero()[0, 0])
             raise CodecError(
                 f"vqae: row {row} of this batch holds nan or inf; expected finite {self.spec.space}. "
                 "Take codec raw for such rows, or give probs, where zeros may stand"
             )
-        return logits_BC - means_B1
+        return logits_BC
+
+    def _check_context(self, rows_BX: Tensor, context_BC: Tensor | None) -> None:
+        if not self.context:
+            if context_BC is not None:
+                raise CodecError("vqae: was given context, but is set to take none (context=false)")
+            return
+        expected = (len(rows_BX), self.spec.classes)
+        if context_BC is None or tuple(context_BC.shape) != expected:
+            found = "none" if context_BC is None else str(list(context_BC.shape))
+            raise CodecError(
+                f"vqae: codes rows given their item's prototype, and was given {found}; expected context of "
+                f"{list(expected)}"
+            )
+
+
+def _array_name(stage: int) -> str:
+    return "index" if stage == 0 else f"index_{stage + 1}"
 
 
 def _temperatures(text: str) -> tuple[float, ...]:

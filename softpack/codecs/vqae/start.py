@@ -123,5 +123,19 @@ def k_means(points_SRD: Tensor, k: int, iterations: int, generator: torch.Genera
     return codebooks_SKD
 
 
+def staged_k_means(
+    points_SRD: Tensor, stages: int, k: int, iterations: int, generator: torch.Generator
+) -> Tensor:
+    """Return codebooks [N, S, k, D]: those of each stage fitted to what the stages before leave."""
+    codebooks = []
+    for _ in range(stages):
+        codebooks.append(k_means(points_SRD, k, iterations, generator))
+        if len(codebooks) < stages:
+            index_SR = nearest(points_SRD, codebooks[-1])
+            found_SRD = torch.stack([book[index] for book, index in zip(codebooks[-1], index_SR, strict=True)])
+            points_SRD = points_SRD - found_SRD
+    return torch.stack(codebooks)
+
+
 def _draw(n_points: int, k: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(n_points, generator=generator).repeat(-(-k // n_points))[:k]

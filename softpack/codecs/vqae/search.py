@@ -1,0 +1,143 @@
+"""Choose codes by what the decoder makes of them.
+
+The nearest codeword is the best one for a linear decoder and squared error. For KL and hidden units it is not:
+here each slot in turn tries the codewords near its point, and keeps the one whose decoded row has the least loss.
+
+Shapes as in `nets`; M candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from softpack.codecs.vqae import nets
+
+SWEEPS = 2  # over the slots; a third changes hardly a code
+CHUNK_ENTRIES = 1 << 20  # numbers of decoded candidates at a time: what a cache holds
+
+
+@dataclass(frozen=True)
+class Loss:
+    """KL(rows || decoded) * T^2 averaged over temperatures, but for a constant of each row.
+
+    Args:
+        temperatures: T.
+        pull_BC: sum over T of T * softmax(rows / T).
+        top_B1: about the largest logit of each row, so that exponentials stay in range.
+    """
+
+    temperatures: tuple[float, ...]
+    pull_BC: Tensor
+    top_B1: Tensor
+
+    @classmethod
+    def of(cls, logits_BC: Tensor, temperatures: tuple[float, ...]) -> Loss:
+        """Return the loss against these rows."""
+        pull_BC = torch.zeros_like(logits_BC)
+        for temperature in temperatures:
+            pull_BC.add_(torch.softmax(logits_BC / temperature, 1), alpha=temperature)
+        return cls(temperatures, pull_BC, logits_BC.amax(1, keepdim=True))
+
+    def rows(self, which: slice) -> Loss:
+        """Return the loss of some of the rows."""
+        return Loss(self.temperatures, self.pull_BC[which], self.top_B1[which])
+
+    def __call__(self, decoded_BMC: Tensor) -> Tensor:
+        """Return the loss of each candidate, [B, M]."""
+        loss_BM = torch.bmm(decoded_BMC, self.pull_BC.unsqueeze(-1)).squeeze(-1).neg_()
+        below_BMC = decoded_BMC - self.top_B1.unsqueeze(-1)
+        for temperature in self.temperatures:
+            sums_BM = (below_BMC / temperature).exp_().sum(-1)
+            loss_BM += temperature**2 * sums_BM.log_().clamp_max_(1e30)
+        return loss_BM
+
+
+@torch.no_grad()
+def refined(
+    tensors: nets.Tensors,
+    stage: int,
+    index_BS: Tensor,
+    points_SBD: Tensor,
+    earlier_BL: Tensor | None,
+    context_BC: Tensor | None,
+    loss: Loss,
+    n_candidates: int,
+) -> Tensor:
+    """Return better indices of one stage, int64 [B, S].
+
+    Args:
+        tensors: of encoder and decoder.
+        stage: from 0.
+        index_BS: where to begin.
+        points_SBD: the encoder's latents, which candidates are near to.
+        earlier_BL: sum of the decoder's codewords of the stages before; None in the first.
+        context_BC: of the rows.
+        loss: against the rows.
+        n_candidates: M, beside the codeword chosen so far.
+    """
+    chunk = max(1, CHUNK_ENTRIES // (n_candidates * tensors["last_layer"].shape[1]))
+    parts = []
+    for start in range(0, len(index_BS), chunk):
+        rows = slice(start, start + chunk)
+        parts.append(
+            _refined_chunk(
+                tensors,
+                stage,
+                index_BS[rows].clone(),
+                points_SBD[:, rows],
+                None if earlier_BL is None else earlier_BL[rows],
+                None if context_BC is None else context_BC[rows],
+                loss.rows(rows),
+                n_candidates,
+            )
+        )
+    return torch.cat(parts)
+
+
+def _refined_chunk(
+    tensors: nets.Tensors,
+    stage: int,
+    index_BS: Tensor,
+    points_SBD: Tensor,
+    earlier_BL: Tensor | None,
+    context_BC: Tensor | None,
+    loss: Loss,
+    n_candidates: int,
+) -> Tensor:
+    codebooks_SKD = tensors["codebooks"][stage]
+    slots, _, d_c = codebooks_SKD.shape
+    last_YC, latent = tensors["last_layer"], slots * d_c
+    near_SBM = _nearest(points_SBD, tensors["encoder_codebooks"][stage], n_candidates)
+    words_BL = nets.codewords(codebooks_SKD, index_BS)
+    if earlier_BL is not None:
+        words_BL = words_BL + earlier_BL
+    before_BH = nets.before_hidden(tensors, words_BL, nets.features(tensors, context_BC))
+    linear_BC = torch.addmm(last_YC[-1], words_BL, last_YC[:latent])
+    if context_BC is not None:
+        linear_BC += context_BC
+    rows_B = torch.arange(len(index_BS), device=index_BS.device)
+    for _ in range(SWEEPS):
+        for slot in range(slots):
+            own = slice(slot * d_c, (slot + 1) * d_c)
+            tried_BM = torch.cat([index_BS[:, slot, None], near_SBM[slot]], 1)
+            moves_BMD = codebooks_SKD[slot][tried_BM]
+            moves_BMD = moves_BMD - moves_BMD[:, :1]
+            hidden_BMH = torch.relu(before_BH.unsqueeze(1) + moves_BMD @ tensors["hidden_weight"][own])
+            units_BMY = torch.cat([moves_BMD, hidden_BMH], -1)
+            layer_YC = torch.cat([last_YC[own], last_YC[latent:-1]])
+            best_B = loss(linear_BC.unsqueeze(1) + units_BMY @ layer_YC).argmin(1)
+            index_BS[:, slot] = tried_BM[rows_B, best_B]
+            move_BD = moves_BMD[rows_B, best_B]
+            before_BH += move_BD @ tensors["hidden_weight"][own]
+            linear_BC += move_BD @ last_YC[own]
+    return index_BS
+
+
+def _nearest(points_SBD: Tensor, codebooks_SKD: Tensor, n: int) -> Tensor:
+    """Return the `n` codewords nearest to each point, int64 [S, B, n]."""
+    halves_S1K = codebooks_SKD.square().sum(-1).mul(0.5).unsqueeze(1)
+    distances_SBK = torch.baddbmm(halves_S1K, points_SBD, codebooks_SKD.mT, alpha=-1)
+    return distances_SBK.topk(min(n, codebooks_SKD.shape[1]), dim=-1, largest=False).indices
