@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ class Draft:
             if fields["type"] == 5:
                 counts.append(COMMIT.unpack(payload or b"")[3:6])
             blocks.append(DraftBlock(fields, None if fields["type"] in (4, 5) else payload))
-        return cls(blocks, data[16:32], counts)
+        return cls(blocks, data[16:32], counts, minor=SUPERBLOCK.unpack(data[: SUPERBLOCK.size])[2])
 
     @staticmethod
     def block(payload: bytes | None, **fields: Any) -> DraftBlock:
@@ -96,6 +97,15 @@ class Draft:
         """Return the tile block number `number` of a stream."""
         found = [b for b in self.blocks if b.fields["type"] == 3 and b.fields["stream"] == stream]
         return found[number]
+
+    def stream(self, name: str) -> int:
+        """Return the number of a stream of the header."""
+        streams = json.loads(self.blocks[0].content)["streams"]
+        return 1 + [stream["name"] for stream in streams].index(name)
+
+    def model(self, part: int = 0) -> DraftBlock:
+        """Return the MODEL block of a part."""
+        return next(b for b in self.blocks if b.fields["type"] == 2 and b.fields["stream"] == part)
 
     def set_header(self, header: bytes) -> None:
         """Give the file another header, and the id that goes with it."""

@@ -20,14 +20,18 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from vectors_invalid import BYTES, DRAFTS, SHOULD, make  # noqa: E402
-from vectors_valid import VALID  # noqa: E402
+import vectors_invalid  # noqa: E402
+import vectors_invalid_1_1  # noqa: E402
+import vectors_valid  # noqa: E402
+import vectors_valid_1_1  # noqa: E402
+from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
 from softpack.format.layout import BLOCK, BLOCK_FIELDS, BlockType, padded  # noqa: E402
 
-VERSION = "1.0"
-TOLERANCE = {"raw": 0.0, "vqae": 1e-4}  # the rest: 1e-5; see the pages of `codecs/`
+VALID = {"1.0": vectors_valid.VALID, "1.1": vectors_valid_1_1.VALID}
+INVALID = {**vectors_invalid.BYTES, **vectors_invalid.DRAFTS, **vectors_invalid_1_1.DRAFTS}
+TOLERANCE = {"raw": 0.0, "vqae": 1e-4, "klt": 1e-4}  # the rest: 1e-5; see the pages of `codecs/`
 
 
 def main() -> None:
@@ -37,7 +41,7 @@ def main() -> None:
     for path in made:
         print(path.relative_to(HERE))
     if made:
-        _write_dump(HERE / "spk.md", valid / f"{VERSION}_two_classes.spk")
+        _write_dump(HERE / "spk.md", valid / "1.0_two_classes.spk")
     print(f"{len(made)} files made; the others were there")
     files = sorted(path for folder in (valid, invalid) for path in folder.iterdir())
     lines = [f"{_sha256(path.read_bytes())}  {path.relative_to(HERE / 'vectors').as_posix()}" for path in files]
@@ -46,8 +50,9 @@ def main() -> None:
 
 def _write_valid(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (shows, write) in VALID.items():
-        path = folder / f"{VERSION}_{name}.spk"
+    for version, name in ((version, name) for version, vectors in VALID.items() for name in vectors):
+        shows, write = VALID[version][name]
+        path = folder / f"{version}_{name}.spk"
         if not path.exists() and not path.with_suffix(path.suffix + ".json").exists():
             write(path)
             yield from _described(path, _expected(path, shows))
@@ -55,12 +60,14 @@ def _write_valid(folder: Path) -> Iterator[Path]:
 
 def _write_invalid(folder: Path, valid: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (error, _, why, _) in [*BYTES.items(), *DRAFTS.items()]:
+    for name, (error, _, why, _) in INVALID.items():
         path = folder / f"{name}.spk"
         if not path.exists() and not path.with_suffix(path.suffix + ".json").exists():
-            path.write_bytes(make(name, valid))
+            path.write_bytes(make(name, INVALID[name], valid))
+            facts = {"error": error, "level": "should" if name in SHOULD else "must", "why": why}
+            # A reader of an earlier version says UnsupportedError.
             yield from _described(
-                path, {"error": error, "level": "should" if name in SHOULD else "must", "why": why}
+                path, facts | ({"version": "1.1"} if name in vectors_invalid_1_1.DRAFTS else {})
             )
 
 
@@ -91,7 +98,16 @@ def _expected(path: Path, shows: str) -> dict[str, Any]:
         "item_columns": {name: _array(labels.item_column(name)) for name in labels.item_columns},
         "file_bytes": path.stat().st_size,
         "ledger": {f"{e.scope}: {e.what}": e.n_bits for e in softpack.ledger(path).entries},
+        # Of files of several stages: the rows by the first, by the first two, ...
+        **({"stages": _stages(path, item, view, labels.n_stages)} if labels.n_stages > 1 else {}),
     }
+
+
+def _stages(path: Path, item: np.ndarray, view: np.ndarray, n_stages: int) -> list[dict[str, Any]]:
+    return [
+        _array(softpack.open(path, stages=n).read(item, view).numpy().astype("<f4"))
+        for n in range(1, n_stages + 1)
+    ]
 
 
 def _array(values: np.ndarray) -> dict[str, Any]:

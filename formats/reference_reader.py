@@ -1,5 +1,6 @@
 # fmt: off
-"""Read an .spk file: spk.md and codecs/ in Python, plain and slow (python THIS FILE.spk -o OUT.npz)."""
+# ruff: noqa: I001
+"""Read an .spk file: spk.md in Python, plain and slow (python THIS FILE.spk -o OUT.npz)."""
 import json
 import math
 import struct
@@ -9,35 +10,26 @@ from typing import Any
 
 import numpy as np
 import zstandard
+from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, context_of, decode,
+                              expand, fields, gives_of, need, page_of, read_tensors, read_tile, settings_of)
 
-NotSpkError, TruncatedError, CorruptError, UnsupportedError = (
-    type(f"{kind}Error", (Exception,), {}) for kind in ("NotSpk", "Truncated", "Corrupt", "Unsupported"))
 Block: Any = namedtuple("Block", "sync type coding stream seq part tile_item tile_view span_items span_views "
                         "n_rows stored_len raw reserved payload_hash seal head payload")
 HEADER, MODEL, TILE, INDEX, COMMIT = 1, 2, 3, 4, 5
-PRESENCE = (True, [{"name": "here", "shape": [], "kind": "bool", "bits": 1, "levels": 2}])
-WORDS = ("logits log_probs probs row item codes replay source target uint int float32 bool crop_xywh "
-         "crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy source_hw")
-SETTINGS = {"raw": "dtype", "quantize": "bits", "topk": "k value tail tail_temperature", "lowrank": "rank bits",
-            "vqae": "slots k d_c d_h temperatures steps batch lr"}
-FLOAT: Any = {"fp32": lambda x: x.astype(np.uint32).view(np.float32), "bf16": lambda x: FLOAT["fp32"](x << 16),
-              "fp16": lambda x: x.astype(np.uint16).view(np.float16).astype(np.float32)}  # of bit patterns
+DECODER, ENCODER, PROTOTYPES, PROTOTYPE_ENCODER, TABLES = PARTS = 0, 1, 3, 4, 5
+STREAMS = {  # name: per, scope, and the columns that it may have
+    **dict.fromkeys(["codes", *(f"codes_{stage}" for stage in range(2, 65))], ("row", "codes", "")),
+    "prototype": ("item", "item", ""), "mix": ("row", "codes", "mix_item mix_share"),
+    "replay": ("row", "replay", "crop_xywh crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy"),
+    "source": ("item", "replay", "source_hw"), "target": ("item", "item", "target")}
+COLUMNS = {  # name: kind, bits, shape
+    "crop_xywh": ("int", 32, [4]), "crop_xywh_fraction": ("float32", 32, [4]), "flip": ("bool", 1, []),
+    "mix_item": ("int", 32, []), "mix_lam": ("float32", 32, []), "mix_box_xyxy": ("int", 32, [4]),
+    "mix_share": ("uint", 8, []), "source_hw": ("int", 32, [2]), "target": ("int", 32, [])}
+Array: Any = namedtuple("Array", "name shape kind bits levels")
+Stream: Any = namedtuple("Stream", "name by_row arrays items_per_tile")
+PRESENCE = Stream("presence", True, [Array("here", [], "bool", 1, 2)], 0)
 
-def need(true: Any, what: str, error: Any = CorruptError) -> None:
-    """Refuse the file unless `true`."""
-    if not true:
-        raise error(what)
-def fields(value: dict[str, Any], names: str) -> list[Any]:
-    """Return the fields of an object that has these and no others."""
-    need(set(value) <= set(names.split()), f"found {', '.join(value)}, known are {names}", UnsupportedError)
-    return [value[name] for name in names.split()]
-def expand(stored: bytes, coding: int, size: int) -> bytes:
-    """Return the `size` bytes of a payload or an array, which are one zstd frame if `coding` is 1."""
-    if coding:
-        need(zstandard.get_frame_parameters(stored).content_size == size <= len(stored) << 15, "frame size")
-        stored = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
-    need(len(stored) == size, f"found {len(stored)} bytes, expected {size}")
-    return stored
 def xxh64(data: bytes, seed: int = 0) -> int:
     """Return the XXH64 of bytes. Sums and products may grow beyond 64 bits until they are rotated."""
     p1, p2, p3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
@@ -62,7 +54,7 @@ def xxh64(data: bytes, seed: int = 0) -> int:
     return h
 
 def read_blocks(data: bytes) -> tuple[list[Any], list[int]]:
-    """Return all blocks, checked, and the numbers of items, views and rows."""
+    """Return all blocks, checked, and the numbers of items, views and rows: sections 3, 4, 5 and 10."""
     need(data and data[:8] == b"\x89SPK\r\n\x1a\n"[:len(data)], "not an .spk file", NotSpkError)
     need(len(data) >= 64, "no whole superblock", TruncatedError)
     _, major, minor, size, seed, _, features, _, _, seal = struct.unpack("<8sHHI6Q", data[:64])
@@ -76,7 +68,7 @@ def read_blocks(data: bytes) -> tuple[list[Any], list[int]]:
         payload, at = data[at + 64:stop], -(-stop // 64) * 64
         sound = at <= len(data) and xxh64(b.head[:56], seed) == b.seal and xxh64(payload) == b.payload_hash
         need(sound and (b.sync, b.reserved, b.seq) == (b"SPKB", 0, len(blocks)) and not any(data[stop:at]), why)
-        known = other or (0 < b.type < 6 and b.coding < 2 and (b.type != MODEL or b.stream < 2))
+        known = other or (0 < b.type < 6 and b.coding < 2 and (b.type != MODEL or b.stream in PARTS))
         need(known, f"{why}, coding {b.coding}, stream {b.stream}", UnsupportedError)
         need(other or not b.coding or b.type == MODEL or (b.type, b.raw) == (INDEX, 64 * b.seq), why)
         blocks += [b._replace(payload=payload if other or b.type == TILE else expand(payload, b.coding, b.raw))]
@@ -87,113 +79,121 @@ def read_blocks(data: bytes) -> tuple[list[Any], list[int]]:
     need(found == (1, number + 1, INDEX, index.head, b"".join(b.head for b in blocks[:-2])), "index or blocks")
     return blocks, counts
 
-def read_header(data: bytes) -> list[Any]:
-    """Return codec, takes, gives, sides of a tile, and for each stream if it is per row, and its arrays."""
+def read_stream(value: Any) -> Any:
+    """Return a stream of the header: section 7."""
+    name, per, scope, declared = fields(value, "name per scope arrays")
+    need((per, scope) == STREAMS.get(name, ())[:2], f"stream {name}, {per}, {scope}", UnsupportedError)
+    arrays = [Array._make(fields(array, "name shape kind bits levels")) for array in declared]
+    columns = STREAMS[name][2].split()
+    for a in arrays:
+        need(a.name in columns or (a.kind == "uint" and not columns), f"{name}: {a.name}", UnsupportedError)
+        expected = COLUMNS[a.name] if columns else ("uint", (a.levels - 1).bit_length(), a.shape)
+        need((a.kind, a.bits, a.shape) == expected, f"{name}: {a.name}")
+    most = (1 << 22) // max(1, sum(math.prod(a.shape) for a in arrays))
+    return Stream(name, per == "row", arrays, max(1, min(1 << 16, most)))
+def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
+    """Return the header, and its streams by their numbers, presence bits first: section 6."""
     root = json.loads(data.decode(), parse_float=str, parse_constant=str)
     need(json.dumps(root, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == data, "JSON")
-    codec, takes, gives, tile, streams, _ = fields(root, "codec takes gives tile streams made_by")
-    words = [fields(labels, "classes space temperature")[1] for labels in (takes, gives)]
-    for stream, per, scope, arrays in (fields(s, "name per scope arrays") for s in streams):
-        for name, _, kind, _, _ in (fields(a, "name shape kind bits levels") for a in arrays):
-            words += [stream, per, scope, kind, "uint" if stream == "codes" else name]
-    need({*words} <= {*WORDS.split()} and codec["id"] in SETTINGS, f"{codec['id']}, {words}", UnsupportedError)
-    fields(fields(codec, "id config")[1], SETTINGS[codec["id"]])
-    need(1 < takes["classes"] <= 1 << 24 >= math.prod(fields(tile, "items views")), "classes or tile")
-    streams = [PRESENCE, *((stream["per"] == "row", stream["arrays"]) for stream in streams)]
-    return [codec, takes, gives, fields(tile, "items views"), streams]
+    codec, takes, gives, tile, declared, _, context = fields(
+        root, "codec takes gives tile streams made_by", "context")
+    spaces = {fields(labels, "classes space temperature")[1] for labels in (takes, gives)}
+    need(spaces <= {"logits", "log_probs", "probs"}, f"spaces {spaces}", UnsupportedError)
+    c, streams = takes["classes"], [read_stream(value) for value in declared]
+    need(1 < c <= 1 << 24 >= math.prod(fields(tile, "items views")) > 0, "classes or tile")
+    pages = {f"codes_{n}" if n > 1 else "codes": arrays for n, arrays in enumerate(page_of(codec, c)[0], 1)}
+    names, takes_context = [stream.name for stream in streams], settings_of(codec)[1]["context"]
+    need(names[:len(pages)] == [*pages] and len({*names}) == len(names), f"streams {names}")
+    if context:
+        of_items, width, height = fields(context, "codec width height")
+        need(0 < width < 1 << 31 and 0 < height < 1 << 31, "size of pictures")
+        [pages["prototype"]], _ = page_of(of_items, c)
+        logits = {**takes, "space": "logits", "temperature": "1.0"}
+        need(gives_of(of_items, logits) == logits and not settings_of(of_items)[1]["context"], "prototypes")
+    made = {s.name: [(a.name, a.shape, a.levels) for a in s.arrays] for s in streams if not STREAMS[s.name][2]}
+    need(made == pages and takes_context == ("context" in root), "codes or context")
+    mix = [a.name for s in streams if s.name == "mix" for a in s.arrays]
+    need(not mix or (context and "replay" not in names and mix == ["mix_item", "mix_share"]), "mix")
+    need(gives == gives_of(codec, takes), f"gives {gives}")
+    return root, [PRESENCE, *streams]
 
-def read_tile(data: bytes, raw: int, arrays: list[Any], n: int) -> dict[str, Any]:
-    """Return the arrays of a tile of `n` rows by name, [n, *shape]."""
-    at, out, sizes = 0, {}, [math.prod(a["shape"]) for a in arrays]
-    need(min(sizes) > 0 and n * sum(sizes) <= 1 << 26, "a tile of too many numbers")
-    for name, shape, kind, bits, levels in (fields(a, "name shape kind bits levels") for a in arrays):
-        coding, width, reserved, count, base = struct.unpack("<BBHIq", data[at:at + 16])
-        need(coding < 2, f"{name}: coding {coding}", UnsupportedError)
-        need(width < 33 and not reserved and (kind == "int" or (width, base) == (bits, 0)), f"{name}: width")
-        total, shift = n * math.prod(shape), 0
-        planes = [(b, -(-total * b // 8)) for b in [8] * (width // 8) + [b for b in (4, 2, 1) if width & b]]
-        size, values = sum(size for _, size in planes), np.full(total, base, np.int64)
-        packed, at, raw = expand(data[at + 16:at + 16 + count], coding, size), at + 16 + count, raw - 16 - size
-        for b, size in planes:
-            plane = np.frombuffer(packed[:size], np.uint8)[:, None] >> np.arange(0, 8, b, dtype=np.uint8)
-            values += (plane & (1 << b) - 1).reshape(-1)[:total].astype(np.int64) << shift
-            packed, shift = packed[size:], shift + b
-        need(values.min() >= -2**31 and values.max() < (2**31 if kind == "int" else levels), name)
-        out[name] = (FLOAT["fp32"](values) if kind == "float32" else values).reshape(-1, n).T.reshape(n, *shape)
-    need((at, raw) == (len(data), 0), "a tile of another size")
-    return out
+def read_model(blocks: list[Any], streams: list[Any], with_context: bool) -> dict[int, dict[str, Any]]:
+    """Return the tensors of each part of the model, checked if they are tables: section 9."""
+    parts: dict[int, dict[str, Any]] = {part: {} for part in PARTS}
+    for b in (b for b in blocks if b.type == MODEL):
+        need(with_context or b.stream not in (PROTOTYPES, PROTOTYPE_ENCODER), "prototypes for no context")
+        tensors = read_tensors(b.payload) if b.stream not in (ENCODER, PROTOTYPE_ENCODER) else {}
+        need(not tensors.keys() & parts[b.stream].keys(), "a tensor twice")
+        parts[b.stream] |= tensors
+    arrays = {f"{s.name}.{a.name}": a for s in streams[1:] for a in s.arrays if a.kind == "uint"}
+    for name, table in parts[TABLES].items():
+        shape = math.prod(arrays[name].shape), arrays[name].levels
+        need((table.dtype, table.shape) == ("<u4", shape) and shape[1] <= 4096, f"table {name}: shape")
+        need(table.min() > 0 and (table.sum(axis=1, dtype=np.int64) == 1 << 24).all(), f"table {name}: sum")
+    return parts
 
-def decode(codec: Any, takes: Any, gives: Any, codes: Any, t: Any) -> Any:
-    """Return rows of labels, float32 [n, classes], of codes [n, ...] and the tensors `t` of the decoder."""
-    name, s, c, space = codec["id"], codec["config"], takes["classes"], takes["space"]
-    shapes, fp16 = {}, FLOAT["fp16"]  # type: Any, Any
-    if name == "raw":
-        rows = FLOAT[s["dtype"]](codes["values"])
-    elif name == "quantize":
-        rows = fp16(codes["minimum"])[:, None] + codes["levels"].astype("f4") * fp16(codes["step"])[:, None]
-    elif name == "topk":
-        values = FLOAT[s["value"]](codes["values"])
-        left = (1 - np.exp(values).sum(axis=1)) / max(1, c - s["k"])
-        fill = {"zero": np.full_like(left, -np.inf), "min": values[:, -1], "uniform": np.log(left.clip(1e-8)),
-                "bucket": fp16(codes["tail"]) if "tail" in codes else left}[s["tail"]]  # no tail if k is c
-        rows = np.repeat(fill[:, None], c, axis=1)
-        np.put_along_axis(rows, codes["ids"], values, axis=1)
-    elif name == "lowrank":
-        shapes = {"mean": (c,), "basis": (s["rank"], c), "offset": (s["rank"],), "step": (s["rank"],)}
-        rows = t["mean"] + (t["offset"] + codes["levels"].astype("f4") * t["step"]) @ t["basis"]
-    else:
-        slots, d_c, d_h, latents = s["slots"], s["d_c"], s["d_h"], s["slots"] * s["d_c"]
-        shapes = {"codebooks": (slots, s["k"], d_c), "hidden_weight": (latents, d_h), "hidden_bias": (d_h,),
-                  "out_weight": (latents + d_h, c), "out_bias": (c,)}
-        words = t["codebooks"][np.arange(len(t["codebooks"])), codes["index"]].reshape(-1, latents)
-        hidden = np.maximum(words @ t["hidden_weight"] + t["hidden_bias"], 0)
-        rows = np.hstack([words, hidden]) @ t["out_weight"] + t["out_bias"]
-    need({key: t[key].shape for key in t} == shapes and rows.shape[1:] == (c,), "shapes of tensors or codes")
-    space = "log_probs" if name == "topk" or (name != "raw" and space == "probs") else space
-    need(gives == {**takes, "space": space}, f"gives {gives}, expected {space}")
-    log_sum = np.logaddexp.reduce(rows, axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    return rows if name == "raw" or space == "logits" else rows - log_sum
+def read_tiles(blocks: list[Any], streams: list[Any], tables: Any, tile: Any, counts: Any) -> list[Any]:
+    """Return for each stream its tiles, by their place: section 8."""
+    tiles: list[Any] = [{} for _ in streams]
+    for b in (b for b in blocks if b.type == TILE):
+        stream, found, n = streams[b.stream], tiles[b.stream], b.span_items * b.span_views
+        sides, ends = (tile, counts) if stream.by_row else ((stream.items_per_tile, 1), (counts[0], 1))
+        key = (*b[6:11], b.part) if stream.by_row else (b.tile_item,)
+        need(1 <= b.n_rows <= n and not (stream.by_row and key in found), f"{key}: twice, or of another size")
+        for place, span, side, end in zip(b[6:8], b[8:10], sides, ends, strict=False):
+            need(span <= side and place * side + span <= end <= 1 << 31, f"{key}: a tile outside, or too large")
+        found[key] = read_tile(b.payload, b.raw, stream, b.n_rows if b.stream else n, tables)
+    return tiles
+def read_cells(presence: Any, parts: Any, tile: Any) -> Any:
+    """Return item and view of all rows [n, 2], part by part: section 8."""
+    cells = [np.zeros((0, 2), int)]
+    for key in parts:
+        full = key[4] == key[2] * key[3]
+        here = np.ones(key[2:4]) if full else presence.pop(key)["here"].reshape(key[2:4])
+        cells.append(np.argwhere(here) + np.multiply(key[:2], tile))
+        need(len(cells[-1]) == key[4], "presence bits that are not the rows")
+    need(not presence, "presence bits of a full part, or of none")
+    return np.concatenate(cells)
 
-def read_rows(data: bytes) -> dict[str, Any]:
+def read_rows(data: bytes, stages: int | None = None) -> dict[str, Any]:
     """Return what the bytes of a file hold, as `read` does."""
     blocks, (n_items, n_views, n_rows) = read_blocks(data)
-    codec, takes, gives, (high, wide), streams = read_header(blocks[0].payload)
-    tiles, grid, t, out = [{} for _ in streams], [np.zeros((0, 2), int)], {}, {}  # type: Any, Any, Any, Any
-    for b in (b for b in blocks if b.type == MODEL and b.stream == 0):
-        base = stop = 8 + int.from_bytes(b.payload[:8], "little")
-        for name, fact in sorted({**json.loads(b.payload[8:base])}.items(), key=lambda x: x[1]["data_offsets"]):
-            dtype, (first, last) = {"F16": "<f2", "F32": "<f4"}[fact["dtype"]], fact["data_offsets"]
-            numbers = np.frombuffer(b.payload[base + first:base + last], dtype).astype(np.float32)
-            need(name not in t and base + first == stop and np.isfinite(numbers).all(), f"tensor {name}")
-            t[name], stop = numbers.reshape(fact["shape"]), base + last
-        need(stop == len(b.payload), "bytes behind the last tensor")
-    for b in (b for b in blocks if b.type == TILE):
-        found, (by_row, arrays) = tiles[b.stream], streams[b.stream]
-        most = max(1, min(1 << 16, (1 << 22) // max(1, sum(math.prod(a["shape"]) for a in arrays))))
-        sides, ends = ((high, wide), (n_items, n_views)) if by_row else ((most, 1), (n_items, 1))
-        n, key = math.prod(b[8:10]), (*b[6:11], b.part) if by_row else b.tile_item
-        need(1 <= b.n_rows <= n and not (by_row and key in found), f"{key}: a tile of another size, or twice")
-        for place, span, side, end in zip(b[6:8], b[8:10], sides, ends, strict=True):
-            need(span <= side and place * side + span <= end <= 1 << 31, f"{key}: a tile outside, or too large")
-        found[key] = read_tile(b.payload, b.raw, arrays, b.n_rows if b.stream else n)
-    for key in sorted(tiles[1]):
-        here = tiles[0].pop(key)["here"] if key[4] < math.prod(key[2:4]) else np.ones(key[2:4])
-        grid.append(np.add(np.argwhere(here.reshape(key[2:4])), (key[0] * high, key[1] * wide)))
-        need(len(grid[-1]) == key[4], "presence bits that are not the rows")
-    grid, order = np.unique(np.concatenate(grid), axis=0, return_index=True)
-    need(len(order) == n_rows == sum(key[4] for key in tiles[1]) and not tiles[0], "rows twice, or not counted")
-    for found, (by_row, arrays) in zip(tiles[1:], streams[1:], strict=True):
-        need(found.keys() == tiles[1].keys() or not by_row, "a part without one of its streams")
-        for name, shape in ((a["name"], a["shape"]) for a in arrays):
-            values = np.concatenate([np.zeros((0, *shape), np.uint8), *(found[k][name] for k in sorted(found))])
-            if by_row or len(values) == n_items:  # else it is unfinished
-                out[name] = values[order] if by_row else values
-    rows = decode(codec, takes, gives, {a["name"]: out.pop(a["name"]) for a in streams[1][1]}, t)
-    return {"header": blocks[0].payload.decode(), "item": grid[:, 0], "view": grid[:, 1], "labels": rows, **out}
-def read(path: Any) -> dict[str, Any]:
+    header, streams = read_header(blocks[0].payload)
+    context, takes, tile = header.get("context"), header["takes"], fields(header["tile"], "items views")
+    model = read_model(blocks, streams, context is not None)
+    presence, *tiles = read_tiles(blocks, streams, model[TABLES], tile, (n_items, n_views))
+    cells = read_cells(presence, sorted(tiles[0]), tile)
+    cells, order = np.unique(cells, axis=0, return_index=True)
+    need(len(order) == n_rows == sum(key[4] for key in tiles[0]), "rows twice, or not counted")
+    held: Any = {}
+    for stream, found in zip(streams[1:], tiles, strict=True):
+        blank, parts = {a.name: np.zeros((0, *a.shape), np.uint8) for a in stream.arrays}, sorted(found.items())
+        values = {name: np.concatenate([blank[name], *(part[name] for _, part in parts)]) for name in blank}
+        sizes = [len(part[stream.arrays[0].name]) for _, part in parts]
+        if stream.by_row:
+            need(found.keys() == tiles[0].keys(), "a part without one of its streams")
+            values = {name: numbers[order] for name, numbers in values.items()}
+        elif stream.name == "prototype":  # it may lack items, but at the end alone
+            starts = [key[0] * stream.items_per_tile for key, _ in parts]
+            need(starts == (np.cumsum(sizes) - sizes).tolist(), "prototypes that lack items between others")
+        if stream.by_row or stream.name == "prototype" or sum(sizes) == n_items:  # else it is unfinished
+            held[stream.name] = values
+    stage_names = [stream.name for stream in streams if stream.name.startswith("codes")][:stages]
+    codes = {name: numbers for stage in stage_names for name, numbers in held[stage].items()}
+    columns = {name: numbers for stream in ("replay", "source", "target")
+               for name, numbers in held.get(stream, {}).items()}
+    rows_context = None
+    if context:
+        known = decode(context["codec"], {**takes, "space": "logits"}, held["prototype"], model[PROTOTYPES])
+        sides, mixed = (context["width"], context["height"]), held.get("mix", columns)
+        rows_context = context_of(known, cells[:, 0], mixed, *sides)
+    labels = decode(header["codec"], takes, codes, model[DECODER], rows_context)
+    found = {"header": blocks[0].payload.decode(), "item": cells[:, 0], "view": cells[:, 1], "labels": labels}
+    return found | columns
+def read(path: Any, stages: int | None = None) -> dict[str, Any]:
     """Return "header" (JSON), "item" and "view" [n], "labels" float32 [n, classes], and the columns by name."""
     try:
-        return read_rows(np.fromfile(path, np.uint8).tobytes())
+        return read_rows(np.fromfile(path, np.uint8).tobytes(), stages)
     except (ValueError, LookupError, TypeError, RecursionError, struct.error, zstandard.ZstdError) as error:
         raise CorruptError(f"{type(error).__name__}: {error}") from None
 if __name__ == "__main__":

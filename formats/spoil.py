@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import safetensors.numpy as st
 import zstandard
 from drafts import Draft, DraftBlock
@@ -60,24 +61,25 @@ def array(stream: int, change: Callable[[list[Any], bytes], tuple[list[Any], byt
     return apply
 
 
-def model(change: Callable[[bytes], bytes]) -> Change:
-    """Change the safetensors of the decoder."""
+def model(change: Callable[[bytes], bytes], part: int = 0) -> Change:
+    """Change the safetensors of a part of the model."""
 
     def apply(draft: Draft) -> None:
-        draft.blocks[1].change(change(draft.blocks[1].content))
+        block = draft.model(part)
+        block.change(change(block.content))
 
     return apply
 
 
-def tensors(change: Callable[[dict[str, Any]], Any]) -> Change:
-    """Change the tensors of the decoder."""
+def tensors(change: Callable[[dict[str, Any]], Any], part: int = 0) -> Change:
+    """Change the tensors of a part of the model."""
 
     def apply(data: bytes) -> bytes:
         found = st.load(data)
         change(found)
-        return st.save(found)
+        return st.save({name: np.ascontiguousarray(tensor) for name, tensor in found.items()})
 
-    return model(apply)
+    return model(apply, part)
 
 
 def safetensors_header(change: Callable[[dict[str, Any]], Any]) -> Change:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy as st
@@ -287,6 +288,7 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "model_needless": (C, RAGGED, "a model for a codec that has none",
      lambda d: d.blocks.insert(1, d.block(st.save({"mean": np.zeros(2, "f2")}), type=2))),
     "model_twice": (C, LOWRANK, "the tensors stand twice", lambda d: d.blocks.insert(1, copy(d.blocks[1]))),
+    "model_decoder_elsewhere": (C, LOWRANK, "the decoder is stored as an encoder", fields(at(1), stream=1)),
     "model_unknown_part": (U, LOWRANK, "a part of the model of a later version", fields(at(1), stream=2)),
     "model_lacks_a_tensor": (C, LOWRANK, "a tensor is missing", tensors(lambda t: t.pop("mean"))),
     "model_extra_tensor": (C, LOWRANK, "a tensor too many", tensors(lambda t: t.update(extra=t["mean"]))),
@@ -323,13 +325,12 @@ SHOULD = {
 }
 
 
-def make(name: str, valid: Path) -> bytes:
-    """Return the bytes of an invalid vector."""
+def make(name: str, vector: tuple[str, str, str, Callable[..., Any]], valid: Path) -> bytes:
+    """Return the bytes of an invalid vector, from a valid one of version 1.0 unless it says another."""
+    _, base, _, change = vector
+    path = valid / f"{base if base[0].isdigit() else f'1.0_{base}'}.spk"
+    draft = Draft.read(path)
     if name in BYTES:
-        _, base, _, change = BYTES[name]
-        path = valid / f"1.0_{base}.spk"
-        return change(path.read_bytes(), Draft.read(path))
-    _, base, _, mutate = DRAFTS[name]
-    draft = Draft.read(valid / f"1.0_{base}.spk")
-    mutate(draft)
+        return bytes(change(path.read_bytes(), draft))
+    change(draft)
     return draft.to_bytes()

@@ -19,7 +19,7 @@ LAYERS = (
     {"container"},
     {"sources", "data"},
     {"eval"},
-    {"demo"},
+    {"demo", "rate"},
     {"cli"},
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

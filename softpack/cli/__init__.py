@@ -20,6 +20,7 @@ COMMANDS = {
     "verify": "softpack.cli.verify:verify",
     "eval": "softpack.cli.eval:evaluate",
     "ledger": "softpack.cli.ledger:ledger",
+    "bench": "softpack.cli.bench:bench",
     "recover": "softpack.cli.recover:recover",
     "demo": "softpack.cli.demo:demo",
 }

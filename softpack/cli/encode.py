@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,11 +22,16 @@ from softpack.cli.options import (
 from softpack.cli.progress import Bar
 from softpack.codecs.registry import check_codec_id, setting_names
 from softpack.container.file import SpkFile
+from softpack.errors import CodecError
+from softpack.rate.target import Target, parse_size
 from softpack.sources.opening import open_source
 
 if TYPE_CHECKING:
     from softpack.container.model import Model
     from softpack.sources.base import Source
+
+
+DEFAULT_TEMPERATURES = (1.0, 4.0, 20.0)
 
 
 @click.command(
@@ -53,7 +59,14 @@ def encode(
     check_out(out, force, source)
     check_coding(how, model)
     encode_rows(opened(source, how), out, model, not no_replay, force, how)
-    print_facts(facts_of(SpkFile(out)), as_json)
+    facts = facts_of(SpkFile(out))
+    print_facts(facts, as_json)
+    over = facts["marginal_bits_per_label"] - (how["target_bits"] or math.inf)
+    if over > 0:
+        note(
+            f"{over:.1f} bits a label more than asked for: with {facts['rows']:,} labels, the file's own parts "
+            "(header, index, checksums) weigh that much"
+        )
 
 
 def encode_rows(
@@ -64,7 +77,7 @@ def encode_rows(
     from softpack.sources.encoding import check_device, check_model, encode_source
 
     if model_path is None:
-        model = fitted(rows, how)
+        model = fitted(rows, how, replay)
     else:
         check_device(how["device"])
         model = load_model(model_path)
@@ -105,6 +118,7 @@ def check_coding(how: dict[str, Any], model: str | None = None) -> None:
         SoftpackError: the codec is not known, or the model is no .spk file.
     """
     settings_of(how["pairs"])
+    target_of(how)
     if how["codec_id"]:
         check_codec_id(how["codec_id"])
     if model is not None:
@@ -122,13 +136,16 @@ def opened(source: str, how: dict[str, Any]) -> Source:
     return rows
 
 
-def fitted(rows: Source, how: dict[str, Any]) -> Model:
-    """Fit the codec that the options ask for."""
+def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:
+    """Fit the codec that the options ask for, or the one that meets their target best."""
+    from softpack.rate.control import CODECS
     from softpack.sources.encoding import check_device, fit_model
 
     check_device(how["device"])
     codec_id = how["codec_id"] or "vqae"
     settings: dict[str, Any] = dict(settings_of(how["pairs"]))
+    if target_of(how) and (how["codec_id"] in (None, *CODECS) or how["target_bits"] is None):
+        return controlled(rows, how, settings, replay)
     if how["temperatures"] and "temperatures" in setting_names(codec_id):
         settings.setdefault("temperatures", ",".join(f"{T:g}" for T in how["temperatures"]))
     elif how["temperatures"]:
@@ -140,6 +157,51 @@ def fitted(rows: Source, how: dict[str, Any]) -> Model:
         )  # fmt: skip
 
 
+def controlled(rows: Source, how: dict[str, Any], settings: dict[str, Any], replay: bool) -> Model:
+    """Fit what meets the target of the options best, and say what was tried."""
+    from softpack.codecs.registry import typed_settings
+    from softpack.rate.control import Control
+    from softpack.rate.trial import Bench, Trial
+
+    temperatures = how["temperatures"] or DEFAULT_TEMPERATURES
+    codec_id = how["codec_id"] or ("vqae" if settings else None)
+    bench = Bench(rows, temperatures, replay, how["seed"], how["device"])
+    with Bar("fitting", "step") as bar:
+
+        def say(trial: Trial, what: str) -> None:
+            kl = " / ".join(f"{value:.4f}" for value in trial.kl.values())
+            at = "/".join(f"{T:g}" for T in temperatures)
+            bar.write(
+                f"softpack: tried {trial.plan} ({what}): {trial.marginal_bits:.1f} bits a label, "
+                f"{trial.n_bytes / 1000:,.0f} kB, KL {kl} at T={at}"
+            )
+
+        typed = typed_settings(codec_id, settings) if codec_id else {}
+        target = target_of(how)
+        if target is None:
+            raise click.UsageError("a target is needed")
+        return Control(bench, target, codec_id, typed, progress=bar, say=say).run().model
+
+
+def target_of(how: dict[str, Any]) -> Target | None:
+    """Return what the options aim at; None where they name no target.
+
+    Raises:
+        click.UsageError: two of them contradict each other, or the budget is no size.
+    """
+    given = [name for name in ("target_bits", "target_kl", "budget") if how[name] is not None]
+    if len(given) > 1:
+        names = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(f"{names} cannot go together: give one target")
+    if not given:
+        return None
+    try:
+        n_bytes = None if how["budget"] is None else parse_size(how["budget"])
+    except CodecError as error:
+        raise click.UsageError(f"--budget: {error}") from None
+    return Target(how["target_bits"], how["target_kl"], n_bytes)
+
+
 def refuse_with_model(how: dict[str, Any]) -> None:
     """Refuse options that a fitted codec has settled.
 
@@ -147,6 +209,7 @@ def refuse_with_model(how: dict[str, Any]) -> None:
         click.UsageError: one of them is given.
     """
     given = {"--codec": how["codec_id"], "--set": how["pairs"], "--target-bits": how["target_bits"],
+             "--target-kl": how["target_kl"], "--budget": how["budget"],
              "--temperature": how["temperatures"]}  # fmt: skip
     names = [name for name, value in given.items() if value]
     if names:

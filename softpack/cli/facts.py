@@ -10,7 +10,9 @@ import click
 from softpack.accounting import size
 from softpack.container.file import SpkFile
 from softpack.container.ledger import ledger_of
-from softpack.format.layout import VERSION_MAJOR, VERSION_MINOR
+from softpack.format.layout import VERSION_MAJOR
+
+COLUMN_STREAMS = ("replay", "source", "target")
 
 
 def facts_of(file: SpkFile) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def facts_of(file: SpkFile) -> dict[str, Any]:
     account, header, commit = ledger_of(file), file.header, file.commit
     return {
         "file": file.name,
-        "format": f"spk {VERSION_MAJOR}.{VERSION_MINOR}",
+        "format": f"spk {VERSION_MAJOR}.{file.minor}",
         "codec": header.codec_id,
         "config": dict(header.config),
         "items": commit.items,
@@ -28,7 +30,9 @@ def facts_of(file: SpkFile) -> dict[str, Any]:
         "space": header.gives.space,
         "temperature": header.gives.temperature,
         "encoded_from": header.takes.space,
-        "columns": [a.name for stream in header.streams if stream.name != "codes" for a in stream.arrays],
+        "columns": [
+            a.name for stream in header.streams if stream.name in COLUMN_STREAMS for a in stream.arrays
+        ],
         "tile": [header.tile_items, header.tile_views],
         "commits": commit.number + 1,
         "bytes": file.file_len,

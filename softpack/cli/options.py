@@ -68,19 +68,38 @@ OUT = click.option("-o", "--out", required=True, type=click.Path(), metavar="FIL
 
 def codec_option(default: str) -> Callable[[F], F]:
     """Return the option that names a codec."""
-    names = f"raw, quantize, topk, lowrank, vqae, or of an installed package [default: {default}]"
+    names = f"raw, quantize, topk, lowrank, klt, vqae, or of an installed package [default: {default}]"
     return click.option("--codec", "codec_id", metavar="NAME", help=names)
 
 
-def target_bits_option(default: str) -> Callable[[F], F]:
-    """Return the option that bounds the rate."""
-    most = f"Bits of a label's codes at most: chooses the settings [default: {default}]"
-    return click.option("--target-bits", type=float, callback=positive, metavar="B", help=most)
+def target_options(default: str) -> Callable[[F], F]:
+    """Return the options that say what to aim at."""
+    bits = f"Bits a label at most, of all but model and replay [default: {default}]"
+    options = (
+        click.option("--target-bits", type=float, callback=positive, metavar="B", help=bits),
+        click.option(
+            "--target-kl", type=float, callback=positive, metavar="KL",
+            help="Mean KL at most, at the first --temperature, in as few bits as that takes.",
+        ),
+        click.option("--budget", metavar="SIZE", help="Size of the whole file at most, such as 400KB or 64MB."),
+    )  # fmt: skip
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def codec_options(command: F) -> F:
     """Add the options that say what the rows of a source are and how they are coded."""
-    coding = (codec_option("vqae"), SETTINGS, target_bits_option("64 with vqae"), TEMPERATURES)
+    coding = (
+        codec_option("vqae, or what meets a target best"),
+        SETTINGS,
+        target_options("64 with vqae"),
+        TEMPERATURES,
+    )
     for option in reversed((*coding, SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED, DEVICE)):
         command = option(command)
     return command

@@ -43,6 +43,13 @@ class Bar:
             self._bar.set_postfix_str(seen, refresh=False)
         self._bar.update(done - self._bar.n)
 
+    def write(self, text: str) -> None:
+        """Say a line on stderr that stays, above the bar."""
+        if self._bar.disable:
+            click.echo(text, err=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
     def __enter__(self) -> Bar:
         return self
 

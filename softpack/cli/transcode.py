@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from softpack.cli.encode import check_coding, encode_rows
+from softpack.cli.encode import check_coding, encode_rows, target_of
 from softpack.cli.facts import facts_of, print_facts
 from softpack.cli.options import (
     DEVICE,
@@ -21,10 +21,11 @@ from softpack.cli.options import (
     TEMPERATURES,
     check_out,
     codec_option,
-    target_bits_option,
+    target_options,
 )
 from softpack.cli.progress import Bar
 from softpack.container.file import SpkFile
+from softpack.container.stages import stages_within
 from softpack.sources.opening import open_source
 
 OF_A_CODEC = {"pairs": "--set", "temperatures": "--temperature", "seed": "--seed", "device": "--device"}
@@ -39,7 +40,7 @@ OF_A_CODEC = {"pairs": "--set", "temperatures": "--temperature", "seed": "--seed
 @OUT
 @codec_option("none, the codes stay as they are")
 @SETTINGS
-@target_bits_option("64 with vqae; given alone it means vqae")
+@target_options("64 with vqae")
 @TEMPERATURES
 @SEED
 @DEVICE
@@ -54,22 +55,26 @@ def transcode(
 ) -> None:  # fmt: skip
     """Write the labels of FILE into another .spk file.
 
-    Without --codec, --target-bits and --model, the codes stay as they are and the tiles are put in order: what
-    many appends left in pieces becomes whole. With one of them, labels are decoded and encoded again;
-    --set, --temperature, --seed and --device are for that.
+    Without --codec, --model and a target, the codes stay as they are and the tiles are put in order: what
+    many appends left in pieces becomes whole. Of codes in stages, --target-bits keeps the first that fit, as they
+    are. Otherwise labels are decoded and encoded again; --set, --temperature, --seed and --device are for that.
     """
     check_out(out, force, file)
     check_coding(how, model)
-    anew = how["codec_id"] or how["target_bits"] or model is not None
+    anew = how["codec_id"] or target_of(how) or model is not None
     given = [o for name, o in OF_A_CODEC.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]
     if given and not anew:
         raise click.UsageError(f"{', '.join(given)}: of use to a codec alone; say which, such as --codec vqae")
-    SpkFile(file)  # a bad one is refused at once, before torch is imported
+    found = SpkFile(file)  # a bad one is refused at once, before torch is imported
+    stages = None
+    if how["target_bits"] and not how["codec_id"] and model is None and len(found.header.code_streams) > 1:
+        stages = stages_within(found, how["target_bits"], not no_replay)
+        anew = stages is None
     if anew:
         encode_rows(open_source(file, kind="spk"), out, model, not no_replay, force, how)
     else:
         from softpack.container.repack import repack
 
         with Bar("writing") as bar:
-            repack(file, out, replay=not no_replay, force=force, counted=bar)
+            repack(file, out, replay=not no_replay, stages=stages, force=force, counted=bar)
     print_facts(facts_of(SpkFile(out)), as_json)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from softpack.errors import CodecError
 
+MAX_TEMPERATURES = 16
+
 
 def check_integer(codec_id: str, name: str, value: Any, least: int, most: int) -> None:
     """Refuse a setting that is not a whole number from `least` to `most`."""
@@ -29,6 +31,20 @@ def check_positive(codec_id: str, name: str, value: Any) -> None:
     """Refuse a setting that is not a positive, finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise CodecError(f"{codec_id}: {name} is {value!r}; expected a positive number")
+
+
+def temperatures_of(codec_id: str, text: Any) -> tuple[float, ...]:
+    """Return the temperatures that a setting such as "1,4,20" names, or refuse it."""
+    try:
+        values = tuple(float(part) for part in str(text).split(","))
+    except ValueError:
+        values = ()
+    if not 0 < len(values) <= MAX_TEMPERATURES or not all(1e-3 <= value <= 1e4 for value in values):
+        raise CodecError(
+            f"{codec_id}: temperatures is {text!r}; expected 1 to {MAX_TEMPERATURES} numbers from 0.001 to 10000 "
+            'with commas between, such as "1,4,20"'
+        )
+    return values
 
 
 def check_tensors(

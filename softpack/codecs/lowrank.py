@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,14 +12,12 @@ from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values
 from softpack.codecs.checks import check_integer, check_tensors
+from softpack.codecs.principal import principal_axes, total
 from softpack.codecs.spaces import log_domain, to_log_domain
 from softpack.errors import CodecError
 from softpack.records import MAX_CLASSES, LabelSpec
 
 MOST_BITS = 16
-MOST_CLASSES_EXACT = 4096  # up to here a classes x classes matrix is cheap: 64 MiB
-EXTRA_AXES = 16
-POWER_ROUNDS = 6
 LEAST_SPREAD = 1e-3  # of the widest axis's: what is below is fp16's rounding of the mean and the axes
 RANGES = tuple(0.9**i for i in range(24))  # shares of the coordinates' extremes that the levels may span
 
@@ -97,7 +94,7 @@ class LowRank(Codec):
         n_sample = sum(len(rows_BC) for rows_BC in centred)
         if n_sample == 0:
             raise CodecError("lowrank: there are no rows to fit to; expected at least one")
-        mean_C = (_total([rows_BC.sum(dim=0) for rows_BC in centred]) / n_sample).half()
+        mean_C = (total([rows_BC.sum(dim=0) for rows_BC in centred]) / n_sample).half()
         if not bool(torch.isfinite(mean_C).all()):
             raise CodecError(
                 "lowrank: rows hold inf or nan, or their mean is too large for fp16 (65504); "
@@ -162,33 +159,6 @@ class LowRank(Codec):
     def _centre(self, rows_BC: Tensor) -> Tensor:
         rows_BC = to_log_domain(rows_BC, self.spec)
         return rows_BC - rows_BC.mean(dim=-1, keepdim=True)
-
-
-def principal_axes(blocks: list[Tensor], rank: int, seed: int) -> Tensor:
-    """Return the `rank` orthonormal axes [rank, C] along which centred rows vary most, the first the most.
-
-    Up to 4096 classes from their covariance; above by subspace iteration from a seeded random start
-    (Halko, Martinsson and Tropp 2011), which needs memory for the sample and a few times rank x C.
-    """
-    classes = blocks[0].shape[1]
-    if classes <= MOST_CLASSES_EXACT:
-        covariance_CC = _total(rows_BC.T @ rows_BC for rows_BC in blocks)
-        axes_CC: Tensor = torch.linalg.eigh(covariance_CC.double()).eigenvectors
-        return axes_CC[:, -rank:].flip(1).T.float().contiguous()
-    width = min(rank + EXTRA_AXES, classes)
-    start_CR = torch.randn(classes, width, generator=torch.Generator().manual_seed(seed))
-    axes_CR: Tensor = torch.linalg.qr(start_CR.to(blocks[0].device)).Q
-    for _ in range(POWER_ROUNDS):
-        pulled_CR = _total(rows_BC.T @ (rows_BC @ axes_CR) for rows_BC in blocks)
-        axes_CR = torch.linalg.qr(pulled_CR).Q
-    # The subspace is found; within it the covariance is small, and its eigenvectors order the axes.
-    within = [rows_BC @ axes_CR for rows_BC in blocks]
-    turned_RR = principal_axes(within, rank, seed)
-    return turned_RR @ axes_CR.T
-
-
-def _total(parts: Iterable[Tensor]) -> Tensor:
-    return functools.reduce(torch.Tensor.add_, parts)
 
 
 def _numerical_rank(coordinates_BR: Tensor) -> int:

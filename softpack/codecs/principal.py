@@ -37,4 +37,5 @@ def principal_axes(blocks: list[Tensor], rank: int, seed: int) -> Tensor:
 
 
 def total(parts: Iterable[Tensor]) -> Tensor:
+    """Return the sum of tensors, which are added up in the first."""
     return functools.reduce(torch.Tensor.add_, parts)

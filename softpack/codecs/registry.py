@@ -20,6 +20,7 @@ BUILT_IN = {
     "topk": "softpack.codecs.topk:TopK",
     "lowrank": "softpack.codecs.lowrank:LowRank",
     "vqae": "softpack.codecs.vqae:VQAE",
+    "klt": "softpack.codecs.klt:KLT",
 }
 
 
@@ -71,16 +72,27 @@ def make_codec(
         CodecError: a setting is unknown or out of range, or the target cannot be met.
     """
     cls = codec_class(codec_id)
+    settings = typed_settings(codec_id, config)
+    if target_bits is None:
+        return cls(spec, **settings)
+    return cls.at_bits(spec, target_bits, **settings)
+
+
+def typed_settings(codec_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose text has become the numbers that they are.
+
+    Raises:
+        UnsupportedError: no codec of that id is installed.
+        CodecError: a setting is unknown, or is no number where it should be.
+    """
+    cls = codec_class(codec_id)
     types = {f.name: f.type if isinstance(f.type, str) else f.type.__name__ for f in cls.setting_fields()}
     unknown = [name for name in config if name not in types]
     if unknown:
         raise CodecError(
             f"codec {codec_id} has no setting {', '.join(unknown)}; its settings are {', '.join(types) or 'none'}"
         )
-    settings = {name: _typed(codec_id, name, value, types[name]) for name, value in config.items()}
-    if target_bits is None:
-        return cls(spec, **settings)
-    return cls.at_bits(spec, target_bits, **settings)
+    return {name: _typed(codec_id, name, value, types[name]) for name, value in config.items()}
 
 
 def setting_names(codec_id: str) -> dict[str, bool]:

@@ -67,7 +67,9 @@ class SpkFile:
         self._fd: int | None = None
         self._pid = -1
         self.file_len = self._length()
-        self.file_id = read_superblock(self.pread(0, layout.SUPERBLOCK.size), self.name)
+        superblock = self.pread(0, layout.SUPERBLOCK.size)
+        self.file_id = read_superblock(superblock, self.name)
+        self.minor: int = layout.SUPERBLOCK.unpack(superblock)[2]
         self.commit = self._last_commit()
         self.blocks = self._read_index()
         self.offsets = block_offsets(self.blocks)
@@ -83,6 +85,7 @@ class SpkFile:
         self.header = Header.from_bytes(self.payload(0), self.name)
         check_tiles(self.blocks, self.header, self.name)
         self._check_rows()
+        self._check_prototypes()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_fd": None, "_pid": -1}
@@ -219,6 +222,25 @@ class SpkFile:
                     f"{self.name}: a tile lies outside the {commit.items} items or {commit.views} views"
                 )
 
+    def _check_prototypes(self) -> None:
+        """Check that prototypes, without which rows decode to something else, lack items at the end alone."""
+        found, stop = self.header.stream("prototype"), 0
+        if found is None:
+            return
+        number, stream = found
+        for tile in sorted(tile for stream_number, tile in self.item_parts if stream_number == number):
+            part = self.item_parts[number, tile]
+            if part.first_item != stop:
+                raise CorruptError(
+                    f"{self.name}: the prototypes lack the items {stop} to {part.first_item - 1}, between others"
+                )
+            stop += part.span_items
+        if stop * stream.values_per_row > layout.MAX_PROTOTYPE_VALUES:
+            raise CorruptError(
+                f"{self.name}: the prototypes of {stop} items have {stop * stream.values_per_row} numbers; expected "
+                f"{layout.MAX_PROTOTYPE_VALUES} at most"
+            )
+
     @property
     def tail_offsets(self) -> tuple[int, int]:
         """Where the last index and the last commit begin; no index lists these two blocks yet."""
@@ -234,7 +256,10 @@ class SpkFile:
         is_table = (self.blocks["type"] == BlockType.MODEL) & (self.blocks["stream"] == ModelPart.TABLES)
         tables: dict[str, np.ndarray] = {}
         for number in np.flatnonzero(is_table).tolist():
-            tables |= read_tables(self.payload(number), f"{self.name}, block {number}")
+            found = read_tables(self.payload(number), f"{self.name}, block {number}")
+            if tables.keys() & found.keys():
+                raise CorruptError(f"{self.name}, block {number}: a table stands twice")
+            tables |= found
         shapes = {
             f"{stream.name}.{array.name}": (array.values_per_row, array.levels)
             for stream in self.header.streams

@@ -55,7 +55,8 @@ def mixing_of(columns: Mapping[str, np.ndarray], size_wh: tuple[int, int], n_row
         share_B = columns["mix_share"] / SHARE_LEVELS
     else:
         if "mix_lam" in columns:
-            share_B = 1 - columns["mix_lam"].astype(np.float64)
+            with np.errstate(invalid="ignore"):  # of a nan that signals
+                share_B = 1 - columns["mix_lam"].astype(np.float64)
         if "mix_box_xyxy" in columns:
             x0, y0, x1, y1 = columns["mix_box_xyxy"].astype(np.float64).T
             area_B = np.maximum(x1 - x0, 0) * np.maximum(y1 - y0, 0) / (size_wh[0] * size_wh[1])

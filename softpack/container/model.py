@@ -21,7 +21,7 @@ from softpack.format.header import ArraySpec
 from softpack.format.layout import BlockType, ModelPart
 from softpack.records import LabelSpec
 
-PROTOTYPE_CODEC = "lowrank"
+PROTOTYPE_CODEC = "klt"
 MAX_TENSORS = 4096
 NAME = re.compile(r"[A-Za-z0-9_.]{1,128}")
 
@@ -143,8 +143,9 @@ def _load_prototypes(file: SpkFile) -> Codec | None:
     declared, expected = [[_facts(a) for a in arrays] for arrays in (found[1].arrays, codec.codes)]
     if declared != expected or codec.takes_context or codec.n_stages > 1 or codec.gives != takes:
         raise CorruptError(
-            f"{file.name}, codec {context.codec_id} of the prototypes: the file declares the codes {declared}; "
-            f"its settings make {expected}"
+            f"{file.name}, codec {context.codec_id} of the prototypes: makes the codes {expected} in {codec.n_stages} "
+            f"stages, {'given' if codec.takes_context else 'without'} context, and gives {codec.gives.space}; expected "
+            f"the codes {declared} that the file declares, in one stage, without context, and logits"
         )
     return codec
 
@@ -164,9 +165,15 @@ def _load(
             f"{where}: {', '.join(sorted(tensors.keys() & encoder.keys()))} stand in both models"
         )
     try:
-        return make_codec(codec_id, takes, config).load_state(tensors | encoder)
+        codec = make_codec(codec_id, takes, config).load_state(tensors | encoder)
     except CodecError as error:
         raise CorruptError(f"{where}: {error}") from None
+    if codec.state().keys() != tensors.keys():
+        raise CorruptError(
+            f"{where}: its decoder has the tensors {', '.join(sorted(tensors)) or 'none'}; expected "
+            f"{', '.join(sorted(codec.state())) or 'none'}, and those of the encoder apart"
+        )
+    return codec
 
 
 def _facts(array: CodeArray | ArraySpec) -> tuple[str, tuple[int, ...], int, int]:

@@ -89,7 +89,7 @@ class _System:
     both_B1: np.ndarray
 
     def times(self, x_NC: np.ndarray) -> np.ndarray:
-        out_NC = self.diagonal_N1 * x_NC
+        out_NC: np.ndarray = self.diagonal_N1 * x_NC
         for start in range(0, len(self.item_B), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             _add_rows(out_NC, self.item_B[rows], self.both_B1[rows] * x_NC[self.partner_B[rows]])

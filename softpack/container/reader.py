@@ -19,7 +19,7 @@ from softpack.container.mixing import Mixing, mixing_of
 from softpack.container.model import Model, load_model_of
 from softpack.container.rows import RowMap, row_map
 from softpack.container.tiles import array_dtype, read_presence, read_tile
-from softpack.errors import CorruptError, DataError
+from softpack.errors import DataError
 from softpack.format import layout
 from softpack.format.header import StreamSpec
 from softpack.records import LabelSpec, RowBlock
@@ -281,16 +281,9 @@ class Labels:
         ]
 
     def _item_stream(self, number: int, stream: StreamSpec) -> dict[str, np.ndarray]:
-        """Return the arrays of a stream that is per item, [items, ...]; of prototypes maybe the first items alone.
-
-        Raises:
-            CorruptError: a tile between others is not there.
-        """
+        """Return the arrays of a stream that is per item, [items, ...]; of prototypes maybe the first items alone."""
         tiles = sorted(tile for stream_number, tile in self.file.item_parts if stream_number == number)
         parts = [self.file.item_parts[number, tile] for tile in tiles]
-        starts = [sum(part.n_rows for part in parts[:i]) for i in range(len(parts))]
-        if [part.first_item for part in parts] != starts:
-            raise CorruptError(f"{self.file.name}: stream {stream.name} lacks items between others")
         read = [read_tile(self.file, part, number) for part in parts]
         return {
             a.name: np.concatenate(

@@ -13,7 +13,6 @@ from softpack.errors import CorruptError, DataError, ExistsError, FormatError, U
 from softpack.format import layout
 from softpack.format.blocks import Block, payload_hash, read_superblock
 from softpack.format.layout import BLOCK, SUPERBLOCK, BlockType
-from softpack.records import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _sort_items(found: Found, kept: Kept, numbers: list[int]) -> None:
     item = last.tile_item * stream.items_per_tile
     if numbers[-1] in bad:
         names, problem = ", ".join(array.name for array in stream.arrays), found.damaged[numbers[-1]]
-        if not all(array.name in COLUMNS for array in stream.arrays):
+        if stream.name == "prototype":
             raise CorruptError(f"{found.path}, {problem}. No label can be read without it; {LEFT_ALONE}")
         kept.lost.append(f"{names} of items {item} to {item + last.span_items - 1} ({problem})")
     else:

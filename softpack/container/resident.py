@@ -91,7 +91,7 @@ class ResidentLabels:
         prototypes = self.labels.prototypes_on(device)
         if prototypes is None:
             return None
-        items_B = torch.as_tensor(items, dtype=torch.int64, device=device)
+        items_B = torch.tensor(np.atleast_1d(np.asarray(items)).astype(np.int64), device=device)
         if self.partner_R is None or self.share_R is None:
             return prototypes.context(items_B)
         return prototypes.context(items_B, self.partner_R[rows_B].to(device), self.share_R[rows_B].to(device))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from softpack.codecs.abc import Codec
+from softpack.codecs.abc import CodeArray, Codec
+from softpack.container.tiles import Tables
 from softpack.entropy import ans
 from softpack.entropy.arrays import encode_array
 from softpack.entropy.tables import pack_tables
@@ -31,7 +32,7 @@ def fit_tables(
     if not ans.is_available():
         return tables
     for array in codec.codes:
-        codes_NS = codes[array.name].reshape(len(codes[array.name]), -1)
+        codes_NS = codes[array.name].reshape(-1, array.values_per_row)
         if array.levels > ans.MAX_LEVELS or not len(codes_NS):
             continue
         found = {array.name: ans.fit_tables(ans.count_codes(codes_NS, array.levels))}
@@ -40,6 +41,25 @@ def fit_tables(
         packed = pack_tables(found)
         weight = len(shrink(packed, 19) or packed)
         if (plain - coded) * n_rows / len(codes_NS) > weight:
-            name = stream if array.stage == 1 else f"{stream}_{array.stage}"
-            tables[f"{name}.{array.name}"] = found[array.name]
+            tables[_table_name(stream, array)] = found[array.name]
     return tables
+
+
+def bits_per_row(codec: Codec, codes: Mapping[str, np.ndarray], tables: Tables, stream: str) -> float:
+    """Return the bits that a row takes as it is stored, by those of a sample.
+
+    Args:
+        codec: whose codes they are.
+        codes: of the sample, unsigned [n, ...] by name, in the order in which they will be stored.
+        tables: as `fit_tables` gave them.
+        stream: the same as there.
+    """
+    n_bytes = 0
+    for array in codec.codes:
+        values_NS = codes[array.name].reshape(len(codes[array.name]), -1)
+        n_bytes += len(encode_array(values_NS, array.bits, tables.get(_table_name(stream, array)))[0])
+    return 8 * n_bytes / max(1, len(next(iter(codes.values()))))
+
+
+def _table_name(stream: str, array: CodeArray) -> str:
+    return f"{stream if array.stage == 1 else f'{stream}_{array.stage}'}.{array.name}"

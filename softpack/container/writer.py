@@ -110,7 +110,10 @@ class Writer:
         if model.prototypes is not None and prototypes is not None:
             self._prototype_codes = model.prototypes.encode(prototypes)
             self._prototypes = Prototypes.of_codes(model.prototypes, self._prototype_codes)
-            self._items = max(self._items or 0, len(prototypes))
+            if self._items is not None and len(prototypes) > self._items:
+                raise DataError(
+                    f"{out.name}: found prototypes of {len(prototypes)} items, expected {items} at most"
+                )
         if resumed is not None:
             self._resume(resumed)
 
@@ -159,6 +162,11 @@ class Writer:
         Raises:
             DataError: they have other columns than the rows before.
         """
+        if self.model.prototypes is not None and self._prototypes is None:
+            raise CodecError(
+                f"{self._out.name}: codec {self.codec.codec_id} codes rows given their items' prototypes, and none "
+                "were given; give prototypes= to softpack.create"
+            )
         if self._columns is None:
             self._columns = tuple(block.replay)
         if tuple(block.replay) != self._columns:
@@ -253,6 +261,7 @@ class Writer:
             )
             if self._prototypes is not None:
                 self._tiles.write_items(code_arrays(self._prototype_codes))
+                self._tiles.items = max(self._tiles.items, len(self._prototypes))
             if self._items is not None:  # early, so that a stopped writer leaves them too
                 self._write_items(self._tiles)
         return self._tiles
@@ -358,9 +367,11 @@ def create(
         target_bits = settings.pop("target_bits", None)
         made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
         fitted = type(made).fit is Codec.fit  # nothing to learn
-        model = Model(made, _prototype_codec(prototypes, made, views, seed))
+        rows_NC = _prototype_rows(prototypes, made, str(path))
+        model = Model(made, _prototype_codec(rows_NC, views, seed))
     else:
         model, fitted = as_model(codec), True
+        rows_NC = _prototype_rows(prototypes, model.codec, str(path)) if prototypes is not None else None
         if settings or classes not in (None, model.codec.spec.classes):
             raise CodecError(
                 f"{path}: the codec is fitted to {model.codec.spec}; give no other classes and settings"
@@ -370,33 +381,50 @@ def create(
         return Writer(
             out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
             seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
-            prototypes=None if prototypes is None else _prototype_rows(prototypes, model, str(path)),
+            prototypes=rows_NC,
         )  # fmt: skip
     except BaseException:
         out.abandon()
         raise
 
 
-def _prototype_codec(prototypes: Any, codec: Codec, views: int | None, seed: int) -> Codec | None:
-    if not codec.takes_context:
+def _prototype_codec(rows_NC: Tensor | None, views: int | None, seed: int) -> Codec | None:
+    if rows_NC is None:
         return None
-    if prototypes is None:
-        raise CodecError(
-            f"codec {codec.codec_id} codes rows given their items' prototypes; give prototypes=, logits of "
-            f"[items, {codec.spec.classes}] such as the mean of each item's rows"
-        )
-    rows_NC = torch.as_tensor(prototypes).float()
     return fit_prototype_codec(rows_NC, PROTOTYPE_BITS * (views or PROTOTYPE_VIEWS), seed)
 
 
-def _prototype_rows(prototypes: Any, model: Model, where: str) -> Tensor:
-    """Return prototypes as float32 logits of mean zero [N, C]."""
-    rows_NC = torch.as_tensor(prototypes).float().cpu()
-    classes = model.codec.spec.classes
-    if rows_NC.ndim != 2 or rows_NC.shape[1] != classes or not torch.isfinite(rows_NC).all():
-        raise DataError(
-            f"{where}: prototypes have the shape {list(rows_NC.shape)}; expected finite logits [items, {classes}]"
+def _prototype_rows(prototypes: Any, codec: Codec, where: str) -> Tensor | None:
+    """Return prototypes as float32 logits of mean zero [N, C]; None for a codec that takes none.
+
+    Raises:
+        CodecError: they are missing, or given to a codec that has no use for them.
+        DataError: they are not finite numbers of that shape.
+    """
+    classes = codec.spec.classes
+    expected = f"finite logits [items, {classes}], such as the mean of each item's rows"
+    if codec.takes_context != (prototypes is not None):
+        what = (
+            f"codes rows given their items' prototypes; give prototypes=, {expected}"
+            if codec.takes_context
+            else "codes each row by itself and has no use for prototypes; leave them out"
         )
+        raise CodecError(f"{where}: codec {codec.codec_id} {what}")
+    if prototypes is None:
+        return None
+    try:
+        given = prototypes if isinstance(prototypes, Tensor) else np.array(prototypes)
+        rows_NC = torch.as_tensor(given).float().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{where}: prototypes are no numbers: {error}; expected {expected}") from None
+    if (
+        rows_NC.ndim != 2
+        or rows_NC.shape[1] != classes
+        or not len(rows_NC)
+        or not torch.isfinite(rows_NC).all()
+    ):
+        said = "hold nan or inf" if rows_NC.shape[1:] == (classes,) and len(rows_NC) else "are none"
+        raise DataError(f"{where}: prototypes of shape {list(rows_NC.shape)} {said}; expected {expected}")
     return rows_NC - rows_NC.mean(1, keepdim=True)
 
 

@@ -1,16 +1,11 @@
 """The header: one canonical JSON object that says what the file holds.
 
-Canonical is `json.dumps(sort_keys=True, separators=(",", ":"), ensure_ascii=False)` in UTF-8, without floats:
-one object has one spelling, so a reader compares bytes and thereby refuses duplicate keys, NaN and the rest.
-A number with a fraction stands as a string, and so does an integer that binary64 does not hold.
-
 What a later version may bring (a field, space, stream, column, kind of array) is refused as unsupported; what no
 version allows is refused as corrupt.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Collection, Mapping
@@ -19,14 +14,12 @@ from typing import Any
 
 from softpack.bits import MAX_WIDTH
 from softpack.errors import CorruptError, DataError, UnsupportedError
-from softpack.format.layout import ITEM_TILE, ITEM_TILE_VALUES, MAX_TILE_CELLS
+from softpack.format.canonical import canonical, parse_canonical, without_floats
+from softpack.format.layout import ITEM_TILE, ITEM_TILE_VALUES, MAX_STAGES, MAX_TILE_CELLS
 from softpack.records import COLUMNS, MAX_CLASSES, SPACES, Column, LabelSpec
 
-MAX_DEPTH = 16
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")
-MAX_INTEGER = (1 << 53) - 1
-MAX_STAGES = 64
 MIX_SHARE = Column("mix_share", (), "uint8")  # made of the others where those are not stored
 STORED_COLUMNS = {**COLUMNS, MIX_SHARE.name: MIX_SHARE}
 STREAMS = {  # name: (per, scope, columns)
@@ -195,66 +188,8 @@ class Header:
         return None
 
 
-def canonical(document: Any) -> bytes:
-    """Return the one spelling of a JSON document that has no floats."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def parse_canonical(data: bytes, where: str) -> Any:
-    """Parse JSON and refuse any spelling but the canonical one."""
-    try:
-        document = json.loads(
-            data.decode(), parse_int=_integer_of, parse_float=_no_float, parse_constant=_no_float
-        )
-        if _depth(document) > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-        spelled = canonical(document)  # half a surrogate pair cannot be spelled
-    except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{where}: the header is not JSON: {error}") from None
-    if spelled != data:
-        raise CorruptError(
-            f"{where}: the header's JSON is not canonical (sorted keys, no spaces, no duplicates)"
-        )
-    return document
-
-
-def without_floats(value: Any) -> Any:
-    """Return settings with every float, and integers too large for JSON, as strings that read back exactly."""
-    if isinstance(value, float) or (isinstance(value, int) and abs(value) > MAX_INTEGER):
-        return repr(value)
-    if isinstance(value, dict):
-        return {key: without_floats(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_floats(item) for item in value]
-    return value
-
-
 class _LaterError(ValueError):
     """Something that is not known here, but may be to a later version."""
-
-
-def _integer_of(text: str) -> int:
-    value = int(text)
-    if abs(value) > MAX_INTEGER:
-        raise ValueError(f"found the integer {text}; beyond 2**53 - 1 they stand as strings")
-    return value
-
-
-def _no_float(text: str) -> Any:
-    raise ValueError(f"found the float {text}; numbers with a fraction stand as strings")
-
-
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        level = [
-            child
-            for node in level
-            if isinstance(node, (dict, list))
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
-    return depth
 
 
 def _codec_json(codec_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,8 +223,11 @@ def _header(document: Any) -> Header:
     if [stream.name for stream in streams[: len(expected)]] != expected:
         raise ValueError("the first streams are not the codes of the rows, stage by stage")
     context = _context(document["context"]) if "context" in document else None
-    if (context is None) != ("prototype" not in {stream.name for stream in streams}):
+    names = {stream.name for stream in streams}
+    if (context is None) != ("prototype" not in names):
         raise ValueError("prototypes and the context that they are for go together")
+    if "mix" in names and (context is None or "replay" in names):
+        raise ValueError("the stream mix is for the context of rows where there are no replay columns")
     codec_id, config = _codec(document["codec"], "codec")
     if not isinstance(document["made_by"], dict):
         raise ValueError("made_by: expected objects")
@@ -340,6 +278,8 @@ def _stream(value: Any) -> StreamSpec:
         _column(array, name, columns) if columns else _code(array) for array in _list(value["arrays"], name)
     )
     _unique([array.name for array in arrays], name)
+    if name == "mix" and tuple(array.name for array in arrays) != columns:
+        raise ValueError(f"stream mix: expected the arrays {' and '.join(columns)}")
     stream = StreamSpec(name, per, scope, arrays)
     if not 1 <= stream.values_per_row <= MAX_CLASSES:
         raise ValueError(

@@ -43,6 +43,7 @@ def fit_model(
     *,
     target_bits: float | None = None,
     learned: Learned | None = None,
+    item_bits: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -55,6 +56,7 @@ def fit_model(
         settings: of the codec.
         target_bits: bits a label at most; chooses the settings that are left open.
         learned: the prototypes, where they have been learned already.
+        item_bits: bits a prototype, about; 4 for each label of its item by default.
         seed: of the sample and of the fit.
         device: where it is fitted.
         progress: is told how far it is.
@@ -68,7 +70,7 @@ def fit_model(
     if codec.takes_context:
         learned = learned or learn(source)
         prototype_codec = fit_prototype_codec(
-            learned.rows_NC, PROTOTYPE_BITS * source.n_rows / source.items, seed
+            learned.rows_NC, item_bits or PROTOTYPE_BITS * source.n_rows / source.items, seed
         )
         prototypes = Prototypes.of_codes(prototype_codec, prototype_codec.encode(learned.rows_NC))
         sample = _Sample(source, seed, device)

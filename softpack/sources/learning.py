@@ -34,6 +34,13 @@ class Learned:
         """Return the context of rows, from prototypes as they decode."""
         return prototypes.context_of(block.item_B, mixing_of(block.replay, self.mix_wh, len(block)))
 
+    def exact_context_of(self, block: RowBlock) -> Tensor:
+        """Return the context of rows, from prototypes that no codec has touched."""
+        mixing = mixing_of(block.replay, self.mix_wh, len(block))
+        own_BC = self.rows_NC[torch.from_numpy(block.item_B)]
+        partner_BC = self.rows_NC[torch.from_numpy(mixing.partner_B).clamp_min(0)]
+        return torch.lerp(own_BC, partner_BC, torch.from_numpy(mixing.share_B).unsqueeze(1))
+
 
 def learn(source: Source) -> Learned:
     """Learn the prototypes, by least squares over all rows; see `softpack.container.prototypes`.

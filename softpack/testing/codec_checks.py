@@ -13,6 +13,7 @@ from torch import Tensor
 
 from softpack.codecs.abc import Codec, Codes, code_dtype, code_values
 from softpack.codecs.registry import codec_ids, make_codec
+from softpack.codecs.spaces import centred_logits
 from softpack.errors import CodecError
 from softpack.records import LabelSpec
 from softpack.testing.rows import random_rows
@@ -21,6 +22,7 @@ SEED = 7
 OTHER_SIZES = {2: 33, 5003: 9}  # classes: rows
 ODD_BATCHES = (0, 1, 3)
 ENOUGH_BITS = 1 << 20
+KNOWN = 0.8  # share of a row that its made-up context knows
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 SAME = 1e-4  # of the largest number: what the order of a sum may change in float32
 LEAST_EQUAL_CODES = 0.98  # of codes of the same row in another batch, where such a change crosses a threshold
@@ -32,21 +34,34 @@ def check_codec(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None)
     Args:
         codec: not yet fitted; its settings are those to be checked.
         rows_BC: float32 rows [B, C] of `codec.spec`, some tens or more, on the device to be checked.
-        context_BC: float32 [B, C], for codecs that take a context.
+        context_BC: float32 [B, C], for codecs that take a context; made up of the rows where None.
 
     Raises:
         AssertionError: it does not; the message says where and how.
     """
     _require(len(rows_BC) >= 8, f"check_codec was given {len(rows_BC)} rows; expected 8 or more")
+    if context_BC is None:
+        context_BC = made_up_context(codec, rows_BC)
     check_settings(codec)
-    fitted = check_fit(codec, rows_BC)
+    fitted = check_fit(codec, rows_BC, context_BC)
     check_settings(fitted)
+    check_context(fitted, rows_BC, context_BC)
     codes = check_encode(fitted, rows_BC, context_BC)
     check_decode(fitted, codes, context_BC)
     check_batches(fitted, rows_BC, context_BC)
     check_state(fitted, rows_BC, context_BC)
     check_at_bits(codec)
     check_other_sizes(codec)
+
+
+def made_up_context(codec: Codec, rows_BC: Tensor) -> Tensor | None:
+    """Return what a prototype may know of rows: their logits and noise; None for codecs that take no context."""
+    if not codec.takes_context:
+        return None
+    logits_BC = centred_logits(rows_BC, codec.spec)
+    noise_BC = torch.randn(rows_BC.shape, generator=torch.Generator().manual_seed(SEED)).to(rows_BC.device)
+    context_BC = KNOWN * logits_BC + (1 - KNOWN) * logits_BC.std() * noise_BC
+    return context_BC - context_BC.mean(dim=-1, keepdim=True)
 
 
 def check_settings(codec: Codec) -> None:
@@ -64,6 +79,9 @@ def check_settings(codec: Codec) -> None:
         again.codes == codec.codes, f"equal settings declare other arrays: {codec.codes} and {again.codes}"
     )
     _refused("an unknown setting", lambda: _make(codec, codec.spec, {**config, "no_such_setting": 1}))
+    _require(
+        again.takes_context == codec.takes_context, f"{codec!r}: takes_context does not follow from settings"
+    )
     _require(codec.gives.classes == codec.spec.classes, f"gives {codec.gives}, but takes {codec.spec}")
     names = [array.name for array in codec.codes]
     _require(bool(names) and len(set(names)) == len(names), f"arrays are named {names}; expected unique names")
@@ -75,22 +93,41 @@ def check_settings(codec: Codec) -> None:
     _require(said == total, f"bits_per_label is {said}, but the arrays sum to {total}")
 
 
-def check_fit(codec: Codec, rows_BC: Tensor) -> Codec:
+def check_fit(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codec:
     """Check that the same seed gives the same codec, whatever torch's own generator did; return it fitted."""
+    contexts = None if context_BC is None else [context_BC]
     with torch.random.fork_rng():
         torch.manual_seed(1)
         before = torch.get_rng_state()
-        fitted = codec.fit([rows_BC], seed=SEED)
+        fitted = codec.fit([rows_BC], seed=SEED, contexts=contexts)
         _require(torch.equal(torch.get_rng_state(), before), "fit draws from torch's generator; use another")
         torch.manual_seed(2)
-        again = codec.fit([rows_BC], seed=SEED)
+        again = codec.fit([rows_BC], seed=SEED, contexts=contexts)
     _require(fitted == again, f"the same rows and seed gave {fitted!r} and {again!r}")
     _require(fitted.spec == codec.spec, f"fit changed the spec from {codec.spec} to {fitted.spec}")
+    _require(fitted.takes_context == codec.takes_context, "fit changed whether the codec takes a context")
     _require(fitted.can_encode, "can_encode is False after fit")
     _same_tensors("fitting twice", _all_tensors(fitted), _all_tensors(again))
-    blocks = codec.fit((rows_BC[i : i + 5] for i in range(0, len(rows_BC), 5)), seed=SEED)
+    starts = range(0, len(rows_BC), 5)
+    parts = None if context_BC is None else (context_BC[i : i + 5] for i in starts)
+    blocks = codec.fit((rows_BC[i : i + 5] for i in starts), seed=SEED, contexts=parts)
     _require(blocks == fitted, "the same rows in smaller blocks give other settings")
     return fitted
+
+
+def check_context(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None) -> None:
+    """Check that a codec that takes a context uses it, leaves it as it was, and cannot do without."""
+    if context_BC is None:
+        return
+    given_BC = context_BC.clone()
+    codes = codec.encode(rows_BC, given_BC)
+    _require(torch.equal(given_BC, context_BC), "encode changed the context it was given")
+    decoded_BC = codec.decode(codes, given_BC)
+    _require(torch.equal(given_BC, context_BC), "decode changed the context it was given")
+    other_BC = codec.decode(codes, context_BC.flip(0))
+    _require(not torch.equal(other_BC, decoded_BC), "decode gives the same rows whatever their context is")
+    _refused("encode without the context", lambda: codec.encode(rows_BC))
+    _refused("decode without the context", lambda: codec.decode(codes))
 
 
 def check_encode(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
@@ -207,8 +244,9 @@ def check_other_sizes(codec: Codec) -> None:
             _require(len(str(error)) > 20, f"settings refused at {classes} classes without a reason: {error}")
             other = type(codec).at_bits(spec, ENOUGH_BITS)
         rows_BC = random_rows(spec, n_rows, seed=SEED)
-        fitted = other.fit([rows_BC], seed=SEED)
-        check_decode(fitted, check_encode(fitted, rows_BC))
+        context_BC = made_up_context(other, rows_BC)
+        fitted = other.fit([rows_BC], seed=SEED, contexts=None if context_BC is None else [context_BC])
+        check_decode(fitted, check_encode(fitted, rows_BC, context_BC), context_BC)
 
 
 def _make(codec: Codec, spec: LabelSpec, config: Mapping[str, object]) -> Codec:

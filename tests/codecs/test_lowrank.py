@@ -8,8 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softpack.codecs import lowrank
-from softpack.codecs.lowrank import LowRank, principal_axes
+from softpack.codecs.lowrank import LowRank
 from softpack.errors import CodecError
 from softpack.records import LabelSpec
 from softpack.testing import check_codec, random_rows
@@ -83,20 +82,6 @@ def test_equal_rows_need_one_axis_of_no_length(spec):
 
     assert codec.rank == 1
     torch.testing.assert_close(codec.decode(codec.encode(rows_BC)), centred(rows_BC), rtol=0, atol=1e-3)
-
-
-def test_many_classes_give_the_same_axes_without_a_square_matrix(monkeypatch, spec, logits_BC):
-    rows_BC = centred(logits_BC)
-    rows_BC = rows_BC - rows_BC.mean(dim=0)
-    exact_RC = principal_axes([rows_BC], rank=10, seed=0)
-
-    # The axes are at most 26 wide, so that only matrices over the classes go the other way.
-    monkeypatch.setattr(lowrank, "MOST_CLASSES_EXACT", 30)
-    found_RC = principal_axes(list(rows_BC.split(9)), rank=10, seed=0)
-
-    torch.testing.assert_close(found_RC @ found_RC.T, torch.eye(10), rtol=0, atol=1e-4)
-    kept = float((rows_BC @ found_RC.T).square().sum() / (rows_BC @ exact_RC.T).square().sum())
-    assert kept > 0.999
 
 
 def test_blocks_of_any_size_give_the_same_codec(spec, logits_BC):

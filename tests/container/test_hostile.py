@@ -17,7 +17,7 @@ from softpack.container.reader import Labels
 from softpack.entropy.arrays import DESCRIPTOR
 from softpack.errors import CorruptError, FormatError
 from softpack.format.blocks import Block
-from softpack.format.header import canonical
+from softpack.format.canonical import canonical
 from softpack.format.layout import BlockType, Coding
 
 HEADROOM = 256 << 20  # bytes that a reader may take for any of these small files

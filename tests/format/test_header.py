@@ -8,15 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softpack.errors import CorruptError, FormatError, UnsupportedError
-from softpack.format.header import (
-    ArraySpec,
-    Header,
-    StreamSpec,
-    canonical,
-    column_array,
-    parse_canonical,
-    without_floats,
-)
+from softpack.format.canonical import canonical, parse_canonical, without_floats
+from softpack.format.header import ArraySpec, Header, StreamSpec, column_array
 from softpack.records import COLUMNS, LabelSpec
 
 CODES = StreamSpec("codes", "row", "codes", (ArraySpec("values", (10,), "uint", 16, 1 << 16),))

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 from softpack.codecs.registry import BUILT_IN, setting_names
+from softpack.entropy import ans, arrays
 from softpack.errors import FormatError
 from softpack.format import header as header_module
 from softpack.format import layout
-from softpack.format.header import Header, canonical
+from softpack.format.canonical import canonical
+from softpack.format.header import Header
 from softpack.records import COLUMNS
 
 FORMATS = Path(__file__).resolve().parents[2] / "formats"
@@ -26,7 +29,7 @@ SCHEMA = jsonschema.Draft202012Validator(json.loads((FORMATS / "header.schema.js
 
 
 def header_of(name: str) -> dict[str, Any]:
-    return json.loads((FORMATS / "vectors" / "valid" / f"1.0_{name}.spk.json").read_text())["header"]
+    return json.loads((FORMATS / "vectors" / "valid" / f"{name}.spk.json").read_text())["header"]
 
 
 def table(section: str) -> list[list[str]]:
@@ -38,8 +41,9 @@ def table(section: str) -> list[list[str]]:
 def test_limits_are_those_of_layout() -> None:
     limits = {row[0]: int(row[1]) for row in table("11.")[1:]}
 
-    assert limits == {name: getattr(layout, name) for name in limits}
-    assert {name for name in vars(layout) if name.startswith("MAX_")} <= limits.keys()
+    known = {**vars(layout), "MAX_LEVELS": ans.MAX_LEVELS}
+    assert limits == {name: known[name] for name in limits}
+    assert {name for name in known if name.startswith("MAX_")} <= limits.keys()
 
 
 def test_block_types_and_their_limits_are_those_of_layout() -> None:
@@ -49,6 +53,35 @@ def test_block_types_and_their_limits_are_those_of_layout() -> None:
     assert [row[4] for row in rows[:4]] == [
         f"{most} bytes" for most in (layout.MAX_HEADER, layout.MAX_MODEL, layout.MAX_TILE, layout.MAX_INDEX)
     ]
+
+
+def test_parts_of_the_model_are_those_of_layout() -> None:
+    rows = {int(row[0]): row[1] for row in table("9.") if row[0].isdigit()}
+
+    assert rows == {int(part): part.name for part in layout.ModelPart}
+
+
+def test_codings_of_arrays_are_those_of_the_code() -> None:
+    (row,) = (row for row in table("7.") if row[2] == "coding")
+
+    assert re.findall(r"(\d)(?: \(1\.1\))?:", row[3]) == [
+        str(n) for n in (arrays.PLANES, arrays.ZSTD_PLANES, arrays.ANS)
+    ]
+
+
+def test_words_of_the_example_are_those_of_both_coders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FORMATS))
+    import reference_codecs
+
+    text, example, *_ = SPEC.split("For example 2 columns of 8 rows", 1)[1].split("```")
+    freq = ast.literal_eval(text.split("`freq` = ", 1)[1].split(":", 1)[0])
+    lines = dict(re.findall(r"^(numbers|bytes) +(.*)$", example, re.M))
+    columns = [[int(n) for n in column.split()] for column in lines["numbers"].split("|")]
+    data, tables = bytes.fromhex(lines["bytes"]), np.array(freq, np.uint32)
+
+    assert ans.encode_columns(np.array(columns, np.uint8), tables) == data
+    assert ans.decode_columns(data, tables, 8, "here").tolist() == columns
+    assert reference_codecs.read_words(data, tables, 8).tolist() == columns
 
 
 def test_block_header_has_the_fields_and_offsets_of_layout() -> None:
@@ -81,16 +114,23 @@ def test_columns_are_those_of_records() -> None:
     rows = {row[0]: row for row in table("7.") if row[0] in COLUMNS}
 
     assert rows.keys() == COLUMNS.keys()
+    assert [row[1:4] for row in table("7.") if row[0] == "mix_share"] == [["row", "uint, 8 bits", "[]"]]
+    assert header_module.column_array(header_module.MIX_SHARE).levels == 256
     for name, column in COLUMNS.items():
         kind = {"int32": "int", "float32": "float32", "bool": "bool"}[column.dtype]
         assert rows[name][1:4] == ["item" if column.per_item else "row", kind, str(list(column.shape))]
 
 
 def test_streams_are_those_of_the_header() -> None:
-    rows = {row[0]: (row[1], row[2]) for row in table("7.") if row[0] in header_module.STREAMS}
+    lines = SPEC.split("\n| stream | per |", 1)[1].split("\n\n", 1)[0].replace("`", "").splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = {name: (per, scope) for name, per, scope, _ in cells}
+    later = {name: facts[:2] for name, facts in header_module.STREAMS.items() if name.startswith("codes_")}
 
-    assert {name: rows[name] for name in rows if name != "target"} == {
-        name: facts[:2] for name, facts in header_module.STREAMS.items() if name != "target"
+    assert {rows["codes_2 ... codes_64"]} == {*later.values()}
+    assert later.keys() == {f"codes_{stage}" for stage in range(2, layout.MAX_STAGES + 1)}
+    assert {name: facts[:2] for name, facts in header_module.STREAMS.items() if name not in later} == {
+        name: facts for name, facts in rows.items() if name in header_module.STREAMS
     }
 
 
@@ -99,18 +139,23 @@ def test_every_codec_has_a_page_with_its_settings_and_a_vector(codec_id: str) ->
     page = (FORMATS / "codecs" / f"{codec_id}.md").read_text()
 
     assert f"## Id\n\n`{codec_id}`" in page
-    for name in setting_names(codec_id):
-        assert f"| `{name}` |" in page
-    assert [path for path in VALID if path.name.startswith(f"1.0_{codec_id}")]
+    of_1_0 = [path for path in VALID if path.name.startswith(f"1.0_{codec_id}")]
+    for name, is_old in setting_names(codec_id).items():
+        (line,) = re.findall(
+            rf"^\| `{name}` \| .*$", page.split("## Settings", 1)[1].split("\n## ", 1)[0], re.M
+        )
+        assert ("(1.1)" in line) != is_old
+    assert of_1_0 or [path for path in VALID if path.name.startswith(f"1.1_{codec_id}")]
 
 
 def test_reference_knows_the_settings_of_all_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FORMATS))
-    import reference_reader
+    import reference_codecs
 
-    assert {name: set(names.split()) for name, names in reference_reader.SETTINGS.items()} == {
-        codec_id: set(setting_names(codec_id)) for codec_id in BUILT_IN
-    }
+    assert {
+        codec_id: dict.fromkeys(always.split(), True) | dict.fromkeys(later.split(), False)
+        for codec_id, (always, later) in reference_codecs.SETTINGS.items()
+    } == {codec_id: setting_names(codec_id) for codec_id in BUILT_IN}
 
 
 def test_the_dump_is_the_file() -> None:
@@ -166,19 +211,61 @@ BREAKS = {
 }
 
 
+BREAKS_OF_1_1 = {
+    "context field": ("1.1_context", lambda h: h["context"].update(depth=1)),
+    "context without codec": ("1.1_context", lambda h: h["context"].pop("codec")),
+    "context codec": ("1.1_context", lambda h: h["context"]["codec"].update(id="")),
+    "context setting": ("1.1_context", lambda h: h["context"]["codec"]["config"].update(rank=[1])),
+    "context width": ("1.1_context", lambda h: h["context"].update(width=0)),
+    "context height": ("1.1_context", lambda h: h["context"].update(height=1 << 31)),
+    "context null": ("1.1_context", lambda h: h.update(context=None)),
+    "context without prototypes": ("1.1_context", lambda h: h["streams"].pop()),
+    "prototypes without context": ("1.1_context", lambda h: h.pop("context")),
+    "prototypes of codes": ("1.1_context", lambda h: h["streams"][1].update(scope="codes")),
+    "prototypes of int": ("1.1_context", lambda h: h["streams"][1]["arrays"][0].update(kind="int")),
+    "prototypes of no arrays": ("1.1_context", lambda h: h["streams"][1].update(arrays=[])),
+    "mix without context": (
+        "1.1_context_mix",
+        lambda h: [h.pop("context"), h["streams"].pop(), h["codec"]["config"].pop("context")],
+    ),
+    "mix beside replay": (
+        "1.1_context_mix",
+        lambda h: h["streams"].append(header_of("1.0_replay")["streams"][1]),
+    ),
+    "mix of one column": ("1.1_context_mix", lambda h: h["streams"][1]["arrays"].pop()),
+    "mix turned round": ("1.1_context_mix", lambda h: h["streams"][1]["arrays"].reverse()),
+    "stage 1": ("1.1_stages", lambda h: h["streams"][2].update(name="codes_1")),
+    "stage 02": ("1.1_stages", lambda h: h["streams"][2].update(name="codes_02")),
+    "stage 65": ("1.1_stages", lambda h: h["streams"][2].update(name="codes_65")),
+    "stages before the first": ("1.1_stages", lambda h: h["streams"].reverse()),
+    "stage per item": ("1.1_stages", lambda h: h["streams"][1].update(per="item")),
+}
+
+
 @pytest.mark.parametrize("name", BREAKS)
 def test_schema_and_softpack_refuse_the_same(name: str) -> None:
-    document = header_of("replay")
+    assert_both_refuse("1.0_replay", BREAKS[name])
+
+
+@pytest.mark.parametrize("name", BREAKS_OF_1_1)
+def test_schema_and_softpack_refuse_the_same_of_1_1(name: str) -> None:
+    assert_both_refuse(*BREAKS_OF_1_1[name])
+
+
+def assert_both_refuse(vector: str, spoil: Any) -> None:
+    document = header_of(vector)
     Header.from_bytes(canonical(document), "sound")
-    BREAKS[name](document)
+    SCHEMA.validate(document)
+    spoil(document)
 
     assert not SCHEMA.is_valid(document)
     with pytest.raises(FormatError, match=r"broken\.spk: the header"):
         Header.from_bytes(canonical(document), "broken.spk")
 
 
-def test_reference_reader_is_short_and_stands_alone() -> None:
-    source = (FORMATS / "reference_reader.py").read_text()
+@pytest.mark.parametrize("name", ["reference_reader.py", "reference_codecs.py"])
+def test_reference_reader_is_short_and_stands_alone(name: str) -> None:
+    source = (FORMATS / name).read_text()
     imports = {
         (node.module or "").split(".")[0] if isinstance(node, ast.ImportFrom) else alias.name.split(".")[0]
         for node in ast.walk(ast.parse(source))
@@ -190,4 +277,4 @@ def test_reference_reader_is_short_and_stands_alone() -> None:
     assert max(map(len, source.splitlines())) <= 112
     assert ";" not in source
     assert "exec(" not in source
-    assert imports <= {"numpy", "zstandard"} | set(sys.stdlib_module_names)
+    assert imports <= {"numpy", "zstandard", "reference_codecs"} | set(sys.stdlib_module_names)

@@ -15,6 +15,9 @@ import pytest
 
 import softpack
 from softpack import errors
+from softpack.cli.facts import facts_of
+from softpack.entropy.arrays import ANS, describe
+from softpack.format.layout import BlockType
 
 FORMATS = Path(__file__).resolve().parents[2] / "formats"
 sys.path.insert(0, str(FORMATS))
@@ -22,6 +25,7 @@ sys.path.insert(0, str(FORMATS))
 import reference_reader  # noqa: E402
 
 VALID = sorted((FORMATS / "vectors" / "valid").glob("*.spk"))
+STAGES = [path for path in VALID if "stages" in json.loads(path.with_suffix(".spk.json").read_text())]
 INVALID = sorted((FORMATS / "vectors" / "invalid").glob("*.spk"))
 MUST = [path for path in INVALID if json.loads(path.with_suffix(".spk.json").read_text())["level"] == "must"]
 KINDS = ("NotSpkError", "TruncatedError", "CorruptError", "UnsupportedError")
@@ -37,8 +41,8 @@ def numbers(facts: dict[str, Any]) -> np.ndarray:
     return np.array(facts["values"], np.int64).reshape(facts["shape"])
 
 
-def by_softpack(path: Path) -> dict[str, Any]:
-    labels = softpack.open(path)
+def by_softpack(path: Path, stages: int | None = None) -> dict[str, Any]:
+    labels = softpack.open(path, stages=stages)
     item, view = labels.cells()
     rows = labels.read(item, view).numpy()
     columns = labels.replay(item, view) | {name: labels.item_column(name) for name in labels.item_columns}
@@ -46,8 +50,8 @@ def by_softpack(path: Path) -> dict[str, Any]:
     return {"header": header, "item": item, "view": view, "labels": rows, **columns}
 
 
-def by_reference(path: Path) -> dict[str, Any]:
-    found = reference_reader.read(path)
+def by_reference(path: Path, stages: int | None = None) -> dict[str, Any]:
+    found = reference_reader.read(path, stages)
     return {**found, "header": json.loads(found["header"])}
 
 
@@ -78,6 +82,53 @@ def test_valid(path: Path, read: Any) -> None:
     assert_same_labels(found["labels"], numbers(facts["labels"]), facts)
     for name, expected in {"item": facts["item"], "view": facts["view"], **columns}.items():
         np.testing.assert_array_equal(found[name], numbers(expected), err_msg=name)
+
+
+@READERS
+@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
+def test_first_stages(path: Path, read: Any) -> None:
+    facts = beside(path)
+    assert len(facts["stages"]) == facts["header"]["codec"]["config"]["stages"]
+    for n, expected in enumerate(facts["stages"], 1):
+        assert_same_labels(read(path, stages=n)["labels"], numbers(expected), facts)
+    np.testing.assert_array_equal(numbers(facts["stages"][-1]), numbers(facts["labels"]))
+    assert not np.allclose(numbers(facts["stages"][0]), numbers(facts["labels"]))
+
+
+def test_vectors_show_all_of_1_1() -> None:
+    files = {path.stem: softpack.open(path).file for path in VALID}
+    streams = {stream.name for file in files.values() for stream in file.header.streams}
+    parts = {int(b["stream"]) for file in files.values() for b in file.blocks if b["type"] == BlockType.MODEL}
+
+    assert {"codes_2", "codes_3", "prototype", "mix", "replay", "source", "target"} <= streams
+    assert parts == {0, 1, 3, 5}  # no codec of prototypes has an encoder apart
+    assert {int(file.minor) for name, file in files.items() if name.startswith("1.1_")} == {1}
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("tables", "codes.index"),
+        ("tables", "prototype.levels"),
+        ("tables", "mix.mix_share"),
+        ("tables_2_levels", "codes.levels"),
+        ("tables_4096_levels", "codes.levels"),
+        ("klt_context", "codes.levels_2"),
+    ],
+)
+def test_arrays_with_tables_are_entropy_coded(name: str, array: str) -> None:
+    file = softpack.open(FORMATS / "vectors" / "valid" / f"1.1_{name}.spk").file
+    stream, array = array.split(".")
+    number, spec = file.header.stream(stream) or (0, None)
+    block = int(np.flatnonzero((file.blocks["type"] == BlockType.TILE) & (file.blocks["stream"] == number))[0])
+    data = file.payload(block)
+    for other in spec.arrays if spec else ():
+        described = describe(data, other.name)
+        if other.name == array:
+            assert described.coding == ANS
+            return
+        data = data[16 + described.stored_len :]
+    raise AssertionError(f"there is no array {array}")
 
 
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
@@ -152,6 +203,17 @@ def test_the_command_line_writes_npz(tmp_path: Path) -> None:
     with np.load(out) as found:
         assert found["labels"].shape == (20, 12)
         assert json.loads(str(found["header"])) == beside(path)["header"]
+
+
+def test_info_says_the_version_and_the_columns_of_the_file() -> None:
+    known = {path.stem: facts_of(softpack.open(path).file) for path in VALID}
+
+    assert {name: facts["format"] for name, facts in known.items()} == {
+        **{name: f"spk {name[:3]}" for name in known},
+        "1.0_ancillary": "spk 1.7",
+    }
+    assert known["1.1_context_mix"]["columns"] == known["1.1_stages"]["columns"] == []
+    assert known["1.1_context_boxes"]["columns"] == ["mix_item", "mix_box_xyxy"]
 
 
 def test_sums_are_those_of_all_files() -> None:

@@ -77,6 +77,8 @@ class VQAE(Codec):
             check_integer(self.codec_id, name, getattr(self, name), least, most)
         if type(self.lr) not in (int, float) or not 0 < self.lr <= 1:
             raise CodecError(f"vqae: lr is {self.lr!r}; expected a number above 0, up to 1")
+        if type(self.context) is not bool:
+            raise CodecError(f"vqae: context is {self.context!r}; expected true or false")
         if self.d_x and not self.context:
             raise CodecError(f"vqae: d_x is {self.d_x}, but there is no context; set context=true too")
         _temperatures(self.temperatures)
@@ -110,8 +112,8 @@ class VQAE(Codec):
             CodecError: fewer than one bit is asked for, or fewer than the given slots, k and stages cost.
         """
         given = cls(spec, **settings)  # for its errors
-        target = math.floor(min(max(target_bits, 0.0), 1e6)) // given.stages
-        slots, k = slots_at(target, settings.pop("slots", None), settings.pop("k", None))
+        target = math.floor(min(max(target_bits, 0.0), 1e6))
+        slots, k = slots_at(target, settings.pop("slots", None), settings.pop("k", None), given.stages)
         return cls(spec, slots=min(slots, LIMITS["slots"][1]), k=k, **settings)
 
     def first_stages(self, n: int) -> VQAE:
@@ -150,6 +152,7 @@ class VQAE(Codec):
         self._check_context(residual_RC, context_RC)
         if context_RC is not None:
             residual_RC -= context_RC
+            _check_finite(residual_RC)
         codec = self._with_widths(len(residual_RC), n_rows or len(residual_RC))
         plan = fit.Plan(
             sizes=codec._sizes,
@@ -178,6 +181,7 @@ class VQAE(Codec):
         self._check_context(residual_BC, context_BC)
         if context_BC is not None:
             residual_BC = residual_BC - context_BC
+            _check_finite(residual_BC)
         temperatures = _temperatures(self.temperatures)
         index_BNS = fit.encode(self._logit_nets, residual_BC, context_BC, temperatures, self.search)
         return {
@@ -277,6 +281,17 @@ class VQAE(Codec):
                 f"vqae: codes rows given their item's prototype, and was given {found}; expected context of "
                 f"{list(expected)}"
             )
+
+
+def _check_finite(residual_BC: Tensor) -> None:
+    """Refuse nan and inf in a context, whose rows have been found finite."""
+    bad_B = ~torch.isfinite(residual_BC.sum(1))
+    if bad_B.any():
+        row = int(bad_B.nonzero()[0, 0])
+        raise CodecError(
+            f"vqae: the context of row {row} of this batch holds nan or inf; expected finite logits, the prototype of "
+            "the row's item"
+        )
 
 
 def _array_name(stage: int) -> str:

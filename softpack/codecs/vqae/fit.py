@@ -3,7 +3,8 @@
 Two phases. First all is trained together: gradients pass the quantiser straight through (van den Oord,
 Vinyals and Kavukcuoglu, "Neural Discrete Representation Learning", 2017) and codebooks follow the latents as
 moving averages, with dead codewords moved to latents of the batch. Then the encoder stands still, every row
-keeps its codes, and the decoder with its own copy of the codebooks is trained by exact gradients.
+keeps its codes, and the decoder with its own copy of the codebooks is trained by exact gradients; where codes are
+searched for, this is done twice, since a better decoder finds better codes.
 
 Steps take turns in how many stages they use, so that the decoder serves each number of them.
 """
@@ -25,6 +26,8 @@ START_ITERATIONS = 8
 MAX_BATCH_ENTRIES = 1 << 22  # numbers in a batch: fewer rows when there are very many classes
 TOGETHER = 0.6  # share of the steps in the first phase
 CODE_ROWS = 4096  # coded at a time between the phases
+ROUNDS = 2  # of searching codes and training the decoder on them, where codes are searched
+AGAIN = 0.6  # learning rate of the second round, relative to the first
 WARM_UP = 30  # steps
 REVIVED = 0.7  # share of the first phase in which dead codewords move
 DEAD = 0.03  # of a codeword's fair share of the rows
@@ -170,16 +173,21 @@ class _Trainer:
     def train_decoder(self) -> None:
         tensors, plan = self.nets, self.plan
         tensors["codebooks"] = tensors["encoder_codebooks"].clone()
-        index_RNS = self._codes()
-        rates = {name: plan.lr for name in DECODER if name in tensors}
-        for step, index_B in self._steps(rates, plan.steps - self.done):
+        rounds = ROUNDS if plan.n_candidates else 1
+        for round_ in range(rounds):
+            self._train_on_codes(self._codes(), (plan.steps - self.done) // (rounds - round_), AGAIN**round_)
+        tensors["last_layer"] /= plan.given_at
+
+    def _train_on_codes(self, index_RNS: Tensor, steps: int, slower: float) -> None:
+        tensors = self.nets
+        rates = {name: self.plan.lr * slower for name in DECODER if name in tensors}
+        for step, index_B in self._steps(rates, steps):
             residual_BC, context_BC = self._rows(index_B)
             index_BNS = index_RNS[index_B][:, : self._stages_at(step)].long()
             words_BL = nets.staged_codewords(tensors["codebooks"], index_BNS)
             decoded_BC = nets.decoded(tensors, words_BL, context_BC)
             gradient_BC = self._gradient(residual_BC, context_BC, decoded_BC.detach())
             torch.autograd.backward([decoded_BC], [gradient_BC])
-        tensors["last_layer"] /= plan.given_at
 
     def _codes(self) -> Tensor:
         """Return the codes of all rows, int32 [R, N, S], as the stored encoder will choose them."""

@@ -14,19 +14,20 @@ LATENT_SHARE = 0.7
 LATENTS_A_BIT = 1.25  # beyond, a quantiser has no bits for them
 
 
-def slots_at(target_bits: int, slots: int | None, k: int | None) -> tuple[int, int]:
-    """Return (slots, k) that cost the most bits up to `target_bits`; what is given stays.
+def slots_at(target_bits: int, slots: int | None, k: int | None, stages: int = 1) -> tuple[int, int]:
+    """Return (slots, k) of each stage that cost the most bits up to `target_bits` in all; what is given stays.
 
     Raises:
         CodecError: even the cheapest costs more.
     """
     slot_bits = (k - 1).bit_length() if k is not None else None
-    least = (slots or 1) * (slot_bits or 1)
+    least = (slots or 1) * (slot_bits or 1) * stages
     if target_bits < least:
         raise CodecError(
             f"vqae: {target_bits} bits a label were asked for, but the least is {least} with the settings given; "
             "ask for more, or set fewer slots or a smaller k"
         )
+    target_bits //= stages
     if slots is None:
         choices = [slot_bits] if slot_bits else [b for b in SLOT_BITS if b <= target_bits] or [target_bits]
         best = max(choices, key=lambda bits: (target_bits // bits * bits, -abs(bits - BEST_SLOT_BITS)))

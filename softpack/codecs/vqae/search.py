@@ -16,7 +16,7 @@ from torch import Tensor
 from softpack.codecs.vqae import nets
 
 SWEEPS = 2  # over the slots; a third changes hardly a code
-CHUNK_ENTRIES = 1 << 20  # numbers of decoded candidates at a time: what a cache holds
+CHUNK_ENTRIES = 1 << 19  # numbers of decoded candidates at a time: what a cache holds
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,17 @@ class Loss:
         """Return the loss of some of the rows."""
         return Loss(self.temperatures, self.pull_BC[which], self.top_B1[which])
 
-    def __call__(self, decoded_BMC: Tensor) -> Tensor:
-        """Return the loss of each candidate, [B, M]."""
+    def __call__(self, decoded_BMC: Tensor, scratch_BMC: Tensor) -> Tensor:
+        """Return the loss of each candidate, [B, M].
+
+        Args:
+            decoded_BMC: less `top_B1`.
+            scratch_BMC: memory of the same shape, since to take new memory costs as much as the sums.
+        """
         loss_BM = torch.bmm(decoded_BMC, self.pull_BC.unsqueeze(-1)).squeeze(-1).neg_()
-        below_BMC = decoded_BMC - self.top_B1.unsqueeze(-1)
         for temperature in self.temperatures:
-            sums_BM = (below_BMC / temperature).exp_().sum(-1)
-            loss_BM += temperature**2 * sums_BM.log_().clamp_max_(1e30)
+            torch.mul(decoded_BMC, 1 / temperature, out=scratch_BMC)
+            loss_BM += temperature**2 * scratch_BMC.exp_().sum(-1).log_().clamp_max_(1e30)
         return loss_BM
 
 
@@ -94,7 +98,7 @@ def refined(
                 n_candidates,
             )
         )
-    return torch.cat(parts)
+    return torch.cat([index_BS[:0], *parts])
 
 
 def _refined_chunk(
@@ -118,6 +122,9 @@ def _refined_chunk(
     linear_BC = torch.addmm(last_YC[-1], words_BL, last_YC[:latent])
     if context_BC is not None:
         linear_BC += context_BC
+    linear_BC -= loss.top_B1
+    n_tried = near_SBM.shape[2] + 1
+    decoded_BMC, scratch_BMC = linear_BC.new_empty(2, len(index_BS), n_tried, linear_BC.shape[1])
     rows_B = torch.arange(len(index_BS), device=index_BS.device)
     for _ in range(SWEEPS):
         for slot in range(slots):
@@ -128,7 +135,8 @@ def _refined_chunk(
             hidden_BMH = torch.relu(before_BH.unsqueeze(1) + moves_BMD @ tensors["hidden_weight"][own])
             units_BMY = torch.cat([moves_BMD, hidden_BMH], -1)
             layer_YC = torch.cat([last_YC[own], last_YC[latent:-1]])
-            best_B = loss(linear_BC.unsqueeze(1) + units_BMY @ layer_YC).argmin(1)
+            torch.mm(units_BMY.flatten(0, 1), layer_YC, out=decoded_BMC.view(-1, linear_BC.shape[1]))
+            best_B = loss(decoded_BMC.add_(linear_BC.unsqueeze(1)), scratch_BMC).argmin(1)
             index_BS[:, slot] = tried_BM[rows_B, best_B]
             move_BD = moves_BMD[rows_B, best_B]
             before_BH += move_BD @ tensors["hidden_weight"][own]

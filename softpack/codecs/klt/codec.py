@@ -1,0 +1,288 @@
+"""`klt`: a linear transform, and coefficients that are rounded for the fewest bits at the least error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values
+from softpack.codecs.checks import check_integer, check_positive, check_tensors, temperatures_of
+from softpack.codecs.klt import fit, pack
+from softpack.codecs.klt.axes import analysis
+from softpack.codecs.klt.levels import Levels
+from softpack.codecs.klt.search import search
+from softpack.codecs.spaces import centred_logits, log_domain
+from softpack.errors import CodecError
+from softpack.records import MAX_CLASSES, LabelSpec
+
+MOST_ROUNDS = 100
+
+
+@dataclass(frozen=True)
+class KLT(Codec):
+    """Store rows as coefficients on principal axes, most of them zero, for an entropy coder.
+
+    The Karhunen-Loeve transform of the rows, or of what they are apart from their context; then a scalar quantiser
+    whose thresholds weigh errors against bits; then a search that lets the errors of many coefficients cancel
+    where KL(teacher || decoded) would feel them. Logits have lost their mean, which no softmax sees.
+
+    Args:
+        spec: what the rows are.
+        rank: axes; 0 = as many as pay.
+        bits: of a label after an ideal entropy code; the fit comes as near as it can from below.
+        step: between the levels of a coefficient, in logits; 0 = chosen for `bits`, which it else replaces.
+        context: whether rows are coded given their item's prototype.
+        temperatures: at which KL * T^2 counts for the search, such as "1,4,20".
+        search: rounds of the search; 0 = squared error alone, as prototypes want it, and many times faster.
+        axis_price: of a bit of the axes, in bits of the codes: 1 makes the whole file smallest.
+        widths: bits and number of axes, such as "5x2,3x10"; the fit fills them in.
+    """
+
+    codec_id: ClassVar[str] = "klt"
+
+    rank: int = 0
+    bits: float = 64.0
+    step: float = 0.0
+    context: bool = False
+    temperatures: str = "1,4,20"
+    search: int = 3
+    axis_price: float = 0.1
+    widths: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.context) is not bool:
+            raise CodecError(f"klt: context is {self.context!r}; expected true or false")
+        check_integer(self.codec_id, "rank", self.rank, 0, MAX_CLASSES)
+        check_integer(self.codec_id, "search", self.search, 0, MOST_ROUNDS)
+        for name in ("bits", "axis_price", *(["step"] if self.step or self.widths else [])):
+            check_positive(self.codec_id, name, getattr(self, name))
+        temperatures_of(self.codec_id, self.temperatures)  # for its error
+        if self.widths and sum(group.n_axes for group in pack.groups_of(self.widths)) != self.rank:
+            raise CodecError(f"klt: widths is {self.widths!r}, but rank is {self.rank}; expected as many axes")
+
+    @property
+    def gives(self) -> LabelSpec:
+        """Logits stay logits; log-probabilities and probabilities become normalised log-probabilities."""
+        return log_domain(self.spec)
+
+    @property
+    def codes(self) -> tuple[CodeArray, ...]:
+        """For each width one array, the levels of the axes of that width.
+
+        Before the fit there are none yet, and an array of single bits stands for as many as are asked for.
+        """
+        if not self.widths:
+            return (CodeArray("levels_1", (max(1, int(self.bits)),), 1, 2),)
+        return tuple(
+            CodeArray(group.name, (group.n_axes,), group.bits, 1 << group.bits) for group in self._groups
+        )
+
+    @property
+    def minor(self) -> int:
+        """The first version of the format that has it is 1.1."""
+        return 1
+
+    @property
+    def takes_context(self) -> bool:
+        """As set."""
+        return self.context
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether the thresholds are here."""
+        return "threshold" in self.tensors
+
+    @classmethod
+    def at_bits(cls, spec: LabelSpec, target_bits: float, **settings: Any) -> KLT:
+        """Return the codec whose labels take `target_bits` after an ideal entropy code.
+
+        Its arrays are wider: `bits_per_label` counts them as they are without such a code.
+
+        Raises:
+            CodecError: `bits` is given, and is more.
+        """
+        codec = cls(spec, **{"bits": target_bits, **settings})
+        if codec.bits > target_bits:
+            raise CodecError(
+                f"klt: bits is {codec.bits:g}, but {target_bits:g} bits a label were asked for; "
+                "leave bits out, or ask for as many"
+            )
+        return codec
+
+    def fit(
+        self,
+        blocks: Iterable[Tensor],
+        seed: int = 0,
+        n_rows: int | None = None,
+        progress: Progress | None = None,
+        contexts: Iterable[Tensor] | None = None,
+    ) -> KLT:
+        """Return this codec with axes, step and levels for the sample.
+
+        Raises:
+            CodecError: there are no rows, they hold nan or inf, or their contexts are missing.
+        """
+        parts = [rows_BC for rows_BC in blocks if len(rows_BC)]
+        if not parts:
+            raise CodecError("klt: there are no rows to fit to; expected at least one")
+        rows_BC = self._logits(torch.cat(parts))
+        context_BC = self._context(None if contexts is None else torch.cat([*contexts]), len(rows_BC))
+        steps_done = count(1)
+
+        def report(seen: str) -> None:
+            if progress:
+                progress(next(steps_done), plan.n_reports, seen)
+
+        plan = fit.Plan(
+            rank=self.rank,
+            bits=self.bits,
+            step=self.step,
+            axis_price=self.axis_price,
+            temperatures=self._temperatures,
+            rounds=self.search,
+            n_rows=n_rows or len(rows_BC),
+            seed=seed,
+            report=report,
+        )
+        if context_BC is not None:
+            self._refuse(context_BC, "the context of row")
+        fitted = fit.fit(rows_BC, context_BC, plan)
+        widths, tensors = pack.pack(fitted, keep_still=self.rank > 0)
+        rank, step = len(tensors["first"]), fitted.levels.step
+        return dataclasses.replace(self, rank=rank, step=step, widths=widths).with_tensors(tensors)
+
+    def encode(self, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
+        """Return the levels of all coefficients.
+
+        Raises:
+            CodecError: the codec has no thresholds, the context is missing, or a row holds nan or inf.
+        """
+        if not self.can_encode:
+            raise CodecError(
+                "klt: this codec was not fitted, or has its decoder alone, as files do, and cannot encode; "
+                "pass the model that `softpack fit` wrote, or fit the codec to the rows"
+            )
+        rows_BC = self._logits(rows_BC)
+        base_BC = self._base(context_BC, len(rows_BC))
+        axes_RC, levels = self._transform.axes_RC, self._levels
+        coefficients_BR = (rows_BC - base_BC) @ self._analysis
+        self._refuse(coefficients_BR, "the context of row")
+        codes_RB = levels.nearest(coefficients_BR.T.contiguous())
+        if self.search:
+            codes_RB = search(codes_RB, rows_BC, base_BC, axes_RC, levels, self._temperatures, self.search)
+        return {
+            group.name: codes_RB[group.axes].T.to(code_dtype(group.bits)).contiguous() for group in self._groups
+        }
+
+    def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
+        """Return context + mean + coefficients @ axes; log-probabilities are normalised.
+
+        Raises:
+            CodecError: the codec was neither fitted nor loaded, or the context is missing.
+        """
+        if not self.tensors:
+            raise CodecError(
+                "klt: this codec was neither fitted nor loaded, and cannot decode; call fit() first"
+            )
+        codes_BR = torch.cat([code_values(codes[group.name], group.bits) for group in self._groups], dim=1)
+        transform = self._transform
+        coefficients_BR = transform.values.take(codes_BR + transform.start_R)
+        logits_BC = torch.addmm(transform.mean_C, coefficients_BR, transform.axes_RC)
+        context_BC = self._context(context_BC, len(logits_BC))
+        if context_BC is not None:
+            logits_BC += context_BC
+        if self.gives.space == "logits":
+            return logits_BC
+        return torch.log_softmax(logits_BC / self.gives.temperature, dim=-1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the mean and the axes as int8 with their scales, and the levels of each axis."""
+        return {name: tensor for name, tensor in self.tensors.items() if name != "threshold"}
+
+    def encoder_state(self) -> dict[str, Tensor]:
+        """Return the thresholds between levels, float32."""
+        return {name: tensor for name, tensor in self.tensors.items() if name == "threshold"}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> KLT:
+        """Return this codec with the tensors of `state()`, or of `state()` and `encoder_state()`.
+
+        Raises:
+            CodecError: a tensor is missing, unknown, not finite, or not of the shape that the settings say.
+        """
+        if not self.widths:
+            raise CodecError("klt: widths is empty in a stored model; expected those of its axes")
+        n_levels = sum(group.n_axes << group.bits for group in self._groups)
+        expected = {
+            "axes": (torch.int8, (1 + self.rank, self.spec.classes)),
+            "scale": (torch.float32, (1 + self.rank,)),
+            "first": (torch.int32, (self.rank,)),
+            "shift": (torch.int8, (n_levels,)),
+            "threshold": (torch.float32, (n_levels - self.rank,)),
+        }
+        if "threshold" not in tensors:
+            del expected["threshold"]
+        check_tensors(self.codec_id, tensors, expected)
+        return self.with_tensors(tensors)
+
+    # -- what settings and tensors mean --------------------------------------------------------------------
+
+    @cached_property
+    def _groups(self) -> tuple[pack.Group, ...]:
+        return pack.groups_of(self.widths)
+
+    @cached_property
+    def _temperatures(self) -> tuple[float, ...]:
+        return temperatures_of(self.codec_id, self.temperatures)
+
+    @cached_property
+    def _transform(self) -> pack.Transform:
+        return pack.unpack(self.tensors, self._groups, self.step)
+
+    @cached_property
+    def _levels(self) -> Levels:
+        return pack.unpack_levels(self.tensors, self._groups, self.step)
+
+    @cached_property
+    def _analysis(self) -> Tensor:
+        return analysis(self._transform.axes_RC)
+
+    def _base(self, context_BC: Tensor | None, n_rows: int) -> Tensor:
+        """Return what rows [B, C] are before their coefficients: context and mean."""
+        context_BC, mean_C = self._context(context_BC, n_rows), self._transform.mean_C
+        return mean_C.expand(n_rows, -1) if context_BC is None else context_BC + mean_C
+
+    def _context(self, context_BC: Tensor | None, n_rows: int) -> Tensor | None:
+        """Refuse a context that is missing, of another shape, or not asked for."""
+        expected = (n_rows, self.spec.classes) if self.context else None
+        found = None if context_BC is None else tuple(context_BC.shape)
+        if found != expected:
+            raise CodecError(
+                f"klt: context={str(self.context).lower()}, and was given a context of {_shape(found)}; expected "
+                f"{_shape(expected)}; give each row's prototype if and only if context is true"
+            )
+        return context_BC
+
+    def _logits(self, rows_BC: Tensor) -> Tensor:
+        """Return rows as logits whose mean is zero, and refuse nan and inf."""
+        logits_BC = centred_logits(rows_BC, self.spec)
+        self._refuse(logits_BC, "row")
+        return logits_BC
+
+    def _refuse(self, numbers_BX: Tensor, what: str) -> None:
+        finite_B = torch.isfinite(numbers_BX.square().sum(dim=1))
+        if not bool(finite_B.all()):
+            raise CodecError(
+                f"klt: {what} {int(finite_B.int().argmin())} of this batch holds nan, inf or numbers too large to be "
+                f"squared; expected finite {self.spec.space}. Mend such rows; zeros may stand among probs"
+            )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else str([*shape])

@@ -1,0 +1,257 @@
+"""Curves of rate over distortion: every codec at several rates, as files that are written, weighed and read again."""
+
+from __future__ import annotations
+
+import csv
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from softpack.codecs.registry import make_codec
+from softpack.codecs.spaces import centred_logits
+from softpack.container.ledger import ledger
+from softpack.container.reader import Labels
+from softpack.errors import CodecError, DataError
+from softpack.eval.fidelity import fidelity
+from softpack.rate.bound import principal_variances
+from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps, item_share
+from softpack.sources.base import Source
+from softpack.sources.encoding import encode_source, fit_model
+from softpack.sources.learning import Learned, learn
+from softpack.sources.replacing import replacing
+
+CODECS = ("vqae", "klt", "lowrank", "topk", "quantize", "raw")
+RATES = (8, 16, 32, 64, 128, 256, 400)  # bits a label, for codecs that can be had at any
+BASELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("FKD smoothing, k=5", "topk", {"k": 5, "tail": "uniform"}),
+    ("FKD smoothing, k=10", "topk", {"k": 10, "tail": "uniform"}),
+    ("LPQLD MR-10", "topk", {"k": 10, "tail": "zero"}),
+    ("LPQLD MR-50", "topk", {"k": 50, "tail": "zero"}),
+    ("LPQLD MR-100", "topk", {"k": 100, "tail": "zero"}),
+    ("TinyViT top-100", "topk", {"k": 100, "tail": "uniform"}),
+    ("top-20", "topk", {"k": 20, "tail": "uniform"}),
+    ("top-50", "topk", {"k": 50, "tail": "uniform"}),
+    ("int4", "quantize", {"bits": 4}),
+    ("int8", "quantize", {"bits": 8}),
+    ("fp16", "raw", {"dtype": "fp16"}),
+)
+BOUND_ROWS = 1 << 15
+TEXTS = ("source", "curve", "codec", "asked_bits")
+AT = re.compile(r"kl_[^_]+")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of a curve.
+
+    Args:
+        curve: that it belongs to; a named baseline is a curve of one point.
+        codec_id: of the codec.
+        settings: of the codec.
+        target_bits: of a label's codes; None where the settings say it.
+        item_bits: of a label's share of its prototype; 0 where there is none.
+    """
+
+    curve: str
+    codec_id: str
+    settings: dict[str, Any]
+    target_bits: float | None = None
+    item_bits: float = 0.0
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What was measured.
+
+    Args:
+        points: one row of figures for each case, as the CSV has them.
+        variances: of the principal components, by "rows" and "rows less their context".
+    """
+
+    points: list[dict[str, Any]]
+    variances: dict[str, np.ndarray]
+
+
+def cases(codecs: Sequence[str], classes: int, n_rows: int, views: float) -> Iterator[Case]:
+    """Yield what to measure."""
+    for codec_id in codecs:
+        for name, of_codec, settings in BASELINES:
+            if of_codec == codec_id and settings.get("k", 0) < classes:
+                yield Case(name, codec_id, settings)
+        if codec_id in ("topk", "quantize", "raw"):
+            continue
+        widths: dict[str, Any] = (
+            {"steps": full_steps(n_rows), "search": SEARCH, "d_h": 256} if codec_id == "vqae" else {}
+        )
+        for context in (True, False) if views >= LEAST_VIEWS and codec_id in ("vqae", "klt") else (False,):
+            for bits in RATES:
+                items = item_share(bits, views) if context else 0.0
+                told = {"context": True} if context else {}
+                name = f"{codec_id} with context" if context else codec_id
+                yield Case(name, codec_id, {**widths, **told}, bits - items, items)
+
+
+def measure(
+    source: Source,
+    folder: Path,
+    codecs: Sequence[str] = CODECS,
+    temperatures: tuple[float, ...] = (1.0, 4.0, 20.0),
+    seed: int = 0,
+    device: str = "cpu",
+    say: Callable[[dict[str, Any]], None] = lambda point: None,
+) -> Curves:
+    """Measure all cases; those that `folder` has from a run before are not measured again.
+
+    Raises:
+        SoftpackError: the source or a codec refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made: {error.strerror}; name another folder") from None
+    views = source.n_rows / source.items
+    learned = learn(source) if views >= LEAST_VIEWS else None
+    path = folder / "rd.csv"
+    points = _read(path)
+    _check_source(points, source, path)
+    _check_temperatures(points, temperatures, path)
+    done = {(point["curve"], point["asked_bits"]) for point in points}
+    for case in cases(codecs, source.spec.classes, source.n_rows, views):
+        if (case.curve, _asked(case)) in done:
+            continue
+        try:
+            make_codec(case.codec_id, source.spec, case.settings, case.target_bits)
+        except CodecError:
+            continue  # a rate that this codec cannot have
+        point = _point(case, source, folder / "point.spk", learned, temperatures, seed, device)
+        points.append(point)
+        _write(path, points)
+        say(point)
+    return Curves(points, _variances(source, learned))
+
+
+def _point(
+    case: Case,
+    source: Source,
+    spk: Path,
+    learned: Learned | None,
+    temperatures: tuple[float, ...],
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    begun = time.perf_counter()
+    item_bits = case.item_bits * source.n_rows / source.items if case.item_bits else None
+    model = fit_model(
+        source, case.codec_id, case.settings, target_bits=case.target_bits, learned=learned,
+        item_bits=item_bits, seed=seed, device=device,
+    )  # fmt: skip
+    fitted = time.perf_counter()
+    encode_source(source, spk, model, learned=learned, seed=seed, device=device, force=True)
+    encoded = time.perf_counter()
+    account, found = ledger(spk), fidelity(spk, source, temperatures)
+    point: dict[str, Any] = {
+        "source": _name(source),
+        "curve": case.curve,
+        "codec": case.codec_id,
+        "asked_bits": _asked(case),
+        "marginal_bits": account.marginal_bits_per_label,
+        "item_bits": account.bits_of("item") / account.n_rows,
+        "model_bits": account.bits_of("model") / account.n_rows,
+        "all_in_bits": account.all_in_bits_per_label,
+        "ratio_fp16": account.ratio_vs(16),
+        "mse": _squared_error(spk, source),
+        "top1": found.top1_agreement,
+        "fit_s": fitted - begun,
+        "encode_s": encoded - fitted,
+    }
+    for T, divergence in found.temperatures.items():
+        point |= {
+            f"kl_{T:g}": divergence.kl_mean,
+            f"kl_{T:g}_p99": divergence.kl_p99,
+            f"kl_{T:g}_max": divergence.kl_max,
+        }
+    spk.unlink()
+    return point
+
+
+def _name(source: Source) -> str:
+    return f"{source.path.name}: {source.n_rows} rows of {source.spec.classes}"
+
+
+def _check_source(points: list[dict[str, Any]], source: Source, path: Path) -> None:
+    found = {point["source"] for point in points} - {_name(source)}
+    if found:
+        raise DataError(
+            f"{path}: is of {found.pop()}, not of {_name(source)}; name another folder, or delete it"
+        )
+
+
+def _check_temperatures(points: list[dict[str, Any]], temperatures: tuple[float, ...], path: Path) -> None:
+    found = [name.removeprefix("kl_") for name in (points[0] if points else ()) if AT.fullmatch(name)]
+    expected = [f"{T:g}" for T in temperatures]
+    if points and found != expected:
+        raise DataError(
+            f"{path}: was measured at the temperatures {', '.join(found)}, expected {', '.join(expected)}; name another "
+            "folder, or delete it"
+        )
+
+
+def _asked(case: Case) -> str:
+    return "" if case.target_bits is None else f"{case.target_bits + case.item_bits:g}"
+
+
+def _squared_error(spk: Path, source: Source) -> float:
+    """Return the mean squared error a class, of logits whose mean is zero; infinite where tails are lost."""
+    labels, total, n_rows = Labels(spk), 0.0, 0
+    for block in source.blocks(4096):
+        decoded_BC = centred_logits(labels.read(block.item_B, block.view_B), labels.spec)
+        rows_BC = centred_logits(torch.from_numpy(block.labels_BC), source.spec)
+        total += float((rows_BC - decoded_BC).double().square().mean(1).sum())
+        n_rows += len(block)
+    return total / max(n_rows, 1)
+
+
+def _variances(source: Source, learned: Learned | None) -> dict[str, np.ndarray]:
+    rows, residuals = [], []
+    for block in source.sample(BOUND_ROWS, 0):
+        rows_BC = centred_logits(torch.from_numpy(block.labels_BC), source.spec)
+        rows.append(rows_BC.numpy())
+        if learned is not None:
+            residuals.append((rows_BC - learned.exact_context_of(block)).numpy())
+    found = {"rows": principal_variances(np.concatenate(rows))}
+    if residuals:
+        found["rows less their context"] = principal_variances(np.concatenate(residuals))
+    return found
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+        return [{name: row[name] for name in TEXTS} | _numbers(row) for row in rows]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{path}: is no table of `softpack bench rd`: {error!r}; delete it, or name another folder"
+        ) from None
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if name not in TEXTS}
+
+
+def _write(path: Path, points: list[dict[str, Any]]) -> None:
+    with replacing(path, force=True) as written, written.open("w", newline="") as file:
+        writer = csv.DictWriter(file, points[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        for point in points:
+            writer.writerow(
+                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in point.items()}
+            )

@@ -1,0 +1,221 @@
+"""Fit a model and measure it on a sample of rows: what a file of it would weigh, and how far its labels would be.
+
+Shapes in names: B rows of a batch, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softpack.codecs.abc import Progress
+from softpack.codecs.registry import codec_class
+from softpack.codecs.spaces import centred_logits
+from softpack.container.context import Prototypes
+from softpack.container.mixing import mix_columns, mixing_of
+from softpack.container.model import Model, pack_tensors
+from softpack.container.tables import bits_per_row
+from softpack.container.tile_writer import code_arrays
+from softpack.entropy.arrays import encode_array
+from softpack.entropy.tables import pack_tables
+from softpack.entropy.zstd import shrink
+from softpack.eval.fidelity import FidelityMeter
+from softpack.format.header import COLUMN_KINDS
+from softpack.format.layout import ModelPart
+from softpack.records import COLUMNS, RowBlock
+from softpack.sources.base import Source
+from softpack.sources.encoding import fit_model
+from softpack.sources.learning import Learned, learn
+
+MEASURED_ROWS = 4096
+FIXED_BYTES = 1700  # superblock, header, index, commit and checksums of a small file
+CONTEXT_BYTES = 1000  # more of them where there are prototypes
+BLOCK_BITS_A_ROW = 0.1  # headers of blocks, index and padding of its tiles
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A codec and its settings, not yet fitted.
+
+    Args:
+        codec_id: of the codec.
+        settings: of the codec, `context` among them.
+        bits: of a label's codes, at most; None where the settings say it all.
+        item_bits: of an item's prototype, spread over its labels; None takes the usual.
+    """
+
+    codec_id: str
+    settings: dict[str, Any]
+    bits: float | None = None
+    item_bits: float | None = None
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether rows are coded given their items' prototypes."""
+        return bool(self.settings.get("context"))
+
+    def __str__(self) -> str:
+        said = " ".join(f"{name}={value}" for name, value in self.settings.items() if value is not False)
+        return " ".join(part for part in (self.codec_id, said) if part)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a fitted plan would give.
+
+    Args:
+        plan: that was tried.
+        model: fitted.
+        marginal_bits: a label, of all but model and replay.
+        n_bytes: of the whole file.
+        kl: mean KL * T**2 by temperature.
+    """
+
+    plan: Plan
+    model: Model
+    marginal_bits: float
+    n_bytes: float
+    kl: dict[float, float]
+
+    @property
+    def loss(self) -> float:
+        """One number to compare by: the mean of the divergences at all temperatures."""
+        return sum(self.kl.values()) / len(self.kl)
+
+
+@dataclass
+class Bench:
+    """Tries plans on one source.
+
+    Args:
+        source: whose labels are to be encoded.
+        temperatures: to measure at.
+        replay: whether the file will keep the replay columns.
+        seed: of samples and fits.
+        device: to fit and encode on.
+    """
+
+    source: Source
+    temperatures: tuple[float, ...]
+    replay: bool = True
+    seed: int = 0
+    device: str = "cpu"
+    _blocks: list[RowBlock] = field(default_factory=list)
+
+    @cached_property
+    def learned(self) -> Learned:
+        """The prototypes of the source's items."""
+        return learn(self.source)
+
+    @cached_property
+    def sample(self) -> list[RowBlock]:
+        """The rows that are measured."""
+        return list(self.source.sample(MEASURED_ROWS, self.seed + 1))
+
+    @cached_property
+    def replay_bytes(self) -> float:
+        """Bytes that the replay columns would take in the file, by what they take in the sample."""
+        if not self.replay:
+            return 0.0
+        n_sampled = sum(map(len, self.sample))
+        total = 0
+        for name in self.source.columns:
+            values = np.concatenate([block.replay[name] for block in self.sample])
+            kind, bits = COLUMN_KINDS[COLUMNS[name].dtype]
+            if kind == "float32":
+                values = np.ascontiguousarray(values, np.float32).view(np.uint32)
+            total += len(
+                encode_array(
+                    values.astype(np.int64) if kind == "int" else values, None if kind == "int" else bits
+                )[0]
+            )
+        return total * self.source.n_rows / max(n_sampled, 1)
+
+    def run(self, plan: Plan, progress: Progress | None = None) -> Trial:
+        """Fit and measure a plan."""
+        model = fit_model(
+            self.source,
+            plan.codec_id,
+            _known(plan),
+            target_bits=plan.bits,
+            learned=self.learned if plan.takes_context else None,
+            item_bits=plan.item_bits,
+            seed=self.seed,
+            device=self.device,
+            progress=progress,
+        )
+        return self.measure(plan, model)
+
+    def measure(self, plan: Plan, model: Model) -> Trial:
+        """Return what a fitted model gives on the sample."""
+        codes, meter = self._coded(model)
+        row_bits = bits_per_row(model.codec, codes, model.tables, "codes") + BLOCK_BITS_A_ROW
+        item_bits = 0.0
+        if model.prototypes is not None:
+            item_codes = code_arrays(model.prototypes.encode(self.learned.rows_NC))
+            item_bits = bits_per_row(model.prototypes, item_codes, model.tables, "prototype")
+            row_bits += self._mix_bits()
+        n_rows, fixed = self.source.n_rows, fixed_bytes(model.prototypes is not None)
+        marginal = row_bits + (item_bits * self.source.items + 8 * fixed) / n_rows
+        n_bytes = marginal * n_rows / 8 + _model_bytes(model) + self.replay_bytes
+        found = meter.result()
+        return Trial(
+            plan, model, marginal, n_bytes, {T: found.temperatures[T].kl_mean for T in self.temperatures}
+        )
+
+    def _coded(self, model: Model) -> tuple[dict[str, np.ndarray], FidelityMeter]:
+        meter, parts = FidelityMeter(self.temperatures), []
+        prototypes = None
+        if model.prototypes is not None:
+            item_codes = model.prototypes.encode(self.learned.rows_NC)
+            prototypes = Prototypes.of_codes(model.prototypes, item_codes).to(torch.device(self.device))
+        for rows_BC, block in self._rows():
+            context_BC = None if prototypes is None else self.learned.context_of(block, prototypes)
+            codes = model.codec.encode(rows_BC, context_BC)
+            decoded_BC = model.codec.decode(codes, context_BC)
+            meter.update(
+                centred_logits(rows_BC, self.source.spec), centred_logits(decoded_BC, model.codec.gives)
+            )
+            parts.append(code_arrays(codes))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, meter
+
+    def _rows(self) -> Iterator[tuple[Tensor, RowBlock]]:
+        for block in self.sample:
+            yield torch.from_numpy(block.labels_BC).to(self.device).float(), block
+
+    def _mix_bits(self) -> float:
+        """Return the bits a label that say who is mixed, where the replay columns do not."""
+        if self.replay or "mix_item" not in self.source.columns:
+            return 0.0
+        n_rows, n_bytes = 0, 0
+        for block in self.sample:
+            columns = mix_columns(mixing_of(block.replay, self.learned.mix_wh, len(block)))
+            n_bytes += len(encode_array(columns["mix_item"].astype(np.int64))[0])
+            n_bytes += len(encode_array(columns["mix_share"], 8)[0])
+            n_rows += len(block)
+        return 8 * n_bytes / max(n_rows, 1)
+
+
+def fixed_bytes(takes_context: bool) -> int:
+    """Return the bytes of a file that do not depend on its rows, without model and replay columns."""
+    return FIXED_BYTES + (CONTEXT_BYTES if takes_context else 0)
+
+
+def _known(plan: Plan) -> dict[str, Any]:
+    """Return the settings that the codec has: context=False is what all others have."""
+    names = {setting.name for setting in codec_class(plan.codec_id).setting_fields()}
+    return {name: value for name, value in plan.settings.items() if name in names or value is not False}
+
+
+def _model_bytes(model: Model) -> int:
+    kept = (ModelPart.DECODER, ModelPart.PROTOTYPES)
+    packed = [pack_tensors(tensors) for part, tensors in model.parts.items() if part in kept]
+    if model.tables:
+        packed.append(pack_tables(model.tables))
+    return sum(len(shrink(data, 19) or data) + 128 for data in packed)
