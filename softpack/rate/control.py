@@ -153,7 +153,7 @@ class Control:
             bits = 8 * room * share / source.n_rows
             width = int(room * (1 - share) / (2 * source.spec.classes))
             for plan in self._families(bits):
-                sized = _at_width(plan, width)
+                sized = _at_width(plan, width, source.spec.classes)
                 if sized is not None and (plan.bits or 0) >= 1:
                     yield sized
 
@@ -239,17 +239,24 @@ def _width(codec_id: str, n_rows: int) -> dict[str, Any]:
     return {"d_h": max(32, min(256, n_rows // 64 // 8 * 8))} if codec_id == "vqae" else {}
 
 
-def _at_width(plan: Plan, width: int) -> Plan | None:
-    """Return a plan whose model has about `width` rows of one number a class; None where it cannot be so small."""
+def _at_width(plan: Plan, width: int, classes: int) -> Plan | None:
+    """Return a plan whose model has about `width` rows of one number a class; None where it cannot be so small.
+
+    Codebooks and the weights of hidden units count too: of few classes they are most of the model.
+    """
     if plan.codec_id != "vqae":
         return plan
     prototypes = width // 4 if plan.takes_context else 0
     d_x = min(64, max(4, width // 8)) if plan.takes_context else 0
     left = width - prototypes - d_x
     slots = max(1, round((plan.bits or 8) / 8))
-    d_c = max(1, min(8, left // (2 * slots)))
-    d_h = (left - slots * d_c) // 8 * 8
-    if d_h < 8:
+    words = plan.settings.get("k", 256) / classes
+    for d_c in range(max(1, min(8, left // (2 * slots))), 0, -1):
+        latent = slots * d_c
+        d_h = int((left - latent * (1 + words)) / (1 + (latent + d_x) / classes)) // 8 * 8
+        if d_h >= 8:
+            break
+    else:
         return None
     settings = {**plan.settings, "d_c": d_c, "d_h": d_h}
     return dataclasses.replace(plan, settings={**settings, "d_x": d_x} if d_x else settings)

@@ -197,8 +197,8 @@ def _check_temperatures(points: list[dict[str, Any]], temperatures: tuple[float,
     expected = [f"{T:g}" for T in temperatures]
     if points and found != expected:
         raise DataError(
-            f"{path}: was measured at the temperatures {', '.join(found)}, expected {', '.join(expected)}; name another "
-            "folder, or delete it"
+            f"{path}: was measured at the temperatures {', '.join(found)}, expected {', '.join(expected)}; name "
+            "another folder, or delete it"
         )
 
 

@@ -122,7 +122,7 @@ def test_what_is_not_used_of_a_source_is_said(run, here, labels_NVC):
 
 
 def test_vqae_is_the_default_and_the_same_seed_gives_the_same_bytes(run, here):
-    how = "encode logits.npz --target-bits 16 --set steps=3 --temperature 1 --temperature 4 --json"
+    how = "encode logits.npz --set slots=2 --set steps=3 --temperature 1 --temperature 4 --json"
     facts = run(f"{how} --seed 5 -o first.spk").json
     run(f"{how} --seed 5 -o second.spk")
     run(f"{how} --seed 6 -o third.spk")

@@ -46,7 +46,7 @@ def test_a_model_of_other_rows(refused, run, here, labels_NVC):
 
 
 def test_a_file_without_its_encoder_is_no_model(refused, run):
-    run("encode logits.npz -o small.spk --target-bits 16 --set steps=2")
+    run("encode logits.npz -o small.spk --set slots=2 --set steps=2")
     assert refused("encode logits.npz -o new.spk --model small.spk") == (
         "softpack: small.spk: holds no encoder; give the .spkm that `softpack fit` wrote\n"
     )
@@ -104,7 +104,7 @@ def test_an_appendable_file_grows_without_a_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows_NVC = np.random.default_rng(0).normal(size=(40, 2, 12)).astype("f2")
     np.save("rows.npy", rows_NVC)
-    options = ["--target-bits", "16", "--set", "steps=2", "--appendable"]
+    options = ["--set", "slots=2", "--set", "steps=2", "--appendable"]
     assert CliRunner().invoke(main, ["encode", "rows.npy", "-o", "a.spk", *options]).exit_code == 0
 
     with softpack.append("a.spk") as writer:

@@ -199,7 +199,8 @@ def test_appending_to_a_staged_file(source, tmp_path):
     rows = block.take(slice(0, 5))
 
     with softpack.append(tmp_path / "a.spk") as more:
-        more.append(rows.labels_BC, item=rows.item_B, view=rows.view_B + 20, mix_item=np.full(5, -1), mix_box_xyxy=np.full((5, 4), -1))  # fmt: skip
+        unmixed = {"mix_item": np.full(5, -1), "mix_box_xyxy": np.full((5, 4), -1)}
+        more.append(rows.labels_BC, item=rows.item_B, view=rows.view_B + 20, **unmixed)
 
     labels = softpack.open(tmp_path / "a.spk", stages=2)
     repack(tmp_path / "a.spk", tmp_path / "b.spk", stages=2)

@@ -10,7 +10,7 @@ from softpack.errors import CodecError
 from softpack.rate import control
 from softpack.rate.control import CLOSE, Control
 from softpack.rate.target import Target
-from softpack.rate.trial import Bench, Plan
+from softpack.rate.trial import Bench, Plan, fixed_bytes
 from softpack.sources.encoding import encode_source
 from softpack.sources.opening import open_source
 
@@ -50,10 +50,15 @@ def written(source, trial, path, replay=True):
 @pytest.mark.parametrize("codec_id", CODECS)
 @pytest.mark.parametrize("replay", [True, False])
 def test_bits_are_met_within_5_percent(source, tmp_path, codec_id, replay):
-    trial, _ = found(source, Target(bits=40), codec_id, replay)
-    assert (1 - CLOSE) * 40 <= trial.marginal_bits <= 40
+    trial, _ = found(source, Target(bits=70), codec_id, replay)
+    assert (1 - CLOSE) * 70 <= trial.marginal_bits <= 70
     ledger = written(source, trial, tmp_path / "a.spk", replay)
-    assert ledger.marginal_bits_per_label == pytest.approx(40, rel=0.1)
+    assert ledger.marginal_bits_per_label == pytest.approx(70, rel=0.05)
+
+
+def test_the_files_own_parts_come_on_top_where_they_are_most_of_a_rate(source):
+    trial, _ = found(source, Target(bits=20), "klt", context=False)
+    assert (1 - CLOSE) * 20 <= trial.marginal_bits - 8 * fixed_bytes(False) / source.n_rows <= 20
 
 
 def test_without_a_codec_several_are_tried_and_the_best_is_taken(source):
@@ -132,7 +137,7 @@ def test_a_rate_that_a_codec_cannot_have_ends_no_search_that_found_something(sou
 
 
 @pytest.mark.parametrize(
-    ("codec_id", "n_bytes", "replay"), [("klt", 14_000, False), ("vqae", 20_000, False), (None, 16_000, True)]
+    ("codec_id", "n_bytes", "replay"), [("klt", 14_000, False), ("vqae", 60_000, False), (None, 16_000, True)]
 )
 def test_a_budget_is_never_exceeded(source, tmp_path, codec_id, n_bytes, replay):
     trial, _ = found(source, Target(n_bytes=n_bytes), codec_id, replay)
@@ -142,7 +147,7 @@ def test_a_budget_is_never_exceeded(source, tmp_path, codec_id, n_bytes, replay)
 
 
 def test_a_budget_counts_the_replay_columns(source):
-    with_, without = (found(source, Target(n_bytes=14_000), "klt", replay)[0] for replay in (True, False))
+    with_, without = (found(source, Target(n_bytes=18_000), "lowrank", replay)[0] for replay in (True, False))
     assert without.marginal_bits > with_.marginal_bits + 2
     assert without.loss < with_.loss
 
@@ -160,7 +165,7 @@ def test_a_budget_for_which_nothing_is_small_enough_says_the_least(source):
 
 
 def test_more_than_any_codec_has_use_for_is_no_error(source):
-    trial, said = found(source, Target(n_bytes=10**7), "klt", False)
+    trial, said = found(source, Target(n_bytes=10**7), "lowrank", False)
     assert trial.kl[1.0] < 0.01
     assert sum(what == "in full" for _, what in said) < 10
 
