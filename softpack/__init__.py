@@ -19,28 +19,28 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "SoftLabelDataset": "softpack.data.dataset",
-    "append": "softpack.container.writer",
-    "create": "softpack.container.writer",
+    "append": "softpack.container.create",
+    "create": "softpack.container.create",
     "fidelity": "softpack.eval.fidelity",
     "ledger": "softpack.container.ledger",
-    "load_model": "softpack.container.writer",
+    "load_model": "softpack.container.create",
     "open": "softpack.container.reader",
     "recover": "softpack.container.recover",
     "replay": "softpack.data.replay",
-    "save_model": "softpack.container.writer",
+    "save_model": "softpack.container.create",
     "verify": "softpack.container.verify",
 }
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
+    from softpack.container.create import append as append
+    from softpack.container.create import create as create
+    from softpack.container.create import load_model as load_model
+    from softpack.container.create import save_model as save_model
     from softpack.container.ledger import ledger as ledger
     from softpack.container.reader import open as open  # noqa: A004
     from softpack.container.recover import recover as recover
     from softpack.container.verify import verify as verify
-    from softpack.container.writer import append as append
-    from softpack.container.writer import create as create
-    from softpack.container.writer import load_model as load_model
-    from softpack.container.writer import save_model as save_model
     from softpack.data.dataset import SoftLabelDataset as SoftLabelDataset
     from softpack.data.replay import replay as replay
     from softpack.eval.fidelity import fidelity as fidelity

@@ -51,6 +51,7 @@ def rd(
     for name in names or ():
         check_codec_id(name)
     rows = open_source(source, space=space, temperature=source_temperature, kind=source_format)
+    from softpack.eval.fidelity import TEMPERATURES
     from softpack.rate.curve import CODECS, measure
     from softpack.rate.plot import draw
 
@@ -61,7 +62,7 @@ def rd(
             err=True,
         )
 
-    at = temperatures or (1.0, 4.0, 20.0)
+    at = temperatures or TEMPERATURES
     curves = measure(rows, Path(out), names or CODECS, at, seed, device, say)
     pictures = draw(
         curves, Path(out), f"{rows.path.name}: {rows.n_rows:,} rows of {rows.spec.classes:,} classes"

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from softpack.sources.base import Source
 
 
-DEFAULT_TEMPERATURES = (1.0, 4.0, 20.0)
-
-
 @click.command(
     short_help="Compress labels into one .spk file.",
     epilog="\b\nExamples:\n  softpack encode logits.npz -o labels.spk --target-bits 64\n"
@@ -73,7 +70,7 @@ def encode_rows(
     rows: Source, out: str, model_path: str | None, replay: bool, force: bool, how: dict[str, Any]
 ) -> None:
     """Encode a source as the options say, with a fitted codec or one that is fitted to it."""
-    from softpack.container.writer import load_model
+    from softpack.container.create import load_model
     from softpack.sources.encoding import check_device, check_model, encode_source
 
     if model_path is None:
@@ -104,7 +101,7 @@ def fit(source: str, out: str, force: bool, as_json: bool, **how: Any) -> None:
     check_out(out, force, source)
     check_coding(how)
     model = fitted(opened(source, how), how)
-    from softpack.container.writer import save_model  # brings torch, as `fitted` did
+    from softpack.container.create import save_model  # brings torch, as `fitted` did
 
     save_model(out, model, force=force)
     print_facts(facts_of(SpkFile(out)), as_json)
@@ -144,8 +141,9 @@ def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:
     check_device(how["device"])
     codec_id = how["codec_id"] or "vqae"
     settings: dict[str, Any] = dict(settings_of(how["pairs"]))
-    if target_of(how) and (how["codec_id"] in (None, *CODECS) or how["target_bits"] is None):
-        return controlled(rows, how, settings, replay)
+    target = target_of(how)
+    if target is not None and (how["codec_id"] in (None, *CODECS) or target.bits is None):
+        return controlled(rows, how, target, settings, replay)
     if how["temperatures"] and "temperatures" in setting_names(codec_id):
         settings.setdefault("temperatures", ",".join(f"{T:g}" for T in how["temperatures"]))
     elif how["temperatures"]:
@@ -157,13 +155,16 @@ def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:
         )  # fmt: skip
 
 
-def controlled(rows: Source, how: dict[str, Any], settings: dict[str, Any], replay: bool) -> Model:
+def controlled(
+    rows: Source, how: dict[str, Any], target: Target, settings: dict[str, Any], replay: bool
+) -> Model:
     """Fit what meets the target of the options best, and say what was tried."""
     from softpack.codecs.registry import typed_settings
+    from softpack.eval.fidelity import TEMPERATURES
     from softpack.rate.control import Control
     from softpack.rate.trial import Bench, Trial
 
-    temperatures = how["temperatures"] or DEFAULT_TEMPERATURES
+    temperatures = how["temperatures"] or TEMPERATURES
     codec_id = how["codec_id"] or ("vqae" if settings else None)
     bench = Bench(rows, temperatures, replay, how["seed"], how["device"])
     with Bar("fitting", "step") as bar:
@@ -177,9 +178,6 @@ def controlled(rows: Source, how: dict[str, Any], settings: dict[str, Any], repl
             )
 
         typed = typed_settings(codec_id, settings) if codec_id else {}
-        target = target_of(how)
-        if target is None:
-            raise click.UsageError("a target is needed")
         return Control(bench, target, codec_id, typed, progress=bar, say=say).run().model
 
 

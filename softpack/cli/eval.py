@@ -37,11 +37,11 @@ def evaluate(
     SpkFile(file)  # a bad one is refused at once, before torch is imported
     source = open_source(against, space=space, temperature=source_temperature, kind=source_format)
     from softpack.container.reader import Labels
-    from softpack.eval.fidelity import fidelity
+    from softpack.eval.fidelity import TEMPERATURES, fidelity
 
     labels = Labels(file)
     with Bar("comparing") as bar:
-        found = fidelity(labels, source, temperatures or (1, 4, 20), bar)
+        found = fidelity(labels, source, temperatures or TEMPERATURES, bar)
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return

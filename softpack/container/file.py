@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from softpack.entropy.ans import check_tables
-from softpack.entropy.tables import read_tables
+from softpack.entropy.tables import read_tables, table_name
 from softpack.entropy.zstd import expand
 from softpack.errors import CorruptError, DataError, FormatError, TruncatedError, UnsupportedError
 from softpack.format import layout
@@ -261,7 +261,7 @@ class SpkFile:
                 raise CorruptError(f"{self.name}, block {number}: a table stands twice")
             tables |= found
         shapes = {
-            f"{stream.name}.{array.name}": (array.values_per_row, array.levels)
+            table_name(stream.name, array.name): (array.values_per_row, array.levels)
             for stream in self.header.streams
             for array in stream.arrays
             if array.kind == "uint"

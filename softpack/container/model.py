@@ -16,8 +16,9 @@ from softpack.codecs.abc import CodeArray, Codec
 from softpack.codecs.registry import make_codec, setting_names
 from softpack.container.file import SpkFile
 from softpack.container.tiles import Tables
+from softpack.entropy.tables import table_name
 from softpack.errors import CodecError, CorruptError, UnsupportedError
-from softpack.format.header import ArraySpec
+from softpack.format.header import ArraySpec, code_stream
 from softpack.format.layout import BlockType, ModelPart
 from softpack.records import LabelSpec
 
@@ -83,7 +84,7 @@ class Model:
 
     def first_stages(self, n: int) -> Model:
         """Return the model of the first `n` stages of the codes."""
-        later = tuple(f"codes_{stage}." for stage in range(n + 1, self.codec.n_stages + 1))
+        later = tuple(table_name(code_stream(stage), "") for stage in range(n + 1, self.codec.n_stages + 1))
         tables = {name: table for name, table in self.tables.items() if not name.startswith(later)}
         return Model(self.codec.first_stages(n), self.prototypes, tables)
 

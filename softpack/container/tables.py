@@ -10,8 +10,9 @@ from softpack.codecs.abc import CodeArray, Codec
 from softpack.container.tiles import Tables
 from softpack.entropy import ans
 from softpack.entropy.arrays import encode_array
-from softpack.entropy.tables import pack_tables
+from softpack.entropy.tables import pack_tables, table_name
 from softpack.entropy.zstd import shrink
+from softpack.format.header import code_stream
 
 
 def fit_tables(
@@ -23,7 +24,7 @@ def fit_tables(
         codec: whose codes they are.
         codes: of a sample of rows, unsigned [n, ...] by name, in the order in which they will be stored.
         n_rows: of the file.
-        stream: name of the stream that they are stored in; of those of later stages the number is added.
+        stream: "codes" or "prototype": what the codes say.
 
     Returns:
         uint32 [S, levels], by `<stream>.<array>`.
@@ -41,7 +42,7 @@ def fit_tables(
         packed = pack_tables(found)
         weight = len(shrink(packed, 19) or packed)
         if (plain - coded) * n_rows / len(codes_NS) > weight:
-            tables[_table_name(stream, array)] = found[array.name]
+            tables[_name(stream, array)] = found[array.name]
     return tables
 
 
@@ -57,9 +58,10 @@ def bits_per_row(codec: Codec, codes: Mapping[str, np.ndarray], tables: Tables, 
     n_bytes = 0
     for array in codec.codes:
         values_NS = codes[array.name].reshape(len(codes[array.name]), -1)
-        n_bytes += len(encode_array(values_NS, array.bits, tables.get(_table_name(stream, array)))[0])
+        n_bytes += len(encode_array(values_NS, array.bits, tables.get(_name(stream, array)))[0])
     return 8 * n_bytes / max(1, len(next(iter(codes.values()))))
 
 
-def _table_name(stream: str, array: CodeArray) -> str:
-    return f"{stream if array.stage == 1 else f'{stream}_{array.stage}'}.{array.name}"
+def _name(stream: str, array: CodeArray) -> str:
+    """Return the name of an array's table; only the codes of rows have later stages."""
+    return table_name(stream if array.stage == 1 else code_stream(array.stage), array.name)

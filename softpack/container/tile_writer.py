@@ -20,7 +20,15 @@ from softpack.entropy.tables import pack_tables
 from softpack.errors import CodecError, DataError
 from softpack.format import layout
 from softpack.format.blocks import Block
-from softpack.format.header import STORED_COLUMNS, STREAMS, ArraySpec, Header, StreamSpec, column_array
+from softpack.format.header import (
+    STORED_COLUMNS,
+    STREAMS,
+    ArraySpec,
+    Header,
+    StreamSpec,
+    code_stream,
+    column_array,
+)
 from softpack.format.layout import BlockType, ModelPart
 from softpack.records import COLUMNS, RowBlock
 
@@ -30,6 +38,9 @@ TILE_BITS = 8 << 20  # of codes and columns in a tile, about
 MAX_TILE_ROWS = 8192
 MAX_SIDE_VIEWS = 64
 ENCODE_ROWS = 4096
+MIX_STREAM = StreamSpec(
+    "mix", *STREAMS["mix"][:2], tuple(column_array(STORED_COLUMNS[n]) for n in STREAMS["mix"][2])
+)
 
 
 def make_streams(
@@ -50,15 +61,12 @@ def make_streams(
     twice = {array.name for array in codec.codes} & {*columns, *STREAMS["mix"][2]}
     if twice:
         raise CodecError(f"codec {codec.codec_id} names its codes {', '.join(twice)}, as columns are named")
-    by_stage = [[a for a in codec.codes if a.stage == stage + 1] for stage in range(codec.n_stages)]
     streams = {
-        "codes" if not stage else f"codes_{stage + 1}": tuple(map(code_spec, arrays))
-        for stage, arrays in enumerate(by_stage)
+        code_stream(stage): tuple(code_spec(array) for array in codec.codes if array.stage == stage)
+        for stage in range(1, codec.n_stages + 1)
     }
     streams["replay"] = tuple(column_array(COLUMNS[name]) for name in columns)
-    streams["mix"] = (
-        tuple(column_array(STORED_COLUMNS[name]) for name in STREAMS["mix"][2]) if keeps_mix else ()
-    )
+    streams["mix"] = MIX_STREAM.arrays if keeps_mix else ()
     streams["prototype"] = tuple(map(code_spec, model.prototypes.codes)) if model.prototypes else ()
     for stream, column in (("source", "source_hw"), ("target", "target")):
         streams[stream] = (column_array(COLUMNS[column]),) if column in item_columns else ()

@@ -9,6 +9,7 @@ import numpy as np
 from softpack.bits import packed_size
 from softpack.container.file import Part, SpkFile
 from softpack.entropy.arrays import DESCRIPTOR, decode_array, describe, encode_array
+from softpack.entropy.tables import table_name
 from softpack.errors import CorruptError
 from softpack.format import layout
 from softpack.format.header import ArraySpec, StreamSpec
@@ -42,7 +43,7 @@ def encode_tile(
         chunk, raw = encode_array(
             _to_integers(arrays[spec.name], spec),
             None if spec.kind == "int" else spec.bits,
-            tables.get(f"{stream.name}.{spec.name}"),
+            tables.get(table_name(stream.name, spec.name)),
         )
         chunks.append(chunk)
         raw_len += raw
@@ -64,7 +65,7 @@ def decode_tile(
         raw += DESCRIPTOR.size + packed_size(n_rows * spec.values_per_row, describe(view, name).width)
         if raw > raw_len:  # before memory is taken for it
             raise CorruptError(f"{name}: needs {raw} bytes before compression; the block says {raw_len}")
-        table = tables.get(f"{stream.name}.{spec.name}")
+        table = tables.get(table_name(stream.name, spec.name))
         values, used = decode_array(view, n_rows, spec.values_per_row, spec.bits, levels, name, table)
         arrays[spec.name] = _from_integers(values, spec).reshape(n_rows, *spec.shape)
         view = view[used:]

@@ -16,12 +16,11 @@ from softpack.codecs.abc import Progress
 from softpack.container.ledger import ledger
 from softpack.demo.digits import Arm, Digits, make_digits, train_arm
 from softpack.demo.teacher import label_photos
-from softpack.eval.fidelity import Fidelity, fidelity
+from softpack.eval.fidelity import TEMPERATURES, Fidelity, fidelity
 from softpack.records import LabelSpec
 from softpack.sources import open_source
 from softpack.sources.encoding import encode_source, fit_model
 
-TEMPERATURES = (1.0, 4.0, 20.0)
 CODECS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("raw fp16", "raw", {"dtype": "fp16"}),
     ("int8", "quantize", {"bits": 8}),

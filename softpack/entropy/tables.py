@@ -11,6 +11,11 @@ from softpack.errors import CorruptError
 MAX_TABLES = 4096
 
 
+def table_name(stream: str, array: str) -> str:
+    """Return the name of the table of an array."""
+    return f"{stream}.{array}"
+
+
 def pack_tables(tables: Mapping[str, np.ndarray]) -> bytes:
     """Return tables, uint32 [S, levels] by name, as safetensors."""
     from safetensors.numpy import save

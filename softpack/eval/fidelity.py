@@ -22,7 +22,7 @@ from softpack.codecs.spaces import to_logits
 from softpack.container.reader import Labels
 from softpack.errors import DataError
 from softpack.sources import Source, open_source
-from softpack.sources.encoding import block_rows
+from softpack.sources.base import block_rows
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 VALUES_AT_ONCE = 1 << 18  # 2 MiB in float64; larger temporaries, mapped anew each time, are four times slower

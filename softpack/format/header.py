@@ -22,9 +22,15 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")
 MIX_SHARE = Column("mix_share", (), "uint8")  # made of the others where those are not stored
 STORED_COLUMNS = {**COLUMNS, MIX_SHARE.name: MIX_SHARE}
+
+
+def code_stream(stage: int) -> str:
+    """Return the name of the stream of a stage of the codes, from 1."""
+    return "codes" if stage == 1 else f"codes_{stage}"
+
+
 STREAMS = {  # name: (per, scope, columns)
-    "codes": ("row", "codes", ()),
-    **{f"codes_{stage}": ("row", "codes", ()) for stage in range(2, MAX_STAGES + 1)},
+    **{code_stream(stage): ("row", "codes", ()) for stage in range(1, MAX_STAGES + 1)},
     "prototype": ("item", "item", ()),
     "mix": ("row", "codes", ("mix_item", "mix_share")),
     "replay": ("row", "replay", tuple(name for name, c in COLUMNS.items() if not c.per_item)),
@@ -219,7 +225,7 @@ def _header(document: Any) -> Header:
     streams = tuple(_stream(stream) for stream in _list(document["streams"], "streams"))
     _unique([stream.name for stream in streams], "streams")
     n_stages = sum(stream.name.startswith("codes") for stream in streams)
-    expected = ["codes", *(f"codes_{stage}" for stage in range(2, n_stages + 1))]
+    expected = [code_stream(stage) for stage in range(1, max(n_stages, 1) + 1)]
     if [stream.name for stream in streams[: len(expected)]] != expected:
         raise ValueError("the first streams are not the codes of the rows, stage by stage")
     context = _context(document["context"]) if "context" in document else None

@@ -160,7 +160,7 @@ class Control:
     # -- trials ----------------------------------------------------------------------------------------
 
     def _best(self, plans: Iterator[Plan], what: str, n_bytes: float = math.inf) -> Trial:
-        """Try plans by short fits and return the best; one alone needs no trial but its own."""
+        """Try plans by short fits, and return the best of those that fit into a size."""
         trials, refusals = [], []
         for plan in plans:
             quick = {"steps": QUICK_STEPS, "search": 0} if plan.codec_id == "vqae" else {}
@@ -204,9 +204,8 @@ class Control:
                 best = trial
             if (1 - CLOSE) * most <= found <= most:
                 break
-            bits = max(
-                1.0, bits + most * (1 - CLOSE / 4) - found
-            )  # what lacks or is too much is all in the codes
+            # What lacks or is too much is all in the codes.
+            bits = max(1.0, bits + most * (1 - CLOSE / 4) - found)
         if best is None:
             raise CodecError(
                 f"the target of {most:,.1f} bits a label cannot be met: the least found is {least:,.1f}; ask for that "

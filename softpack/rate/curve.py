@@ -18,7 +18,7 @@ from softpack.codecs.spaces import centred_logits
 from softpack.container.ledger import ledger
 from softpack.container.reader import Labels
 from softpack.errors import CodecError, DataError
-from softpack.eval.fidelity import fidelity
+from softpack.eval.fidelity import TEMPERATURES, fidelity
 from softpack.rate.bound import principal_variances
 from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps, item_share
 from softpack.sources.base import Source
@@ -101,7 +101,7 @@ def measure(
     source: Source,
     folder: Path,
     codecs: Sequence[str] = CODECS,
-    temperatures: tuple[float, ...] = (1.0, 4.0, 20.0),
+    temperatures: tuple[float, ...] = TEMPERATURES,
     seed: int = 0,
     device: str = "cpu",
     say: Callable[[dict[str, Any]], None] = lambda point: None,

@@ -5,14 +5,12 @@ Shapes in names: B rows of a batch, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from softpack.codecs.abc import Progress
 from softpack.codecs.registry import codec_class
@@ -21,12 +19,12 @@ from softpack.container.context import Prototypes
 from softpack.container.mixing import mix_columns, mixing_of
 from softpack.container.model import Model, pack_tensors
 from softpack.container.tables import bits_per_row
-from softpack.container.tile_writer import code_arrays
-from softpack.entropy.arrays import encode_array
+from softpack.container.tile_writer import MIX_STREAM, code_arrays
+from softpack.container.tiles import encode_tile
 from softpack.entropy.tables import pack_tables
 from softpack.entropy.zstd import shrink
 from softpack.eval.fidelity import FidelityMeter
-from softpack.format.header import COLUMN_KINDS
+from softpack.format.header import StreamSpec, column_array
 from softpack.format.layout import ModelPart
 from softpack.records import COLUMNS, RowBlock
 from softpack.sources.base import Source
@@ -106,7 +104,6 @@ class Bench:
     replay: bool = True
     seed: int = 0
     device: str = "cpu"
-    _blocks: list[RowBlock] = field(default_factory=list)
 
     @cached_property
     def learned(self) -> Learned:
@@ -123,19 +120,13 @@ class Bench:
         """Bytes that the replay columns would take in the file, by what they take in the sample."""
         if not self.replay:
             return 0.0
+        columns = tuple(column_array(COLUMNS[name]) for name in self.source.columns)
         n_sampled = sum(map(len, self.sample))
-        total = 0
-        for name in self.source.columns:
-            values = np.concatenate([block.replay[name] for block in self.sample])
-            kind, bits = COLUMN_KINDS[COLUMNS[name].dtype]
-            if kind == "float32":
-                values = np.ascontiguousarray(values, np.float32).view(np.uint32)
-            total += len(
-                encode_array(
-                    values.astype(np.int64) if kind == "int" else values, None if kind == "int" else bits
-                )[0]
-            )
-        return total * self.source.n_rows / max(n_sampled, 1)
+        values = {
+            array.name: np.concatenate([block.replay[array.name] for block in self.sample]) for array in columns
+        }
+        payload, _ = encode_tile(StreamSpec("replay", "row", "replay", columns), values)
+        return len(payload) * self.source.n_rows / max(n_sampled, 1)
 
     def run(self, plan: Plan, progress: Progress | None = None) -> Trial:
         """Fit and measure a plan."""
@@ -154,14 +145,17 @@ class Bench:
 
     def measure(self, plan: Plan, model: Model) -> Trial:
         """Return what a fitted model gives on the sample."""
-        codes, meter = self._coded(model)
+        prototypes = None
+        if model.prototypes is not None:
+            prototypes = self.learned.prototypes(model.prototypes, self.device)
+        codes, meter = self._coded(model, prototypes)
         row_bits = bits_per_row(model.codec, codes, model.tables, "codes") + BLOCK_BITS_A_ROW
         item_bits = 0.0
-        if model.prototypes is not None:
-            item_codes = code_arrays(model.prototypes.encode(self.learned.rows_NC))
-            item_bits = bits_per_row(model.prototypes, item_codes, model.tables, "prototype")
+        if prototypes is not None:
+            item_codes = code_arrays(prototypes.codes)
+            item_bits = bits_per_row(prototypes.codec, item_codes, model.tables, "prototype")
             row_bits += self._mix_bits()
-        n_rows, fixed = self.source.n_rows, fixed_bytes(model.prototypes is not None)
+        n_rows, fixed = self.source.n_rows, fixed_bytes(prototypes is not None)
         marginal = row_bits + (item_bits * self.source.items + 8 * fixed) / n_rows
         n_bytes = marginal * n_rows / 8 + _model_bytes(model) + self.replay_bytes
         found = meter.result()
@@ -169,13 +163,12 @@ class Bench:
             plan, model, marginal, n_bytes, {T: found.temperatures[T].kl_mean for T in self.temperatures}
         )
 
-    def _coded(self, model: Model) -> tuple[dict[str, np.ndarray], FidelityMeter]:
+    def _coded(
+        self, model: Model, prototypes: Prototypes | None
+    ) -> tuple[dict[str, np.ndarray], FidelityMeter]:
         meter, parts = FidelityMeter(self.temperatures), []
-        prototypes = None
-        if model.prototypes is not None:
-            item_codes = model.prototypes.encode(self.learned.rows_NC)
-            prototypes = Prototypes.of_codes(model.prototypes, item_codes).to(torch.device(self.device))
-        for rows_BC, block in self._rows():
+        for block in self.sample:
+            rows_BC = torch.from_numpy(block.labels_BC).to(self.device).float()
             context_BC = None if prototypes is None else self.learned.context_of(block, prototypes)
             codes = model.codec.encode(rows_BC, context_BC)
             decoded_BC = model.codec.decode(codes, context_BC)
@@ -185,10 +178,6 @@ class Bench:
             parts.append(code_arrays(codes))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, meter
 
-    def _rows(self) -> Iterator[tuple[Tensor, RowBlock]]:
-        for block in self.sample:
-            yield torch.from_numpy(block.labels_BC).to(self.device).float(), block
-
     def _mix_bits(self) -> float:
         """Return the bits a label that say who is mixed, where the replay columns do not."""
         if self.replay or "mix_item" not in self.source.columns:
@@ -196,8 +185,7 @@ class Bench:
         n_rows, n_bytes = 0, 0
         for block in self.sample:
             columns = mix_columns(mixing_of(block.replay, self.learned.mix_wh, len(block)))
-            n_bytes += len(encode_array(columns["mix_item"].astype(np.int64))[0])
-            n_bytes += len(encode_array(columns["mix_share"], 8)[0])
+            n_bytes += len(encode_tile(MIX_STREAM, columns)[0])
             n_rows += len(block)
         return 8 * n_bytes / max(n_rows, 1)
 

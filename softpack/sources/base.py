@@ -12,7 +12,13 @@ import numpy as np
 from softpack.errors import DataError
 from softpack.records import LabelSpec, RowBlock
 
+BLOCK_VALUES = 1 << 22  # numbers in a block that is read at once
 SAMPLE_BLOCK_BYTES = 4 << 20  # of labels, in one block of a sample
+
+
+def block_rows(classes: int) -> int:
+    """Return how many rows are read at once."""
+    return max(1, BLOCK_VALUES // classes)
 
 
 @dataclass(frozen=True, eq=False)

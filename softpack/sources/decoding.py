@@ -13,7 +13,7 @@ from softpack.codecs.spaces import convert
 from softpack.container.reader import Labels
 from softpack.errors import DataError
 from softpack.records import LabelSpec, RowBlock
-from softpack.sources.encoding import block_rows
+from softpack.sources.base import block_rows
 from softpack.sources.writing import Contents, write_arrays
 
 Range = tuple[int, int | None]

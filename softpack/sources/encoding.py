@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,19 @@ from torch import Tensor
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
 from softpack.container.context import Prototypes
+from softpack.container.create import PROTOTYPE_BITS, create
 from softpack.container.model import Model, as_model, fit_prototype_codec
 from softpack.container.tables import fit_tables
 from softpack.container.tile_writer import code_arrays
-from softpack.container.writer import MIX_WH, PROTOTYPE_BITS, create, fit_rows
+from softpack.container.writer import MIX_WH, fit_rows
 from softpack.errors import CodecError, DataError
 from softpack.records import LabelSpec, RowBlock
-from softpack.sources.base import Source
+from softpack.sources.base import Source, block_rows
 from softpack.sources.learning import Learned, learn
 
 TABLE_ROWS = 8192  # whose codes the entropy coder's tables are made from
-BLOCK_VALUES = 1 << 22  # numbers in a block that is read at once
 
 Counted = Callable[[int, int], None]  # (rows done, rows in all)
-
-
-def block_rows(classes: int) -> int:
-    """Return how many rows are read at once."""
-    return max(1, BLOCK_VALUES // classes)
 
 
 def fit_model(
@@ -66,38 +60,45 @@ def fit_model(
         DataError: the source's rows are not what they should be.
     """
     codec = make_codec(codec_id, source.spec, settings, target_bits)
-    prototype_codec, contexts = None, None
+    prototype_codec, prototypes, contexts = None, None, None
     if codec.takes_context:
         learned = learned or learn(source)
         prototype_codec = fit_prototype_codec(
             learned.rows_NC, item_bits or PROTOTYPE_BITS * source.n_rows / source.items, seed
         )
-        prototypes = Prototypes.of_codes(prototype_codec, prototype_codec.encode(learned.rows_NC))
-        sample = _Sample(source, seed, device)
-        contexts = (learned.context_of(block, prototypes.to(torch.device(device))) for block in sample.blocks())
+        prototypes = learned.prototypes(prototype_codec, device)
+        contexts = _contexts(_Sample(source, seed, device), learned, prototypes)
     fitted = codec.fit(
         _Sample(source, seed, device), seed=seed, n_rows=source.n_rows, progress=progress, contexts=contexts
     )
-    model = Model(fitted, prototype_codec)
-    return replace(model, tables=_tables(model, source, learned, seed, device))
+    tables = _tables(fitted, source, learned, prototypes, seed, device)
+    return Model(fitted, prototype_codec, tables)
+
+
+def _contexts(sample: _Sample, learned: Learned, prototypes: Prototypes) -> Iterator[Tensor]:
+    for block in sample.blocks():
+        yield learned.context_of(block, prototypes)
 
 
 def _tables(
-    model: Model, source: Source, learned: Learned | None, seed: int, device: torch.device | str
+    codec: Codec,
+    source: Source,
+    learned: Learned | None,
+    prototypes: Prototypes | None,
+    seed: int,
+    device: torch.device | str,
 ) -> dict[str, np.ndarray]:
     """Return the entropy coder's tables, from the codes of some rows and of all prototypes."""
-    prototypes, tables = None, {}
-    if model.prototypes is not None and learned is not None:
-        codes = model.prototypes.encode(learned.rows_NC)
-        prototypes = Prototypes.of_codes(model.prototypes, codes).to(torch.device(device))
-        tables = fit_tables(model.prototypes, code_arrays(codes), source.items, "prototype")
+    tables = {}
+    if prototypes is not None:
+        tables = fit_tables(prototypes.codec, code_arrays(prototypes.codes), source.items, "prototype")
     parts = []
     for block in source.sample(TABLE_ROWS, seed):
         rows_BC = torch.from_numpy(block.labels_BC).to(device).float()
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
-        parts.append(code_arrays(model.codec.encode(rows_BC, context_BC)))
+        parts.append(code_arrays(codec.encode(rows_BC, context_BC)))
     sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return tables | fit_tables(model.codec, sample, source.n_rows, "codes")
+    return tables | fit_tables(codec, sample, source.n_rows, "codes")
 
 
 class _Sample:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from softpack.codecs.abc import Codec
 from softpack.codecs.spaces import centred_logits
 from softpack.container.context import Prototypes
-from softpack.container.mixing import Mixing, box_size, mixing_of
+from softpack.container.mixing import box_size, mixing_of
 from softpack.container.prototypes import PrototypeLearner
 from softpack.records import RowBlock
-from softpack.sources.base import Source
+from softpack.sources.base import Source, block_rows
 
-BLOCK_VALUES = 1 << 22
 SIZE_ROWS = 1 << 16  # whose boxes say how large the pictures are
 
 
@@ -29,6 +29,10 @@ class Learned:
 
     rows_NC: Tensor
     mix_wh: tuple[int, int]
+
+    def prototypes(self, codec: Codec, device: torch.device | str) -> Prototypes:
+        """Return the prototypes as they decode, on a device."""
+        return Prototypes.of_codes(codec, codec.encode(self.rows_NC)).to(torch.device(device))
 
     def context_of(self, block: RowBlock, prototypes: Prototypes) -> Tensor:
         """Return the context of rows, from prototypes as they decode."""
@@ -52,10 +56,9 @@ def learn(source: Source) -> Learned:
     """
     mix_wh = _picture_size(source)
     learner = PrototypeLearner(source.items, source.spec.classes)
-    for block in source.blocks(max(1, BLOCK_VALUES // source.spec.classes)):
+    for block in source.blocks(block_rows(source.spec.classes)):
         rows_BC = centred_logits(torch.from_numpy(block.labels_BC), source.spec).numpy()
-        mixing = mixing_of(block.replay, mix_wh, len(block)) if block.replay else Mixing.none(len(block))
-        learner.add(rows_BC, block.item_B, mixing)
+        learner.add(rows_BC, block.item_B, mixing_of(block.replay, mix_wh, len(block)))
     return Learned(torch.from_numpy(learner.solve()), mix_wh)
 
 
@@ -65,4 +68,4 @@ def _picture_size(source: Source) -> tuple[int, int]:
     if "mix_box_xyxy" in source.columns:
         for block in source.sample(SIZE_ROWS, 0):
             size = box_size(block.replay["mix_box_xyxy"], size)
-    return max(size[0], 1), max(size[1], 1)
+    return size

@@ -137,7 +137,7 @@ def test_rows_that_cannot_be_used(refused, here, labels_NVC, made_of, expected):
 
 
 def test_a_bad_row_behind_good_ones_leaves_no_file(refused, here, labels_NVC, monkeypatch):
-    monkeypatch.setattr("softpack.sources.encoding.BLOCK_VALUES", 50)
+    monkeypatch.setattr("softpack.sources.base.BLOCK_VALUES", 50)
     np.savez(here / "bad.npz", **with_nan(labels_NVC.copy()))
     assert "item 2, view 1" in refused("encode bad.npz -o new.spk --codec raw")
     assert "item 2, view 1" in refused("encode bad.npz -o labels.spk --codec raw --force")

@@ -12,7 +12,7 @@ import torch
 import softpack
 from softpack.codecs.registry import make_codec
 from softpack.codecs.spaces import centred_logits
-from softpack.container import context, writer
+from softpack.container import context, create
 from softpack.container.mixing import Mixing
 from softpack.container.model import Model
 from softpack.container.repack import repack
@@ -469,8 +469,8 @@ def test_a_model_of_other_classes_is_refused(model, views_of_items, tmp_path):
 
 def test_a_saved_model_encodes_other_items(source, model, views_of_items, tmp_path):
     """Prototypes are learnt from what is encoded; the model brings their codec."""
-    writer.save_model(tmp_path / "m.spkm", model)
-    loaded = writer.load_model(tmp_path / "m.spkm")
+    create.save_model(tmp_path / "m.spkm", model)
+    loaded = create.load_model(tmp_path / "m.spkm")
     np.savez(tmp_path / "a.npz", **views_of_items(items=11, mixed=0.4))
     other = open_source(tmp_path / "a.npz")
 

@@ -14,10 +14,10 @@ import softpack
 from softpack.cli import main
 from softpack.codecs.registry import make_codec
 from softpack.codecs.vqae import VQAE
+from softpack.container.create import save_model
 from softpack.container.file import SpkFile
 from softpack.container.repack import repack
 from softpack.container.stages import bits_at_stages, stages_within
-from softpack.container.writer import save_model
 from softpack.errors import CodecError, DataError
 from softpack.format.layout import BlockType
 from softpack.sources.encoding import encode_source, fit_model

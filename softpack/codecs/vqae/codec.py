@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values, later
-from softpack.codecs.checks import check_integer, check_tensors
+from softpack.codecs.checks import check_integer, check_tensors, temperatures_of
 from softpack.codecs.spaces import centred_logits, log_domain
 from softpack.codecs.vqae import fit, nets
 from softpack.codecs.vqae.rate import slots_at, widths_at
@@ -31,7 +31,6 @@ LIMITS = {  # setting: (least, most)
     "d_x": (0, 1 << 14),
     "search": (0, 1 << 10),
 }
-MAX_TEMPERATURES = 16
 CONTEXT_FEATURES = 64  # of the context that the networks see, unless set
 
 
@@ -81,7 +80,7 @@ class VQAE(Codec):
             raise CodecError(f"vqae: context is {self.context!r}; expected true or false")
         if self.d_x and not self.context:
             raise CodecError(f"vqae: d_x is {self.d_x}, but there is no context; set context=true too")
-        _temperatures(self.temperatures)
+        temperatures_of(self.codec_id, self.temperatures)  # for its error
 
     @property
     def gives(self) -> LabelSpec:
@@ -156,7 +155,7 @@ class VQAE(Codec):
         codec = self._with_widths(len(residual_RC), n_rows or len(residual_RC))
         plan = fit.Plan(
             sizes=codec._sizes,
-            temperatures=_temperatures(self.temperatures),
+            temperatures=temperatures_of(self.codec_id, self.temperatures),
             given_at=1.0 if self.context else self.gives.temperature,
             steps=self.steps,
             batch=self.batch,
@@ -182,7 +181,7 @@ class VQAE(Codec):
         if context_BC is not None:
             residual_BC = residual_BC - context_BC
             _check_finite(residual_BC)
-        temperatures = _temperatures(self.temperatures)
+        temperatures = temperatures_of(self.codec_id, self.temperatures)
         index_BNS = fit.encode(self._logit_nets, residual_BC, context_BC, temperatures, self.search)
         return {
             array.name: index_BNS[:, stage].to(code_dtype(array.bits)) for stage, array in enumerate(self.codes)
@@ -296,16 +295,3 @@ def _check_finite(residual_BC: Tensor) -> None:
 
 def _array_name(stage: int) -> str:
     return "index" if stage == 0 else f"index_{stage + 1}"
-
-
-def _temperatures(text: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(part) for part in str(text).split(","))
-    except ValueError:
-        values = ()
-    if not 0 < len(values) <= MAX_TEMPERATURES or not all(1e-3 <= value <= 1e4 for value in values):
-        raise CodecError(
-            f"vqae: temperatures is {text!r}; expected 1 to {MAX_TEMPERATURES} numbers from 0.001 to 10000 "
-            'with commas between, such as "1,4,20"'
-        )
-    return values

@@ -1,0 +1,211 @@
+"""Begin a file, go on with one, and keep a model in one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softpack.checks import MOST
+from softpack.codecs.abc import Codec, Progress
+from softpack.codecs.registry import make_codec
+from softpack.container.blockfile import BlockFile
+from softpack.container.file import SpkFile
+from softpack.container.model import Model, as_model, fit_prototype_codec, load_model_of
+from softpack.container.writer import MIX_WH, Writer
+from softpack.errors import CodecError, DataError
+from softpack.format.blocks import read_superblock
+from softpack.format.layout import BLOCK, SUPERBLOCK
+from softpack.records import LabelSpec
+
+PROTOTYPE_BITS = 4  # a view
+PROTOTYPE_VIEWS = 64  # of an item, where nothing is known
+
+
+def create(
+    path: str | os.PathLike[str],
+    codec: str | Codec | Model = "vqae",
+    *,
+    classes: int | None = None,
+    space: str = "logits",
+    temperature: float = 1.0,
+    items: int | None = None,
+    views: int | None = None,
+    prototypes: Any = None,
+    mix_wh: tuple[int, int] = MIX_WH,
+    replay: bool = True,
+    tile: tuple[int, int] | None = None,
+    appendable: bool = False,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    force: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Writer:
+    """Make a new `.spk` file and return its writer.
+
+    Args:
+        path: of the file; it appears when the writer is closed.
+        codec: an id ("raw", "quantize", "topk", "lowrank", "klt", "vqae", or of an installed package), which is
+            fitted to the first rows; or a codec or model that is fitted already.
+        classes: numbers in a row; not needed where `codec` is a fitted codec.
+        space: "logits", "log_probs" or "probs".
+        temperature: that log_probs and probs were taken at.
+        items: how many, where it is known: then rows outside are refused, and the model suits the size.
+        views: the same of views.
+        prototypes: logits [items, classes] that the rows of each item are near to, such as their mean, for codecs
+            that code rows given them (`context=True`); they are coded too.
+        mix_wh: width and height of the pictures in which `mix_box_xyxy` lies, for the prototypes of mixed rows.
+        replay: store the replay columns.
+        tile: items and views that are stored and read together; chosen by default.
+        appendable: keep the encoder in the file, so that `append` needs no model beside it.
+        seed: of the fit; the same rows and seed give the same bytes on the same machine.
+        device: where the codec is fitted and encodes.
+        force: overwrite what is there.
+        progress: is told how far the fit is: (steps done, steps in all, text).
+        settings: the codec's own, such as `target_bits=64` (for any codec that has a choice), `k=20`.
+
+    Raises:
+        ExistsError: the file is there and `force` is not given.
+        CodecError: an unknown codec or setting.
+        DataError: items or views are out of range, or the file cannot be written.
+    """
+    for name, total in (("items", items), ("views", views)):
+        if total is not None and not 0 <= total <= MOST + 1:
+            raise DataError(f"{path}: {name} is {total}; expected 0 to {MOST + 1}")
+    if isinstance(codec, str):
+        if classes is None:
+            raise CodecError(f"{path}: say classes=, the numbers in a row")
+        target_bits = settings.pop("target_bits", None)
+        made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
+        fitted = type(made).fit is Codec.fit  # nothing to learn
+        rows_NC = _prototype_rows(prototypes, made, str(path))
+        model = Model(made, _prototype_codec(rows_NC, views, seed))
+    else:
+        model, fitted = as_model(codec), True
+        rows_NC = _prototype_rows(prototypes, model.codec, str(path)) if prototypes is not None else None
+        if settings or classes not in (None, model.codec.spec.classes):
+            raise CodecError(
+                f"{path}: the codec is fitted to {model.codec.spec}; give no other classes and settings"
+            )
+    out = BlockFile(path, force)
+    try:
+        return Writer(
+            out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
+            seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
+            prototypes=rows_NC,
+        )  # fmt: skip
+    except BaseException:
+        out.abandon()
+        raise
+
+
+def _prototype_codec(rows_NC: Tensor | None, views: int | None, seed: int) -> Codec | None:
+    if rows_NC is None:
+        return None
+    return fit_prototype_codec(rows_NC, PROTOTYPE_BITS * (views or PROTOTYPE_VIEWS), seed)
+
+
+def _prototype_rows(prototypes: Any, codec: Codec, where: str) -> Tensor | None:
+    """Return prototypes as float32 logits of mean zero [N, C]; None for a codec that takes none.
+
+    Raises:
+        CodecError: they are missing, or given to a codec that has no use for them.
+        DataError: they are not finite numbers of that shape.
+    """
+    classes = codec.spec.classes
+    expected = f"finite logits [items, {classes}], such as the mean of each item's rows"
+    if codec.takes_context != (prototypes is not None):
+        what = (
+            f"codes rows given their items' prototypes; give prototypes=, {expected}"
+            if codec.takes_context
+            else "codes each row by itself and has no use for prototypes; leave them out"
+        )
+        raise CodecError(f"{where}: codec {codec.codec_id} {what}")
+    if prototypes is None:
+        return None
+    try:
+        given = prototypes if isinstance(prototypes, Tensor) else np.array(prototypes)
+        rows_NC = torch.as_tensor(given).float().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{where}: prototypes are no numbers: {error}; expected {expected}") from None
+    if (
+        rows_NC.ndim != 2
+        or rows_NC.shape[1] != classes
+        or not len(rows_NC)
+        or not torch.isfinite(rows_NC).all()
+    ):
+        said = "hold nan or inf" if rows_NC.shape[1:] == (classes,) and len(rows_NC) else "are none"
+        raise DataError(f"{where}: prototypes of shape {list(rows_NC.shape)} {said}; expected {expected}")
+    return rows_NC - rows_NC.mean(1, keepdim=True)
+
+
+def save_model(path: str | os.PathLike[str], model: Codec | Model, force: bool = False) -> None:
+    """Write a fitted codec or model, encoders included, as a `.spkm`: an `.spk` without rows."""
+    with create(path, model, appendable=True, force=force):
+        pass
+
+
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Return the model of a `.spkm`, or of an `.spk` whose encoder is in it.
+
+    Raises:
+        CodecError: the file has no encoder.
+    """
+    model = load_model_of(SpkFile(path))
+    if not model.can_encode:
+        raise CodecError(f"{path}: holds no encoder; give the .spkm that `softpack fit` wrote")
+    return model
+
+
+def append(
+    path: str | os.PathLike[str], model: Codec | Model | None = None, device: torch.device | str = "cpu"
+) -> Writer:
+    """Return a writer that adds rows to an existing file; new items and views are welcome.
+
+    Readers that have the file open see it as it was; it can be opened again once the writer is closed (or
+    `commit` is called). An error cuts it back to its last commit, one of which is made every 64 MiB.
+
+    Args:
+        path: of the file.
+        model: the fitted codec, where the file has no encoder.
+        device: where rows are encoded.
+
+    Raises:
+        CodecError: the file has no encoder and no model is given, or the model is another.
+    """
+    SpkFile(path)  # refuse what is no .spk before it is opened for writing
+    out = BlockFile.reopen(Path(path))
+    try:
+        file = SpkFile(path)  # again, now that nobody else writes it
+        encoder = _encoder_for(file, model)
+        file_id = read_superblock(file.pread(0, SUPERBLOCK.size), file.name, append=True)
+        tail = [file.pread(offset, BLOCK.size) for offset in file.tail_offsets]
+        headers = [*(row.tobytes() for row in file.blocks), *tail]
+        out.resume(file_id, headers, file.file_len, file.commit.number + 1)
+        return Writer(out, encoder, device=device, resumed=file)
+    except BaseException:
+        out.abandon()
+        raise
+
+
+def _encoder_for(file: SpkFile, given: Codec | Model | None) -> Model:
+    own = load_model_of(file)
+    if given is None:
+        if not own.codec.can_encode:
+            raise CodecError(
+                f"{file.name}: holds no encoder, so nothing can be appended with it alone; give the model of "
+                "`softpack fit`, or create files with appendable=True"
+            )
+        return own
+    given = as_model(given)
+    mine, theirs = own.codec.state(), given.codec.state()
+    same = type(given.codec) is type(own.codec) and given.codec == own.codec and mine.keys() == theirs.keys()
+    if not same or not all(torch.equal(mine[name], theirs[name].cpu()) for name in mine):
+        raise CodecError(f"{file.name}: was written with another model than the one given; expected its own")
+    return replace(own, codec=given.codec)
