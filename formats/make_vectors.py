@@ -22,16 +22,20 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import vectors_invalid  # noqa: E402
 import vectors_invalid_1_1  # noqa: E402
+import vectors_invalid_1_2  # noqa: E402
 import vectors_valid  # noqa: E402
 import vectors_valid_1_1  # noqa: E402
+import vectors_valid_1_2  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
 from softpack.format.layout import BLOCK, BLOCK_FIELDS, BlockType, padded  # noqa: E402
 
-VALID = {"1.0": vectors_valid.VALID, "1.1": vectors_valid_1_1.VALID}
-INVALID = {**vectors_invalid.BYTES, **vectors_invalid.DRAFTS, **vectors_invalid_1_1.DRAFTS}
+VALID = {"1.0": vectors_valid.VALID, "1.1": vectors_valid_1_1.VALID, "1.2": vectors_valid_1_2.VALID}
+LATER = {"1.1": vectors_invalid_1_1.DRAFTS, "1.2": vectors_invalid_1_2.DRAFTS}  # by the version that they need
+INVALID = {**vectors_invalid.BYTES, **vectors_invalid.DRAFTS, **LATER["1.1"], **LATER["1.2"]}
 TOLERANCE = {"raw": 0.0, "vqae": 1e-4, "klt": 1e-4}  # the rest: 1e-5; see the pages of `codecs/`
+CORRECTED = 1e-5  # at least, where rows are corrected
 
 
 def main() -> None:
@@ -66,9 +70,8 @@ def _write_invalid(folder: Path, valid: Path) -> Iterator[Path]:
             path.write_bytes(make(name, INVALID[name], valid))
             facts = {"error": error, "level": "should" if name in SHOULD else "must", "why": why}
             # A reader of an earlier version says UnsupportedError.
-            yield from _described(
-                path, facts | ({"version": "1.1"} if name in vectors_invalid_1_1.DRAFTS else {})
-            )
+            versions = [version for version, vectors in LATER.items() if name in vectors]
+            yield from _described(path, facts | ({"version": versions[0]} if versions else {}))
 
 
 def _described(path: Path, facts: dict[str, Any]) -> list[Path]:
@@ -81,7 +84,8 @@ def _expected(path: Path, shows: str) -> dict[str, Any]:
     labels = softpack.open(path)
     item, view = labels.cells()
     rows = labels.read(item, view).numpy()
-    config = labels.file.header.config
+    header = labels.file.header
+    config, tolerance = header.config, TOLERANCE.get(header.codec_id, 1e-5)
     return {
         "shows": shows,
         "header": json.loads(labels.file.payload(0)),
@@ -91,7 +95,7 @@ def _expected(path: Path, shows: str) -> dict[str, Any]:
         "view": _array(view),
         "labels": _array(rows.astype("<f4")),
         # Numbers may differ by this times the row's largest finite size, or by this; infinities may not.
-        "tolerance": TOLERANCE.get(labels.file.header.codec_id, 1e-5),
+        "tolerance": tolerance if header.correction is None else max(tolerance, CORRECTED),
         # "exp": compare the exponentials, to 1e-6 (codecs/topk.md says when).
         "compare": "exp" if config.get("tail") == "uniform" else "numbers",
         "columns": {name: _array(values) for name, values in labels.replay(item, view).items()},

@@ -11,6 +11,7 @@ from softpack.cli.facts import facts_of, print_facts
 from softpack.cli.options import (
     FORCE,
     JSON,
+    MAX_KL,
     MODEL,
     NO_REPLAY,
     OUT,
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
 @click.command(
     short_help="Compress labels into one .spk file.",
     epilog="\b\nExamples:\n  softpack encode logits.npz -o labels.spk --target-bits 64\n"
-    "  softpack encode logits.npz -o labels.spk --codec topk --set k=20",
+    "  softpack encode logits.npz -o labels.spk --codec topk --set k=20\n"
+    "  softpack encode logits.npz -o labels.spk --target-bits 64 --max-kl 0.3",
 )
 @click.argument("source", type=click.Path())
 @OUT
 @codec_options
+@MAX_KL
 @MODEL
 @NO_REPLAY
 @click.option("--appendable", is_flag=True, help="Keep the encoder, so that softpack.append needs no model.")
@@ -60,10 +63,15 @@ def encode(
     print_facts(facts, as_json)
     over = facts["marginal_bits_per_label"] - (how["target_bits"] or math.inf)
     if over > 0:
-        note(
-            f"{over:.1f} bits a label more than asked for: with {facts['rows']:,} labels, the file's own parts "
-            "(header, index, checksums) weigh that much"
-        )
+        note(f"{over:.1f} bits a label more than asked for: {_what_weighs(facts, over)}")
+
+
+def _what_weighs(facts: dict[str, Any], over: float) -> str:
+    """Return what of a file that target_bits does not see takes more bits than were asked for."""
+    corrected = facts["correction_bits_per_label"]
+    if corrected > over / 2:
+        return f"the corrections that --max-kl asks for take {corrected:.1f}"
+    return f"with {facts['rows']:,} labels, the file's own parts (header, index, checksums) weigh that much"
 
 
 def encode_rows(
@@ -81,8 +89,8 @@ def encode_rows(
         check_model(model.codec, rows.spec, model_path)
     with Bar("encoding") as bar:
         encode_source(
-            rows, out, model, replay=replay, appendable=how.get("appendable", False), seed=how["seed"],
-            device=how["device"], force=force, counted=bar,
+            rows, out, model, replay=replay, max_kl=how["max_kl"], temperatures=how["temperatures"] or None,
+            appendable=how.get("appendable", False), seed=how["seed"], device=how["device"], force=force, counted=bar,
         )  # fmt: skip
 
 
@@ -146,7 +154,7 @@ def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:
         return controlled(rows, how, target, settings, replay)
     if how["temperatures"] and "temperatures" in setting_names(codec_id):
         settings.setdefault("temperatures", ",".join(f"{T:g}" for T in how["temperatures"]))
-    elif how["temperatures"]:
+    elif how["temperatures"] and not how.get("max_kl"):
         note(f"--temperature is not used: {codec_id} has no use for it")
     with Bar(f"fitting {codec_id}", "step") as bar:
         return fit_model(
@@ -208,7 +216,7 @@ def refuse_with_model(how: dict[str, Any]) -> None:
     """
     given = {"--codec": how["codec_id"], "--set": how["pairs"], "--target-bits": how["target_bits"],
              "--target-kl": how["target_kl"], "--budget": how["budget"],
-             "--temperature": how["temperatures"]}  # fmt: skip
+             "--temperature": how["temperatures"] and not how["max_kl"]}  # fmt: skip
     names = [name for name, value in given.items() if value]
     if names:
         raise click.UsageError(f"{', '.join(names)} cannot go with --model: the model says it already")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from softpack.accounting import size
+from softpack.container.corrections import read_corrections
 from softpack.container.file import SpkFile
 from softpack.container.ledger import ledger_of
 from softpack.format.layout import VERSION_MAJOR
@@ -16,8 +17,14 @@ COLUMN_STREAMS = ("replay", "source", "target")
 
 
 def facts_of(file: SpkFile) -> dict[str, Any]:
-    """Return what there is to know of a file without decoding it."""
+    """Return what there is to know of a file without decoding it.
+
+    Raises:
+        FormatError: it is damaged.
+    """
     account, header, commit = ledger_of(file), file.header, file.commit
+    corrected_rows, corrections = _corrected(file)
+    correction_bits = sum(entry.n_bits for entry in account.entries if entry.what == "corrections")
     return {
         "file": file.name,
         "format": f"spk {VERSION_MAJOR}.{file.minor}",
@@ -40,6 +47,11 @@ def facts_of(file: SpkFile) -> dict[str, Any]:
         "all_in_bits_per_label": account.all_in_bits_per_label,
         "codes_bits_per_label": account.bits_of("codes") / max(commit.n_rows, 1),
         "model_bits_per_label": account.bits_of("model") / max(commit.n_rows, 1),
+        "max_kl": header.correction and header.correction.max_kl,
+        "max_kl_temperatures": list(header.correction.temperatures) if header.correction else [],
+        "corrected_rows": corrected_rows,
+        "corrections": corrections,
+        "correction_bits_per_label": correction_bits / max(commit.n_rows, 1),
         "replay_bits_per_label": account.bits_of("replay") / max(commit.n_rows, 1),
         "ratio_vs_fp16": account.ratio_vs(16),
         "made_by": dict(header.made_by),
@@ -70,9 +82,30 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("labels", f"{facts['rows']:,} of {facts['items']:,} items x {facts['views']:,} views{missing}"),
         *each,
         ("columns", ", ".join(facts["columns"]) or "none"),
+        *_promise(facts),
         ("bits/label", f"{marginal:.2f} marginal; {all_in:.2f} all-in, of which " + _shares(facts)),
         ("ratio", f"{facts['ratio_vs_fp16']:.1f} times smaller than fp16 (whole file)"),
     ]
+
+
+def _corrected(file: SpkFile) -> tuple[int, int]:
+    """Return how many rows of a file are corrected, and by how many corrections."""
+    n_rows, n_corrections = 0, 0
+    for part in file.parts:
+        found = read_corrections(file, part)
+        n_rows, n_corrections = n_rows + found.n_rows, n_corrections + len(found)
+    return n_rows, n_corrections
+
+
+def _promise(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    if facts["max_kl"] is None:
+        return []
+    at = ", ".join(f"{T:g}" for T in facts["max_kl_temperatures"])
+    corrected = (
+        f"{facts['corrected_rows']:,} of {facts['rows']:,} labels, by {facts['corrections']:,} corrections "
+        f"({facts['correction_bits_per_label']:.2f} bits a label)"
+    )
+    return [("promise", f"no row worse than KL {facts['max_kl']:g} at T = {at}"), ("corrected", corrected)]
 
 
 def _shares(facts: dict[str, Any]) -> str:

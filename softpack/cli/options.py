@@ -49,8 +49,14 @@ SETTINGS = click.option(
     "--set", "pairs", metavar="KEY=VALUE", multiple=True,
     help="A setting of the codec, such as k=20; may be repeated. An unknown KEY lists them.",
 )  # fmt: skip
-TEMPERATURES = click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
-                            help="That students train at, for vqae; may be repeated [default: 1, 4, 20]")  # fmt: skip
+TEMPERATURES = click.option(
+    "--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
+    help="That students train at, for vqae, klt and --max-kl; may be repeated [default: 1, 4, 20]",
+)  # fmt: skip
+MAX_KL = click.option(
+    "--max-kl", type=float, callback=positive, metavar="KL",
+    help="Promise that no label's KL is above this at any --temperature: those that would be are corrected.",
+)  # fmt: skip
 SEED = click.option("--seed", type=int, default=0, callback=_seed, metavar="N",
                     help="Same seed, same bytes [default: 0]")  # fmt: skip
 DEVICE = click.option("--device", default="cpu", metavar="D",

@@ -13,6 +13,7 @@ from softpack.cli.options import (
     DEVICE,
     FORCE,
     JSON,
+    MAX_KL,
     MODEL,
     NO_REPLAY,
     OUT,
@@ -21,6 +22,7 @@ from softpack.cli.options import (
     TEMPERATURES,
     check_out,
     codec_option,
+    note,
     target_options,
 )
 from softpack.cli.progress import Bar
@@ -28,7 +30,13 @@ from softpack.container.file import SpkFile
 from softpack.container.stages import stages_within
 from softpack.sources.opening import open_source
 
-OF_A_CODEC = {"pairs": "--set", "temperatures": "--temperature", "seed": "--seed", "device": "--device"}
+OF_A_CODEC = {
+    "pairs": "--set",
+    "temperatures": "--temperature",
+    "max_kl": "--max-kl",
+    "seed": "--seed",
+    "device": "--device",
+}
 
 
 @click.command(
@@ -42,6 +50,7 @@ OF_A_CODEC = {"pairs": "--set", "temperatures": "--temperature", "seed": "--seed
 @SETTINGS
 @target_options("64 with vqae")
 @TEMPERATURES
+@MAX_KL
 @SEED
 @DEVICE
 @MODEL
@@ -57,7 +66,8 @@ def transcode(
 
     Without --codec, --model and a target, the codes stay as they are and the tiles are put in order: what
     many appends left in pieces becomes whole. Of codes in stages, --target-bits keeps the first that fit, as they
-    are. Otherwise labels are decoded and encoded again; --set, --temperature, --seed and --device are for that.
+    are. Otherwise labels are decoded and encoded again; --set, --temperature, --max-kl, --seed and --device are
+    for that. What a file promises by --max-kl stays with codes that stay whole.
     """
     check_out(out, force, file)
     check_coding(how, model)
@@ -67,7 +77,8 @@ def transcode(
         raise click.UsageError(f"{', '.join(given)}: of use to a codec alone; say which, such as --codec vqae")
     found = SpkFile(file)  # a bad one is refused at once, before torch is imported
     stages = None
-    if how["target_bits"] and not how["codec_id"] and model is None and len(found.header.code_streams) > 1:
+    takes_stages = how["target_bits"] and not (how["codec_id"] or how["max_kl"] or model)
+    if takes_stages and len(found.header.code_streams) > 1:
         stages = stages_within(found, how["target_bits"], not no_replay)
         anew = stages is None
     if anew:
@@ -77,4 +88,18 @@ def transcode(
 
         with Bar("writing") as bar:
             repack(file, out, replay=not no_replay, stages=stages, force=force, counted=bar)
-    print_facts(facts_of(SpkFile(out)), as_json)
+    made = SpkFile(out)
+    if found.header.correction is not None and made.header.correction is None:
+        note(_lost_promise(found, anew=bool(anew)))
+    print_facts(facts_of(made), as_json)
+
+
+def _lost_promise(file: SpkFile, anew: bool) -> str:
+    """Return what to say where a file promised something of its labels, and what is made of it does not."""
+    said = f"{file.name} promises that no row is worse than KL {file.header.correction.max_kl:g}"  # type: ignore[union-attr]
+    why = (
+        "its labels were encoded again; ask for --max-kl"
+        if anew
+        else "its corrections were made for all stages"
+    )
+    return f"{said}; the new file does not: {why}"

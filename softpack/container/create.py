@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from softpack.checks import MOST
 from softpack.codecs.abc import Codec, Progress
-from softpack.codecs.registry import make_codec
+from softpack.codecs.checks import temperatures_of
+from softpack.codecs.registry import make_codec, setting_names
 from softpack.container.blockfile import BlockFile
 from softpack.container.file import SpkFile
 from softpack.container.model import Model, as_model, fit_prototype_codec, load_model_of
+from softpack.container.promise import TEMPERATURES, promise
 from softpack.container.writer import MIX_WH, Writer
 from softpack.errors import CodecError, DataError
 from softpack.format.blocks import read_superblock
@@ -39,6 +42,8 @@ def create(
     prototypes: Any = None,
     mix_wh: tuple[int, int] = MIX_WH,
     replay: bool = True,
+    max_kl: float | None = None,
+    temperatures: Sequence[float] | float | str | None = None,
     tile: tuple[int, int] | None = None,
     appendable: bool = False,
     seed: int = 0,
@@ -62,6 +67,10 @@ def create(
             that code rows given them (`context=True`); they are coded too.
         mix_wh: width and height of the pictures in which `mix_box_xyxy` lies, for the prototypes of mixed rows.
         replay: store the replay columns.
+        max_kl: no row's KL(teacher || decoded) * T**2, in nats, is to be above this at any of the temperatures;
+            rows that would be are corrected, and the file says so. Rows that are appended later are held to it.
+        temperatures: that students train at, such as (1, 4, 20), which is the default; of `max_kl`, and of codecs
+            that have a setting of this name.
         tile: items and views that are stored and read together; chosen by default.
         appendable: keep the encoder in the file, so that `append` needs no model beside it.
         seed: of the fit; the same rows and seed give the same bytes on the same machine.
@@ -72,13 +81,17 @@ def create(
 
     Raises:
         ExistsError: the file is there and `force` is not given.
-        CodecError: an unknown codec or setting.
+        CodecError: an unknown codec or setting, or a number that is not positive.
         DataError: items or views are out of range, or the file cannot be written.
     """
     for name, total in (("items", items), ("views", views)):
         if total is not None and not 0 <= total <= MOST + 1:
             raise DataError(f"{path}: {name} is {total}; expected 0 to {MOST + 1}")
+    at = _temperatures(temperatures)
+    promised = None if max_kl is None else promise(max_kl, at or TEMPERATURES)
     if isinstance(codec, str):
+        if at and (promised is None or "temperatures" in setting_names(codec)):
+            settings["temperatures"] = ",".join(f"{T:g}" for T in at)
         if classes is None:
             raise CodecError(f"{path}: say classes=, the numbers in a row")
         target_bits = settings.pop("target_bits", None)
@@ -89,7 +102,7 @@ def create(
     else:
         model, fitted = as_model(codec), True
         rows_NC = _prototype_rows(prototypes, model.codec, str(path)) if prototypes is not None else None
-        if settings or classes not in (None, model.codec.spec.classes):
+        if settings or (at and promised is None) or classes not in (None, model.codec.spec.classes):
             raise CodecError(
                 f"{path}: the codec is fitted to {model.codec.spec}; give no other classes and settings"
             )
@@ -98,11 +111,22 @@ def create(
         return Writer(
             out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
             seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
-            prototypes=rows_NC,
+            prototypes=rows_NC, promised=promised,
         )  # fmt: skip
     except BaseException:
         out.abandon()
         raise
+
+
+def _temperatures(given: Sequence[float] | float | str | None) -> tuple[float, ...]:
+    """Return temperatures that are given as numbers, or as a codec's setting says them."""
+    if given is None:
+        return ()
+    if isinstance(given, (int, float)):
+        given = (given,)
+    return temperatures_of(
+        "create", given if isinstance(given, str) else ",".join(str(float(T)) for T in given)
+    )
 
 
 def _prototype_codec(rows_NC: Tensor | None, views: int | None, seed: int) -> Codec | None:
@@ -167,6 +191,8 @@ def append(
     path: str | os.PathLike[str], model: Codec | Model | None = None, device: torch.device | str = "cpu"
 ) -> Writer:
     """Return a writer that adds rows to an existing file; new items and views are welcome.
+
+    Rows are held to what the file promises (`max_kl` of `create`), as those before.
 
     Readers that have the file open see it as it was; it can be opened again once the writer is closed (or
     `commit` is called). An error cuts it back to its last commit, one of which is made every 64 MiB.

@@ -315,10 +315,33 @@ class SpkFile:
             if int(b["stream"]) in part.blocks or part != Part(part.blocks, *facts):
                 raise CorruptError(f"{self.name}: block {number} contradicts the other blocks of its tile")
             part.blocks[int(b["stream"])] = number
+        self._add_corrections(parts)
         for key, part in parts.items():
             expected = set(streams) | ({layout.IDS_STREAM} if not part.is_full else set())
-            if set(part.blocks) != expected:
+            if set(part.blocks) - self._correction_streams != expected:
                 raise CorruptError(
                     f"{self.name}: tile {key} has the streams {sorted(part.blocks)}, expected {sorted(expected)}"
                 )
         return list(parts.values())
+
+    def _add_corrections(self, parts: dict[tuple[int, int, int], Part]) -> None:
+        """Add the blocks of corrections, of which a part has one or none."""
+        for number in self._tiles_of(sorted(self._correction_streams)):
+            b = self.blocks[number]
+            part = parts.get((int(b["tile_item"]), int(b["tile_view"]), int(b["part"])))
+            stream, spans = int(b["stream"]), (int(b["span_items"]), int(b["span_views"]))
+            if part is None or stream in part.blocks or spans != (part.span_items, part.span_views):
+                raise CorruptError(
+                    f"{self.name}: block {number} has corrections of no part, or of one that has others, or covers "
+                    "other cells"
+                )
+            if int(b["n_rows"]) > part.n_rows * self.header.gives.classes:  # before memory is taken for them
+                raise CorruptError(
+                    f"{self.name}: block {number} has {b['n_rows']} corrections of {part.n_rows} rows of "
+                    f"{self.header.gives.classes} numbers"
+                )
+            part.blocks[stream] = number
+
+    @property
+    def _correction_streams(self) -> set[int]:
+        return set(self._streams_per("correction"))

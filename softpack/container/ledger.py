@@ -109,7 +109,8 @@ def _arrays(file: SpkFile, stream: StreamSpec, n_rows: int, offset: int) -> Iter
                 raise CorruptError(f"{file.name}, array {array.name}: found {n_bits} bits, expected {exact}")
             yield "padding of planes", "padding", n_bits - exact
             n_bits = exact
-        yield f"{stream.name}: {array.name}", stream.scope, n_bits
+        what = "corrections" if stream.per == "correction" else f"{stream.name}: {array.name}"
+        yield what, stream.scope, n_bits
         offset += DESCRIPTOR.size + described.stored_len
 
 

@@ -104,8 +104,11 @@ def as_model(given: Codec | Model) -> Model:
 
 
 def fit_prototype_codec(rows_NC: Tensor, bits: float, seed: int = 0) -> Codec:
-    """Return a codec for prototypes, logits [N, C], that costs about `bits` an item."""
-    codec = make_codec(PROTOTYPE_CODEC, LabelSpec(rows_NC.shape[1]), {}, target_bits=bits)
+    """Return a codec for prototypes, logits [N, C], that costs about `bits` an item.
+
+    A context is taken off in logits, so that squared error counts: its codes are not searched for KL.
+    """
+    codec = make_codec(PROTOTYPE_CODEC, LabelSpec(rows_NC.shape[1]), {"search": 0}, target_bits=bits)
     return codec.fit([rows_NC], seed=seed, n_rows=len(rows_NC))
 
 

@@ -60,6 +60,12 @@ class TilePart:
     arrays: dict[str, np.ndarray]
 
     @property
+    def cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Item and view of each row within the tile, int64 [n] each."""
+        item_B, view_B = np.nonzero(self.present)
+        return item_B, view_B
+
+    @property
     def n_rows(self) -> int:
         """Rows in the part."""
         return int(self.present.sum())
@@ -83,6 +89,15 @@ class Pending:
         batch |= {f"array {name}": values for name, values in arrays.items()}
         self._batches.append(batch)
         self.n_bytes += sum(values.nbytes for values in batch.values())
+
+    @property
+    def cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Item and view of the rows that wait, int64 [B] each."""
+        item_B, view_B = (
+            np.concatenate([np.zeros(0, np.int64), *(batch[name] for batch in self._batches)])
+            for name in ("item", "view")
+        )
+        return item_B, view_B
 
     def take(self, complete_only: bool) -> Iterator[TilePart]:
         """Give out the tiles that are complete, or all there is, in the order of tiles.

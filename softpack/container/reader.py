@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,28 +13,30 @@ from torch import Tensor
 
 from softpack.codecs.abc import Codec
 from softpack.container.context import Prototypes
-from softpack.container.file import Part, SpkFile
+from softpack.container.correcting import correct_by_list, full_precision
+from softpack.container.corrections import NONE, Corrections
+from softpack.container.file import SpkFile
 from softpack.container.mixing import Mixing, mixing_of
 from softpack.container.model import Model, load_model_of
 from softpack.container.rows import RowMap, row_map
-from softpack.container.tiles import array_dtype, read_presence, read_tile
+from softpack.container.tile_cache import TileCache
+from softpack.container.tiles import array_dtype, read_tile
 from softpack.errors import DataError
-from softpack.format import layout
-from softpack.format.header import StreamSpec
+from softpack.format.header import CorrectionSpec, StreamSpec
 from softpack.records import LabelSpec, RowBlock
 
 if TYPE_CHECKING:
     from softpack.container.resident import ResidentLabels
 
-CACHE_BYTES = 256 << 20
 Indices = Sequence[int] | np.ndarray | Tensor
 
 
 class Labels:
     """The labels of an `.spk` file.
 
-    Opening reads the header and the index only; tiles are read, checked and kept (up to `CACHE_BYTES`) as
-    rows are asked for. It may be pickled, forked and spawned: each process opens the file anew.
+    Opening reads the header and the index only; tiles are read, checked and kept (up to
+    `tile_cache.CACHE_BYTES`) as rows are asked for. It may be pickled, forked and spawned: each process opens
+    the file anew.
 
     Args:
         path: of the file.
@@ -50,8 +51,7 @@ class Labels:
         self.file = SpkFile(path)
         self._stages = self._checked(stages)
         self.spec: LabelSpec = self.file.header.gives
-        self._cache: OrderedDict[tuple[int, int], dict[str, np.ndarray]] = OrderedDict()
-        self._cached_bytes = 0
+        self._tiles = TileCache(self.file)
         self._codecs: dict[torch.device, Codec] = {}
         self._prototypes: dict[torch.device, Prototypes | None] = {}
 
@@ -115,7 +115,8 @@ class Labels:
         if self.model.prototypes is None:
             return None
         _, stream = self.file.header.stream("prototype")  # type: ignore[misc]
-        return Prototypes.of_codes(self.model.prototypes, as_codes(self.prototype_codes, stream))
+        with full_precision(torch.device("cpu")):
+            return Prototypes.of_codes(self.model.prototypes, as_codes(self.prototype_codes, stream))
 
     @property
     def prototype_codes(self) -> dict[str, np.ndarray]:
@@ -168,13 +169,33 @@ class Labels:
     def read(self, items: Indices, views: Indices, device: torch.device | str = "cpu") -> Tensor:
         """Return the labels of these (item, view): float32 [B, C] on `device`.
 
+        Under `torch.autocast` codecs decode in its dtype, which may be faster; what they give is float32 then too,
+        and corrections are added in float32. What the file promises of its labels (`promise`) holds without
+        autocast; with it, but for the error of its dtype.
+
         Raises:
             DataError: one of them is not in the file.
             CorruptError: a tile fails its checksum.
         """
         items, views = _pair(items, views)
         codes = {name: array.to(device) for name, array in self.read_codes(items, views).items()}
-        return self.codec_on(device).decode(codes, self.context(items, views, device))
+        rows_BC = self.codec_on(device).decode(codes, self.context(items, views, device)).float()
+        if self.promise is None:
+            return rows_BC
+        return correct_by_list(rows_BC, self.corrections(items, views), self.spec, self.promise.step)
+
+    @property
+    def promise(self) -> CorrectionSpec | None:
+        """The greatest KL of any label, which corrections see to; None without one, or if stages are left out."""
+        return self.file.header.correction if self._stages == len(self.file.header.code_streams) else None
+
+    def corrections(self, items: Indices, views: Indices) -> Corrections:
+        """Return what is added to these labels once they are decoded; its rows are counted as they are asked for."""
+        if self.promise is None:
+            return NONE
+        items, views = _pair(items, views)
+        self._rows.need(items, views, self.file.name)
+        return self._tiles.corrections(items, views)
 
     def context(self, items: Indices, views: Indices, device: torch.device | str = "cpu") -> Tensor | None:
         """Return what these labels are coded given: float32 [B, C] logits, or None."""
@@ -182,7 +203,8 @@ class Labels:
         if prototypes is None:
             return None
         items, views = _pair(items, views)
-        return prototypes.context_of(items, self.mixing(items, views))
+        with full_precision(torch.device(device)):
+            return prototypes.context_of(items, self.mixing(items, views))
 
     def mixing(self, items: Indices, views: Indices) -> Mixing:
         """Return who is mixed into these labels, where their context depends on it."""
@@ -191,7 +213,7 @@ class Labels:
         found = header.stream("mix") or header.stream("replay")
         if header.context is None or found is None:
             return Mixing.none(len(items))
-        columns = self._read_stream(found[0], items, views)
+        columns = self._stream_of(found[0], items, views)
         return mixing_of(columns, (header.context.width, header.context.height), len(items))
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
@@ -206,12 +228,16 @@ class Labels:
         """Return the codes of these (item, view) as unsigned numbers, [B, ...] each."""
         stored: dict[str, np.ndarray] = {}
         for number in self._code_streams:
-            stored |= self._read_stream(number, *_pair(items, views))
+            stored |= self._stream_of(number, *_pair(items, views))
         return stored
 
     @property
     def _code_streams(self) -> tuple[int, ...]:
         return self.file.header.code_streams[: self._stages]
+
+    def _stream_of(self, number: int, items: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
+        self._rows.need(items, views, self.file.name)
+        return self._tiles.arrays(number, items, views)
 
     def _checked(self, stages: int | None) -> int:
         there = len(self.file.header.code_streams)
@@ -224,7 +250,7 @@ class Labels:
         found = self.file.header.stream("replay")
         if found is None:
             return {}
-        return self._read_stream(found[0], *_pair(items, views))
+        return self._stream_of(found[0], *_pair(items, views))
 
     def item_column(self, name: str) -> np.ndarray:
         """Return a column that each item has, [items, ...] in the dtype of `COLUMNS`.
@@ -267,7 +293,7 @@ class Labels:
             self._codecs[device] = self.codec if device.type == "cpu" else self.codec.to(device)
         return self._codecs[device]
 
-    # -- tiles -----------------------------------------------------------------------------------------
+    # -- what items have -------------------------------------------------------------------------------
 
     def _item_streams(self) -> list[tuple[int, StreamSpec]]:
         """Number and description of the streams that say something of every item."""
@@ -292,61 +318,6 @@ class Labels:
             for a in stream.arrays
         }
 
-    @cached_property
-    def _tiles(self) -> dict[int, list[int]]:
-        """Numbers of the parts of each tile, by the tile's key."""
-        tiles: dict[int, list[int]] = {}
-        for number, part in enumerate(self.file.parts):
-            tiles.setdefault(int(self._tile_keys(part.first_item, part.first_view)), []).append(number)
-        return tiles
-
-    def _tile_keys(self, items: Any, views: Any) -> Any:
-        header = self.file.header
-        per_row = -(-self.shape[1] // header.tile_views)
-        return items // header.tile_items * per_row + views // header.tile_views
-
-    def _read_stream(self, stream: int, items: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
-        self._rows.need(items, views, self.file.name)
-        specs = self.file.header.streams[stream - 1].arrays
-        out = {spec.name: np.empty((len(items), *spec.shape), array_dtype(spec)) for spec in specs}
-        keys = self._tile_keys(items, views)
-        order = np.argsort(keys, kind="stable")
-        bounds = np.flatnonzero(np.diff(keys[order])) + 1
-        for group in np.split(order, bounds) if len(order) else ():
-            for number in self._tiles[int(keys[group[0]])]:
-                inside, rows = self._rows_in_part(number, items[group], views[group])
-                if not len(rows):
-                    continue
-                for name, values in self._tile(number, stream).items():
-                    out[name][group[inside]] = values[rows]
-        return out
-
-    def _rows_in_part(self, number: int, items: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return which of the cells a part holds, and their rows in it."""
-        part = self.file.parts[number]
-        i, v = items - part.first_item, views - part.first_view
-        inside = (i < part.span_items) & (v < part.span_views)
-        cells = i[inside] * part.span_views + v[inside]
-        if part.is_full:
-            return inside, cells
-        rank = self._tile(number, layout.IDS_STREAM)["rank"][cells]
-        inside[inside] = rank >= 0
-        return inside, rank[rank >= 0]
-
-    def _tile(self, number: int, stream: int) -> dict[str, np.ndarray]:
-        key = (number, stream)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        part = self.file.parts[number]
-        arrays = _ranks(self.file, part) if stream == layout.IDS_STREAM else read_tile(self.file, part, stream)
-        self._cache[key] = arrays
-        self._cached_bytes += sum(array.nbytes for array in arrays.values())
-        while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
-            _, dropped = self._cache.popitem(last=False)
-            self._cached_bytes -= sum(array.nbytes for array in dropped.values())
-        return arrays
-
 
 def as_codes(arrays: dict[str, np.ndarray], stream: StreamSpec) -> dict[str, Tensor]:
     """Return unsigned numpy codes as the tensors that codecs take (`code_dtype`)."""
@@ -369,12 +340,6 @@ def _pair(items: Indices, views: Indices) -> tuple[np.ndarray, np.ndarray]:
             f"items and views have the shapes {pair[0].shape} and {pair[1].shape}; expected [B] and [B]"
         )
     return pair  # type: ignore[return-value]
-
-
-def _ranks(file: SpkFile, part: Part) -> dict[str, np.ndarray]:
-    """Return for each cell of a part its row, -1 where it is not there."""
-    present = read_presence(file, part).reshape(-1)
-    return {"rank": np.where(present, np.cumsum(present) - 1, -1)}
 
 
 def open(path: str | os.PathLike[str], stages: int | None = None) -> Labels:  # noqa: A001

@@ -125,7 +125,7 @@ def _sorted_out(found: Found) -> Kept:
     parts: dict[tuple[int, ...], list[int]] = {}
     for number, block in enumerate(found.blocks):
         if block.type == BlockType.TILE:
-            item_stream = block.stream if _is_of_items(found, block) else 0
+            item_stream = block.stream if _is_of(found, block, "item") else 0
             parts.setdefault((item_stream, block.tile_item, block.tile_view, block.part), []).append(number)
     for (item_stream, *_), numbers in parts.items():
         (_sort_items if item_stream else _sort_rows)(found, kept, numbers)
@@ -138,25 +138,28 @@ def _sorted_out(found: Found) -> Kept:
     return kept
 
 
-def _is_of_items(found: Found, block: Block) -> bool:
-    return block.stream != layout.IDS_STREAM and found.header.streams[block.stream - 1].per == "item"
+def _is_of(found: Found, block: Block, per: str) -> bool:
+    return block.stream != layout.IDS_STREAM and found.header.streams[block.stream - 1].per == per
 
 
 def _sort_rows(found: Found, kept: Kept, numbers: list[int]) -> None:
     """Sort out the blocks of one part of a tile: all of them, or none."""
-    block, header = found.blocks[numbers[0]], found.header
+    header = found.header
+    of_rows = [number for number in numbers if not _is_of(found, found.blocks[number], "correction")]
+    block, n_corrections = found.blocks[(of_rows or numbers)[0]], len(numbers) - len(of_rows)
     expected = [number for number, stream in enumerate(header.streams, 1) if stream.per == "row"]
     if block.n_rows < block.span_items * block.span_views:
         expected.insert(0, layout.IDS_STREAM)
     problem = next((found.damaged[number] for number in numbers if number in found.damaged), "")
-    if sorted(found.blocks[number].stream for number in numbers) != expected:
+    if sorted(found.blocks[number].stream for number in of_rows) != expected or n_corrections > 1:
         problem = problem or found.end
     item, view = block.tile_item * header.tile_items, block.tile_view * header.tile_views
     stop_item, stop_view = item + block.span_items, view + block.span_views
     if problem:
         kept.void.update(numbers)
         cells = f"items {item} to {stop_item - 1}, views {view} to {stop_view - 1}"
-        kept.lost.append(f"{block.n_rows} labels of {cells} ({problem})")
+        what = f"{block.n_rows} labels" if of_rows else "the labels"
+        kept.lost.append(f"{what} of {cells} ({problem})")
     else:
         kept.n_rows += block.n_rows
         kept.widen(stop_item, stop_view)

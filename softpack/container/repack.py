@@ -11,7 +11,7 @@ import torch
 from softpack.container.blockfile import BlockFile
 from softpack.container.mixing import mix_columns
 from softpack.container.reader import Labels
-from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, write_model
+from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, most_rows, write_model
 from softpack.format.header import Header
 
 REPACK_ROWS = 1 << 14
@@ -27,6 +27,8 @@ def repack(
     counted: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the same labels into a new file: one commit, tiles that are whole, the encoder left out.
+
+    Corrections, and the promise that they keep, go with all stages; without the last ones they are left out.
 
     Args:
         path: of the file to read.
@@ -47,10 +49,13 @@ def repack(
     columns = labels.columns if replay else ()
     is_mixed = old.stream("mix") is not None or "mix_item" in labels.columns
     keeps_mix = model.prototypes is not None and is_mixed and "mix_item" not in columns
-    streams = make_streams(model, columns, tuple(item_columns), keeps_mix)
-    tile = choose_tile(streams, items, views)
+    promised = labels.promise
+    streams = make_streams(model, columns, tuple(item_columns), keeps_mix, corrects=promised is not None)
+    tile = choose_tile(streams, most_rows(streams, labels.spec.classes), items, views)
     config = codec.get_config() if stages else old.config
-    header = Header(old.codec_id, config, old.takes, old.gives, *tile, streams, old.made_by, old.context)
+    header = Header(
+        old.codec_id, config, old.takes, old.gives, *tile, streams, old.made_by, old.context, promised
+    )
     file = BlockFile(out, force)
     try:
         file.begin(header.to_bytes(), max(header.minor, model.minor))
@@ -64,7 +69,8 @@ def repack(
             codes = labels.stored_codes(item, view)
             if keeps_mix:
                 codes |= mix_columns(labels.mixing(item, view))
-            tiles.add_codes(item, view, codes, labels.replay(item, view) if replay else {})
+            columns_B = labels.replay(item, view) if replay else {}
+            tiles.add_codes(item, view, codes, columns_B, labels.corrections(item, view))
             if counted is not None:
                 counted(stop, labels.n_rows)
         tiles.flush()

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from softpack.bits import field_widths
 from softpack.codecs.abc import code_dtype
+from softpack.container.correcting import ResidentCorrections, correct, full_precision
+from softpack.container.corrections import Corrections
 from softpack.container.mixing import Mixing
 from softpack.container.reader import Indices, Labels
 from softpack.records import LabelSpec
@@ -50,6 +52,7 @@ class ResidentLabels:
         self.arrays = labels.codec.codes
         self.partner_R: Tensor | None = None  # int32 [rows], where some are mixed and context depends on it
         self.share_R: Tensor | None = None
+        self._corrections = self._load_corrections()
         self.planes = self._load()
 
     def __repr__(self) -> str:
@@ -60,27 +63,33 @@ class ResidentLabels:
 
     def __getattr__(self, name: str) -> Any:
         # Facts and replay columns are those of the file.
-        if name in ("shape", "n_rows", "columns", "item_columns", "has", "view_counts", "nth_view", "cells",
+        if name in ("shape", "n_rows", "columns", "item_columns", "promise", "has", "view_counts", "nth_view", "cells",
                     "replay", "item_column"):  # fmt: skip
             return getattr(self.labels, name)
         raise AttributeError(name)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes that the codes take in memory."""
-        return sum(int(plane.bytes_RP.nbytes) for planes in self.planes.values() for plane in planes)
+        """Bytes that the codes take in memory, with the corrections."""
+        corrections = self._corrections.n_bytes if self._corrections is not None else 0
+        planes = (plane for planes in self.planes.values() for plane in planes)
+        return corrections + sum(int(plane.bytes_RP.nbytes) for plane in planes)
 
     def __getitem__(self, where: tuple[int, int]) -> Tensor:
         item, view = where
         return self.read([item], [view])[0]
 
     def read(self, items: Indices, views: Indices, device: torch.device | str | None = None) -> Tensor:
-        """Return the labels of these (item, view): float32 [B, C] on `device`."""
+        """Return the labels of these (item, view): float32 [B, C] on `device`, as `Labels.read` does."""
         device = self.device if device is None else torch.device(device)
         rows_B = torch.from_numpy(self.labels.row_numbers(items, views)).to(self.device)
         codes = {name: codes.to(device) for name, codes in self.codes_of_rows(rows_B).items()}
         context_BC = self._context(items, rows_B, device)
-        return self.labels.codec_on(device).decode(codes, context_BC)
+        rows_BC = self.labels.codec_on(device).decode(codes, context_BC).float()
+        if self._corrections is None or self.labels.promise is None:
+            return rows_BC
+        row_E, class_E, value_E = (found.to(device) for found in self._corrections.take(rows_B))
+        return correct(rows_BC, row_E, class_E, value_E, self.spec, self.labels.promise.step)
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
         """Return the codes of these (item, view) on the device of the codes."""
@@ -92,9 +101,12 @@ class ResidentLabels:
         if prototypes is None:
             return None
         items_B = torch.tensor(np.atleast_1d(np.asarray(items)).astype(np.int64), device=device)
-        if self.partner_R is None or self.share_R is None:
-            return prototypes.context(items_B)
-        return prototypes.context(items_B, self.partner_R[rows_B].to(device), self.share_R[rows_B].to(device))
+        with full_precision(device):
+            if self.partner_R is None or self.share_R is None:
+                return prototypes.context(items_B)
+            return prototypes.context(
+                items_B, self.partner_R[rows_B].to(device), self.share_R[rows_B].to(device)
+            )
 
     def codes_of_rows(self, rows_B: Tensor) -> dict[str, Tensor]:
         """Return the codes of rows, numbered in the order of items and then views."""
@@ -104,6 +116,13 @@ class ResidentLabels:
             values = _unpack(packed, array.values_per_row, code_dtype(array.bits))
             codes[array.name] = values.reshape(len(rows_B), *array.shape)
         return codes
+
+    def _load_corrections(self) -> ResidentCorrections | None:
+        parts = []
+        for start in range(0, self.n_rows if self.labels.promise is not None else 0, LOAD_ROWS):
+            rows = np.arange(start, min(start + LOAD_ROWS, self.n_rows))
+            parts.append(self.labels.corrections(*self.labels.cells(rows)).numbered(rows))
+        return ResidentCorrections.of(Corrections.join(parts), self.device)
 
     def _load(self) -> dict[str, list[PackedPlane]]:
         planes = {array.name: self._empty_planes(array.values_per_row, array.bits) for array in self.arrays}
@@ -151,7 +170,7 @@ def _unpack(packed: list[tuple[PackedPlane, Tensor]], n_values: int, dtype: torc
         else:
             shifts = torch.arange(0, 8, plane.bits, dtype=torch.uint8, device=bytes_BP.device)
             fields = (bytes_BP.unsqueeze(-1) >> shifts) & ((1 << plane.bits) - 1)
-            fields = fields.reshape(len(bytes_BP), -1)[:, :n_values]
+            fields = fields.flatten(1)[:, :n_values]
         fields = fields.to(dtype) << plane.shift if plane.shift else fields.to(dtype)
         values = fields if values is None else values | fields
     if values is None:

@@ -19,11 +19,10 @@ def bits_at_stages(file: SpkFile, replay: bool = True) -> list[float]:
         replay: keep the replay columns; without them who is mixed is kept beside the codes, at a bit more at most.
     """
     streams = file.header.code_streams
-    of_stage = []
-    for number in streams:
-        of_stream = (file.blocks["type"] == BlockType.TILE) & (file.blocks["stream"] == number)
-        lengths = [BLOCK.size + padded(int(length)) for length in file.blocks["stored_len"][of_stream]]
-        of_stage.append(8 * sum(lengths))
+    of_stage = [_bits_of(file, number) for number in streams]
+    found = file.header.stream("correction")
+    if found is not None and len(of_stage) > 1:  # they go with the last stage, for they were made for all
+        of_stage[-1] += _bits_of(file, found[0])
     left_out = np.cumsum([0, *reversed(of_stage[1:])])[::-1]
     account, n_rows = ledger_of(file), max(file.commit.n_rows, 1)
     whole = account.total_bits - account.bits_of("model", "replay")
@@ -31,6 +30,12 @@ def bits_at_stages(file: SpkFile, replay: bool = True) -> list[float]:
         mix = sum(entry.n_bits for entry in account.entries if entry.what == "replay: mix_item")
         whole += mix + SHARE_BITS * file.commit.n_rows if mix else 0
     return [(whole - int(bits)) / n_rows for bits in left_out]
+
+
+def _bits_of(file: SpkFile, stream: int) -> int:
+    """Return the bits of the tiles of a stream, their headers and padding included."""
+    is_of_it = (file.blocks["type"] == BlockType.TILE) & (file.blocks["stream"] == stream)
+    return 8 * sum(BLOCK.size + padded(int(length)) for length in file.blocks["stored_len"][is_of_it])
 
 
 def stages_within(file: SpkFile, target_bits: float, replay: bool = True) -> int | None:

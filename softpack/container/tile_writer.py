@@ -7,27 +7,37 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codes
 from softpack.container.blockfile import BlockFile
 from softpack.container.context import Prototypes
+from softpack.container.correcting import full_precision
+from softpack.container.corrections import (
+    CORRECTION_STREAM,
+    NONE,
+    Corrections,
+    WaitingCorrections,
+    stored_arrays,
+)
 from softpack.container.file import SpkFile
 from softpack.container.mixing import Mixing, mix_columns, mixing_of
 from softpack.container.model import Model, pack_tensors
 from softpack.container.pending import Grid, Pending, Presence, TilePart
+from softpack.container.promise import find_corrections
 from softpack.container.tiles import PRESENCE, array_dtype, encode_tile, read_presence
 from softpack.entropy.tables import pack_tables
 from softpack.errors import CodecError, DataError
 from softpack.format import layout
 from softpack.format.blocks import Block
 from softpack.format.header import (
-    STORED_COLUMNS,
     STREAMS,
     ArraySpec,
     Header,
     StreamSpec,
     code_stream,
     column_array,
+    column_stream,
 )
 from softpack.format.layout import BlockType, ModelPart
 from softpack.records import COLUMNS, RowBlock
@@ -38,13 +48,15 @@ TILE_BITS = 8 << 20  # of codes and columns in a tile, about
 MAX_TILE_ROWS = 8192
 MAX_SIDE_VIEWS = 64
 ENCODE_ROWS = 4096
-MIX_STREAM = StreamSpec(
-    "mix", *STREAMS["mix"][:2], tuple(column_array(STORED_COLUMNS[n]) for n in STREAMS["mix"][2])
-)
+MIX_STREAM = column_stream("mix")
 
 
 def make_streams(
-    model: Model, columns: tuple[str, ...], item_columns: tuple[str, ...], keeps_mix: bool = False
+    model: Model,
+    columns: tuple[str, ...],
+    item_columns: tuple[str, ...],
+    keeps_mix: bool = False,
+    corrects: bool = False,
 ) -> tuple[StreamSpec, ...]:
     """Return the streams of a file: codes by their stages, then columns, then what items have.
 
@@ -53,6 +65,7 @@ def make_streams(
         columns: replay columns.
         item_columns: of every item.
         keeps_mix: keep who is mixed into rows for their context, where the replay columns do not.
+        corrects: rows may be corrected.
 
     Raises:
         CodecError: codes and columns share a name.
@@ -67,38 +80,47 @@ def make_streams(
     }
     streams["replay"] = tuple(column_array(COLUMNS[name]) for name in columns)
     streams["mix"] = MIX_STREAM.arrays if keeps_mix else ()
+    streams["correction"] = CORRECTION_STREAM.arrays if corrects else ()
     streams["prototype"] = tuple(map(code_spec, model.prototypes.codes)) if model.prototypes else ()
     for stream, column in (("source", "source_hw"), ("target", "target")):
         streams[stream] = (column_array(COLUMNS[column]),) if column in item_columns else ()
     return tuple(StreamSpec(name, *STREAMS[name][:2], arrays) for name, arrays in streams.items() if arrays)
 
 
-def choose_tile(streams: tuple[StreamSpec, ...], items: int | None, views: int | None) -> tuple[int, int]:
-    """Return the items and views of a tile: about a mebibyte, square-ish, without a small rest at the edge."""
+def choose_tile(
+    streams: tuple[StreamSpec, ...], most: int, items: int | None, views: int | None
+) -> tuple[int, int]:
+    """Return the items and views of a tile: about a mebibyte, square-ish, without a small rest at the edge.
+
+    Args:
+        streams: of the file.
+        most: rows that it may have.
+        items: of the file where known beforehand.
+        views: the same of views.
+    """
     arrays = [array for stream in streams if stream.per == "row" for array in stream.arrays]
     bits = sum(array.values_per_row * min(array.bits, 16 if array.kind == "int" else 32) for array in arrays)
-    rows = max(1, min(TILE_BITS // bits, MAX_TILE_ROWS, most_rows(streams)))
+    rows = max(1, min(TILE_BITS // bits, MAX_TILE_ROWS, most))
     side_views = _even_share(views or MAX_SIDE_VIEWS, min(rows, MAX_SIDE_VIEWS))
     side_items = max(1, rows // side_views)
     return (side_items if items is None else _even_share(max(items, 1), side_items)), side_views
 
 
-def most_rows(streams: tuple[StreamSpec, ...]) -> int:
-    """Return how many rows a tile may have, by the limits of readers."""
-    widest = max(stream.values_per_row for stream in streams if stream.per == "row")
+def most_rows(streams: tuple[StreamSpec, ...], classes: int) -> int:
+    """Return how many rows a tile may have, by the limits of readers, were every class of them corrected."""
+    entries = {"row": 1, "correction": classes, "item": 0}  # of a row at most
+    widest = max(entries[stream.per] * stream.values_per_row for stream in streams)
     return min(layout.MAX_TILE_CELLS, layout.MAX_TILE_VALUES // widest)
 
 
-def check_tile(tile: tuple[int, int], streams: tuple[StreamSpec, ...], where: str) -> None:
+def check_tile(tile: tuple[int, int], most: int, where: str) -> None:
     """Check a tile that the caller chose.
 
     Raises:
-        DataError: it has no rows, or more than readers take.
+        DataError: it has no rows, or more than `most`, which readers take.
     """
-    if min(tile) < 1 or tile[0] * tile[1] > most_rows(streams):
-        raise DataError(
-            f"{where}: tile is {tile[0]} items x {tile[1]} views; expected 1 to {most_rows(streams)} rows"
-        )
+    if min(tile) < 1 or tile[0] * tile[1] > most:
+        raise DataError(f"{where}: tile is {tile[0]} items x {tile[1]} views; expected 1 to {most} rows")
 
 
 class TileWriter:
@@ -132,6 +154,7 @@ class TileWriter:
         self._device = device
         grid = Grid(header.tile_items, header.tile_views, items, views)
         self._pending = Pending(grid)
+        self._corrections = WaitingCorrections()
         self.presence = Presence(grid)
         self.items = items or 0
         self.views = views or 0
@@ -154,8 +177,8 @@ class TileWriter:
     def add(self, block: RowBlock) -> None:
         """Encode rows and write the tiles that they complete."""
         mixing, mix, replay = self._mixing(block)
-        codes = self._encode(block.labels_BC, block.item_B, mixing)
-        self.add_codes(block.item_B, block.view_B, codes | mix, replay)
+        codes, corrections = self._encode(block, mixing)
+        self.add_codes(block.item_B, block.view_B, codes | mix, replay, corrections)
 
     def add_codes(
         self,
@@ -163,18 +186,32 @@ class TileWriter:
         view_B: np.ndarray,
         codes: dict[str, np.ndarray],
         replay: dict[str, np.ndarray],
+        corrections: Corrections = NONE,
     ) -> None:
-        """Take rows that are encoded already and write the tiles that they complete."""
+        """Take rows that are encoded already and write the tiles that they complete.
+
+        Args:
+            item_B: of each row.
+            view_B: of each row.
+            codes: of the rows, and the columns of `mix`.
+            replay: columns.
+            corrections: of the rows, counted as they come.
+        """
         if "mix_item" in replay:
             mixed = replay["mix_item"] >= 0
             self.presence.name(replay["mix_item"][mixed].astype(np.int64), view_B[mixed])
         self._pending.add(item_B, view_B, codes | replay)
-        if self._pending.n_bytes > PENDING_BYTES:
+        self._corrections.add(corrections, item_B, view_B)
+        if self._waiting_bytes > PENDING_BYTES:
             self._write_parts(complete_only=True)
-        if self._pending.n_bytes > PENDING_BYTES // 2:
+        if self._waiting_bytes > PENDING_BYTES // 2:
             self._write_parts(complete_only=False)
         if self._out.length - self._out.committed_len > max(COMMIT_BYTES, self._out.committed_len // 8):
             self.commit()
+
+    @property
+    def _waiting_bytes(self) -> int:
+        return self._pending.n_bytes + self._corrections.n_bytes
 
     def flush(self) -> None:
         """Write all rows that wait."""
@@ -210,26 +247,42 @@ class TileWriter:
         mix = mix_columns(mixing)
         return mixing_of(mix, size_wh, n_rows), mix, {}  # shares as a reader finds them
 
-    def _encode(self, labels_BC: np.ndarray, item_B: np.ndarray, mixing: Mixing) -> dict[str, np.ndarray]:
-        out = {
-            a.name: np.empty((len(labels_BC), *a.shape), array_dtype(code_spec(a))) for a in self._codec.codes
-        }
-        for start in range(0, len(labels_BC), ENCODE_ROWS):
+    def _encode(self, block: RowBlock, mixing: Mixing) -> tuple[dict[str, np.ndarray], Corrections]:
+        """Return the codes of rows, and the corrections that hold them to what the file promises."""
+        out = {a.name: np.empty((len(block), *a.shape), array_dtype(code_spec(a))) for a in self._codec.codes}
+        corrections = []
+        for start in range(0, len(block), ENCODE_ROWS):
             part = slice(start, start + ENCODE_ROWS)
-            rows_BC = torch.from_numpy(labels_BC[part]).to(self._device).float()
-            with torch.no_grad():
+            rows_BC = torch.from_numpy(block.labels_BC[part]).to(self._device).float()
+            with torch.no_grad(), full_precision(self._device):
                 context_BC = None
                 if self._prototypes is not None:
-                    context_BC = self._prototypes.context_of(item_B[part], mixing.rows(part))
+                    context_BC = self._prototypes.context_of(block.item_B[part], mixing.rows(part))
                 codes = self._codec.encode(rows_BC, context_BC)
+                found = self._correct(rows_BC, codes, context_BC, block.take(part))
+            corrections.append(found.numbered(np.arange(start, start + len(rows_BC))))
             for name, values in out.items():
-                values[start : start + ENCODE_ROWS] = codes[name].cpu().numpy().view(values.dtype)
-        return out
+                values[part] = codes[name].cpu().numpy().view(values.dtype)
+        return out, Corrections.join(corrections)
+
+    def _correct(
+        self, rows_BC: Tensor, codes: Codes, context_BC: Tensor | None, block: RowBlock
+    ) -> Corrections:
+        if self._header.correction is None:
+            return NONE
+        decoded_BC = self._codec.decode(codes, context_BC).float()
+
+        def where(row: int) -> str:
+            return f"{self._out.name}: item {block.item_B[row]}, view {block.view_B[row]}"
+
+        codec, promised = self._codec, self._header.correction
+        return find_corrections(rows_BC, decoded_BC, codec.spec, codec.gives, promised, where)
 
     def _write_parts(self, complete_only: bool) -> None:
         try:
             for part in self._pending.take(complete_only):
                 self._write_part(part)
+            self._corrections.keep(*self._pending.cells)
         except BaseException:  # rows were taken that are lost now
             self._out.abandon()
             raise
@@ -244,6 +297,7 @@ class TileWriter:
         if part.n_rows < span_items * span_views:
             payload, raw_len = encode_tile(PRESENCE, {"present": part.present.reshape(-1)})
             self._out.write(replace(where, stream=layout.IDS_STREAM), payload, raw_len)
+        self._write_corrections(part, where)
         for stream_number, stream in enumerate(self._header.streams, 1):
             if stream.per == "row":
                 payload, raw_len = encode_tile(stream, part.arrays, self._tables)
@@ -251,6 +305,18 @@ class TileWriter:
         self.items = max(self.items, part.tile_item * self._header.tile_items + span_items)
         self.views = max(self.views, part.tile_view * self._header.tile_views + span_views)
         self.n_rows += part.n_rows
+
+    def _write_corrections(self, part: TilePart, where: Block) -> None:
+        """Write the corrections of a part before its codes: a writer that is stopped leaves both, or neither."""
+        item_B, view_B = part.cells
+        header = self._header
+        found = self._corrections.take(
+            item_B + part.tile_item * header.tile_items, view_B + part.tile_view * header.tile_views
+        )
+        if len(found):
+            number, stream = header.stream(CORRECTION_STREAM.name)  # type: ignore[misc]
+            payload, raw_len = encode_tile(stream, stored_arrays(found, header.gives.classes))
+            self._out.write(replace(where, stream=number, n_rows=len(found)), payload, raw_len)
 
 
 def write_model(out: BlockFile, model: Model, keep_encoder: bool) -> None:

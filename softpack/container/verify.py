@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from softpack.container.corrections import read_corrections
 from softpack.container.file import Part, SpkFile
 from softpack.container.ledger import ledger_of
 from softpack.container.rows import row_map
@@ -84,6 +85,8 @@ def _check_block(file: SpkFile, number: int, part: Part | None) -> None:
     stream = int(file.blocks[number]["stream"])
     if stream == 0:
         read_presence(file, part)
+    elif file.header.streams[stream - 1].per == "correction":
+        read_corrections(file, part)
     else:
         read_tile(file, part, stream)
 

@@ -26,10 +26,11 @@ from softpack.container.tile_writer import (
     choose_tile,
     code_arrays,
     make_streams,
+    most_rows,
     write_model,
 )
 from softpack.errors import CodecError, DataError
-from softpack.format.header import ContextSpec, Header
+from softpack.format.header import ContextSpec, CorrectionSpec, Header
 from softpack.records import RowBlock
 
 MIX_WH = (224, 224)
@@ -63,6 +64,7 @@ class Writer:
         prototypes: of the items, where the codec takes context.
         mix_wh: width and height of the pictures in which `mix_box_xyxy` lies.
         keep_replay: store the replay columns.
+        promised: what rows are held to by corrections; None if they stay as they decode.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Writer:
         prototypes: Tensor | None = None,
         mix_wh: tuple[int, int] = MIX_WH,
         keep_replay: bool = True,
+        promised: CorrectionSpec | None = None,
     ) -> None:
         self.model = model
         self.n_rows = 0
@@ -99,6 +102,7 @@ class Writer:
         self._spool: list[RowBlock] = []
         self._tiles: TileWriter | None = None
         self._mix_wh, self._keep_replay = mix_wh, keep_replay
+        self._promised = promised
         self._prototypes: Prototypes | None = None
         if model.prototypes is not None and prototypes is not None:
             self._prototypes = Prototypes.of_codes(model.prototypes, model.prototypes.encode(prototypes))
@@ -134,7 +138,8 @@ class Writer:
                 every call.
 
         Raises:
-            DataError: rows or columns are not what they should be; none of them were taken.
+            DataError: rows or columns are not what they should be, or rows cannot be held to what the file
+                promises; none of them were taken.
         """
         block = row_block(labels_BC, item, view, columns, self._out.name)
         numbers_B = np.arange(self.n_rows, self.n_rows + len(block))
@@ -261,11 +266,12 @@ class Writer:
     def _header(self) -> Header:
         columns = self._columns or ()
         keeps_mix = self.model.prototypes is not None and not self._keep_replay and "mix_item" in columns
-        streams = make_streams(
-            self.model, columns if self._keep_replay else (), tuple(self._item_values), keeps_mix
-        )
-        tile = choose_tile(streams, self._items, self._views) if self._tile is None else self._tile
-        check_tile(tile, streams, self._out.name)
+        kept = columns if self._keep_replay else ()
+        corrects = self._promised is not None
+        streams = make_streams(self.model, kept, tuple(self._item_values), keeps_mix, corrects)
+        most = most_rows(streams, self.codec.spec.classes)
+        tile = choose_tile(streams, most, self._items, self._views) if self._tile is None else self._tile
+        check_tile(tile, most, self._out.name)
         context = None
         if self.model.prototypes is not None:
             codec = self.model.prototypes
@@ -275,8 +281,9 @@ class Writer:
         }  # fmt: skip
         codec = self.codec
         return Header(
-            codec.codec_id, codec.get_config(), codec.spec, codec.gives, *tile, streams, made_by, context
-        )
+            codec.codec_id, codec.get_config(), codec.spec, codec.gives, *tile, streams, made_by, context,
+            self._promised,
+        )  # fmt: skip
 
     def _flushed(self) -> TileWriter:
         if self._needs_fit:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softpack.codecs.divergence import kl_of_rows, log_softmax_at
 from softpack.codecs.spaces import to_logits
 from softpack.container.reader import Labels
 from softpack.errors import DataError
@@ -111,12 +112,12 @@ class FidelityMeter:
         for T in self.temperatures:
             log_p_BC = self._log_softmax(teacher_BC, T, "teacher")
             log_q_BC = self._log_softmax(decoded_BC, T, "decoded")
-            self._kl_B[T].append((_kl(log_p_BC, log_q_BC) * T**2).float().cpu().numpy())
+            self._kl_B[T].append((kl_of_rows(log_p_BC, log_q_BC) * T**2).float().cpu().numpy())
         self._agreeing += int((teacher_BC.argmax(1) == decoded_BC.argmax(1)).sum())
         self._rows += len(teacher_BC)
 
     def _log_softmax(self, logits_BC: Tensor, T: float, whose: str) -> Tensor:
-        log_p_BC = (logits_BC.double() / T).log_softmax(1)
+        log_p_BC = log_softmax_at(logits_BC, T)
         broken_B = log_p_BC.isnan().any(1)
         if broken_B.any():
             row = self._rows + int(broken_B.int().argmax())
@@ -199,13 +200,6 @@ def _of_arrays(decoded: Tensor, source: Tensor, temperatures: Sequence[float]) -
     classes = source.shape[-1]
     meter.update(source.reshape(-1, classes), decoded.reshape(-1, classes))
     return meter.result()
-
-
-def _kl(log_p_BC: Tensor, log_q_BC: Tensor) -> Tensor:
-    """Return KL(p || q) of each row; 0 * log 0 is 0, and what rounding takes below 0 is 0."""
-    p_BC = log_p_BC.exp()
-    terms_BC = torch.where(p_BC > 0, p_BC * (log_p_BC - log_q_BC), 0.0)
-    return terms_BC.sum(1).clamp_min(0.0)
 
 
 def _divergence(kl_B: np.ndarray) -> Divergence:

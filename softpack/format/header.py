@@ -7,21 +7,36 @@ version allows is refused as corrupt.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from softpack.bits import MAX_WIDTH
 from softpack.errors import CorruptError, DataError, UnsupportedError
 from softpack.format.canonical import canonical, parse_canonical, without_floats
-from softpack.format.layout import ITEM_TILE, ITEM_TILE_VALUES, MAX_STAGES, MAX_TILE_CELLS
+from softpack.format.layout import (
+    ITEM_TILE,
+    ITEM_TILE_VALUES,
+    MAX_STAGES,
+    MAX_TEMPERATURES,
+    MAX_TILE_CELLS,
+)
+from softpack.format.strict import (
+    LaterError,
+    check_fields,
+    check_unique,
+    decimal_of,
+    integer_of,
+    known_of,
+    list_of,
+    name_of,
+    positive_of,
+)
 from softpack.records import COLUMNS, MAX_CLASSES, SPACES, Column, LabelSpec
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")
 MIX_SHARE = Column("mix_share", (), "uint8")  # made of the others where those are not stored
-STORED_COLUMNS = {**COLUMNS, MIX_SHARE.name: MIX_SHARE}
+CORRECTION_COLUMNS = (Column("gap", (), "int32"), Column("value", (), "int32"))
+STORED_COLUMNS = {**COLUMNS, MIX_SHARE.name: MIX_SHARE, **{c.name: c for c in CORRECTION_COLUMNS}}
 
 
 def code_stream(stage: int) -> str:
@@ -34,10 +49,12 @@ STREAMS = {  # name: (per, scope, columns)
     "prototype": ("item", "item", ()),
     "mix": ("row", "codes", ("mix_item", "mix_share")),
     "replay": ("row", "replay", tuple(name for name, c in COLUMNS.items() if not c.per_item)),
+    "correction": ("correction", "codes", ("gap", "value")),
     "source": ("item", "replay", ("source_hw",)),
     "target": ("item", "item", ("target",)),
 }
 FIRST_STREAMS = ("codes", "replay", "source", "target")  # those of version 1.0
+WHOLE_STREAMS = ("mix", "correction")  # that have all of their arrays, in their order
 COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1), "uint8": ("uint", 8)}
 
 
@@ -72,7 +89,7 @@ class StreamSpec:
 
     Args:
         name: unique in the file.
-        per: "row" or "item", by its name.
+        per: "row", "item" or "correction", by its name.
         scope: the ledger's: "codes", "item" or "replay", by its name.
         arrays: in stored order.
     """
@@ -91,6 +108,12 @@ class StreamSpec:
     def items_per_tile(self) -> int:
         """Items of a tile of a stream per item; fewer where each has many numbers."""
         return min(ITEM_TILE, max(1, ITEM_TILE_VALUES // self.values_per_row))
+
+
+def column_stream(name: str) -> StreamSpec:
+    """Return a stream that has all of its columns."""
+    per, scope, columns = STREAMS[name]
+    return StreamSpec(name, per, scope, tuple(column_array(STORED_COLUMNS[column]) for column in columns))
 
 
 def column_array(column: Column) -> ArraySpec:
@@ -117,6 +140,22 @@ class ContextSpec:
 
 
 @dataclass(frozen=True)
+class CorrectionSpec:
+    """What corrections mean, and what they are there for.
+
+    Args:
+        max_kl: the promise: no row's KL(teacher || decoded) * T**2, in nats, is above this at any of the
+            temperatures.
+        step: what corrections are multiples of, in logits.
+        temperatures: of the promise.
+    """
+
+    max_kl: float
+    step: float
+    temperatures: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Header:
     """What a file holds, apart from how much of it.
 
@@ -130,6 +169,7 @@ class Header:
         streams: stream number n of the blocks is `streams[n - 1]`.
         made_by: versions and seed, for people.
         context: where rows are coded given their items' prototypes.
+        correction: where some rows may be corrected after decoding.
     """
 
     codec_id: str
@@ -141,6 +181,7 @@ class Header:
     streams: tuple[StreamSpec, ...]
     made_by: Mapping[str, Any] = field(default_factory=dict)
     context: ContextSpec | None = None
+    correction: CorrectionSpec | None = None
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON."""
@@ -155,6 +196,8 @@ class Header:
         if self.context is not None:
             codec = _codec_json(self.context.codec_id, self.context.config)
             document["context"] = {"codec": codec, "width": self.context.width, "height": self.context.height}
+        if self.correction is not None:
+            document["correction"] = without_floats(vars(self.correction))
         return canonical(document)
 
     @property
@@ -165,6 +208,8 @@ class Header:
     @property
     def minor(self) -> int:
         """The least minor version that has all that the header says."""
+        if self.correction is not None:
+            return 2
         later = any(stream.name not in FIRST_STREAMS for stream in self.streams) or self.context is not None
         return int(later)
 
@@ -179,7 +224,7 @@ class Header:
         document = parse_canonical(data, where)
         try:
             return _header(document)
-        except _LaterError as error:
+        except LaterError as error:
             raise UnsupportedError(f"{where}: the header has {error}. Install a later softpack") from None
         except (KeyError, TypeError, ValueError, AttributeError, DataError, RecursionError) as error:
             raise CorruptError(
@@ -192,10 +237,6 @@ class Header:
             if stream.name == name:
                 return number, stream
         return None
-
-
-class _LaterError(ValueError):
-    """Something that is not known here, but may be to a later version."""
 
 
 def _codec_json(codec_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,20 +257,23 @@ def _array_json(a: ArraySpec) -> dict[str, Any]:
 
 
 def _header(document: Any) -> Header:
-    _fields(document, "header", "codec takes gives tile streams made_by", "context")
-    _fields(document["tile"], "tile", "items views")
-    tile_items = _integer(document["tile"]["items"], "tile.items", 1, MAX_TILE_CELLS)
-    tile_views = _integer(document["tile"]["views"], "tile.views", 1, MAX_TILE_CELLS)
+    check_fields(document, "header", "codec takes gives tile streams made_by", "context correction")
+    check_fields(document["tile"], "tile", "items views")
+    tile_items = integer_of(document["tile"]["items"], "tile.items", 1, MAX_TILE_CELLS)
+    tile_views = integer_of(document["tile"]["views"], "tile.views", 1, MAX_TILE_CELLS)
     if tile_items * tile_views > MAX_TILE_CELLS:
         raise ValueError(f"a tile has {tile_items} x {tile_views} cells; expected {MAX_TILE_CELLS} at most")
-    streams = tuple(_stream(stream) for stream in _list(document["streams"], "streams"))
-    _unique([stream.name for stream in streams], "streams")
+    streams = tuple(_stream(stream) for stream in list_of(document["streams"], "streams"))
+    check_unique([stream.name for stream in streams], "streams")
     n_stages = sum(stream.name.startswith("codes") for stream in streams)
     expected = [code_stream(stage) for stage in range(1, max(n_stages, 1) + 1)]
     if [stream.name for stream in streams[: len(expected)]] != expected:
         raise ValueError("the first streams are not the codes of the rows, stage by stage")
     context = _context(document["context"]) if "context" in document else None
     names = {stream.name for stream in streams}
+    correction = _correction(document["correction"]) if "correction" in document else None
+    if (correction is None) != ("correction" not in names):
+        raise ValueError("the stream of corrections and what says their step go together")
     if (context is None) != ("prototype" not in names):
         raise ValueError("prototypes and the context that they are for go together")
     if "mix" in names and (context is None or "replay" in names):
@@ -247,45 +291,58 @@ def _header(document: Any) -> Header:
         streams=streams,
         made_by=document["made_by"],
         context=context,
+        correction=correction,
     )
 
 
 def _codec(value: Any, where: str) -> tuple[str, dict[str, Any]]:
-    _fields(value, where, "id config")
+    check_fields(value, where, "id config")
     config = value["config"]
     if not isinstance(config, dict) or not all(isinstance(setting, (int, str)) for setting in config.values()):
         raise ValueError(f"{where}.config: expected an object of integers, strings, true and false alone")
-    return _name(value["id"], f"{where}.id"), config
+    return name_of(value["id"], f"{where}.id"), config
 
 
 def _context(value: Any) -> ContextSpec:
-    _fields(value, "context", "codec width height")
+    check_fields(value, "context", "codec width height")
     codec_id, config = _codec(value["codec"], "context.codec")
-    width, height = (_integer(value[side], f"context.{side}", 1, (1 << 31) - 1) for side in ("width", "height"))
+    width, height = (
+        integer_of(value[side], f"context.{side}", 1, (1 << 31) - 1) for side in ("width", "height")
+    )
     return ContextSpec(codec_id, config, width, height)
 
 
+def _correction(value: Any) -> CorrectionSpec:
+    check_fields(value, "correction", "max_kl step temperatures")
+    max_kl, step = (positive_of(value[name], f"correction.{name}") for name in ("max_kl", "step"))
+    listed = list_of(value["temperatures"], "correction.temperatures")
+    temperatures = tuple(positive_of(T, "correction.temperatures") for T in listed)
+    if not 1 <= len(set(temperatures)) == len(temperatures) <= MAX_TEMPERATURES:
+        raise ValueError(
+            f"correction.temperatures: found {listed}; expected 1 to {MAX_TEMPERATURES}, each given once"
+        )
+    return CorrectionSpec(max_kl, step, temperatures)
+
+
 def _spec(value: Any, where: str) -> LabelSpec:
-    _fields(value, where, "classes space temperature")
-    temperature = value["temperature"]
-    if not isinstance(temperature, str) or not DECIMAL.fullmatch(temperature):
-        raise ValueError(f"{where}.temperature: found {temperature!r}; expected a string such as '4.0'")
-    classes = _integer(value["classes"], f"{where}.classes", 2, MAX_CLASSES)
-    return LabelSpec(classes, _known(value["space"], SPACES, f"{where}.space"), float(temperature))
+    check_fields(value, where, "classes space temperature")
+    temperature = decimal_of(value["temperature"], f"{where}.temperature")
+    classes = integer_of(value["classes"], f"{where}.classes", 2, MAX_CLASSES)
+    return LabelSpec(classes, known_of(value["space"], SPACES, f"{where}.space"), temperature)
 
 
 def _stream(value: Any) -> StreamSpec:
-    _fields(value, "stream", "name per scope arrays")
-    name = _known(value["name"], STREAMS, "stream")
+    check_fields(value, "stream", "name per scope arrays")
+    name = known_of(value["name"], STREAMS, "stream")
     per, scope, columns = STREAMS[name]
-    _known(value["per"], (per,), f"stream {name}, per")
-    _known(value["scope"], (scope,), f"stream {name}, scope")
+    known_of(value["per"], (per,), f"stream {name}, per")
+    known_of(value["scope"], (scope,), f"stream {name}, scope")
     arrays = tuple(
-        _column(array, name, columns) if columns else _code(array) for array in _list(value["arrays"], name)
+        _column(array, name, columns) if columns else _code(array) for array in list_of(value["arrays"], name)
     )
-    _unique([array.name for array in arrays], name)
-    if name == "mix" and tuple(array.name for array in arrays) != columns:
-        raise ValueError(f"stream mix: expected the arrays {' and '.join(columns)}")
+    check_unique([array.name for array in arrays], name)
+    if name in WHOLE_STREAMS and tuple(array.name for array in arrays) != columns:
+        raise ValueError(f"stream {name}: expected the arrays {' and '.join(columns)}")
     stream = StreamSpec(name, per, scope, arrays)
     if not 1 <= stream.values_per_row <= MAX_CLASSES:
         raise ValueError(
@@ -295,58 +352,19 @@ def _stream(value: Any) -> StreamSpec:
 
 
 def _code(value: Any) -> ArraySpec:
-    _fields(value, "array of codes", "name shape kind bits levels")
-    name = _name(value["name"], "array of codes")
-    kind = _known(value["kind"], ("uint",), f"{name}.kind")
-    shape = tuple(_integer(n, f"{name}.shape", 1, MAX_CLASSES) for n in _list(value["shape"], f"{name}.shape"))
-    bits = _integer(value["bits"], f"{name}.bits", 1, MAX_WIDTH)
-    return ArraySpec(name, shape, kind, bits, _integer(value["levels"], f"{name}.levels", 1, 1 << bits))
+    check_fields(value, "array of codes", "name shape kind bits levels")
+    name = name_of(value["name"], "array of codes")
+    kind = known_of(value["kind"], ("uint",), f"{name}.kind")
+    shape = tuple(
+        integer_of(n, f"{name}.shape", 1, MAX_CLASSES) for n in list_of(value["shape"], f"{name}.shape")
+    )
+    bits = integer_of(value["bits"], f"{name}.bits", 1, MAX_WIDTH)
+    return ArraySpec(name, shape, kind, bits, integer_of(value["levels"], f"{name}.levels", 1, 1 << bits))
 
 
 def _column(value: Any, stream: str, known: tuple[str, ...]) -> ArraySpec:
-    _fields(value, f"column of {stream}", "name shape kind bits levels")
-    array = column_array(STORED_COLUMNS[_known(value["name"], known, f"column of {stream}")])
+    check_fields(value, f"column of {stream}", "name shape kind bits levels")
+    array = column_array(STORED_COLUMNS[known_of(value["name"], known, f"column of {stream}")])
     if value != _array_json(array):
         raise ValueError(f"column {array.name}: found {value}, expected {_array_json(array)}")
     return array
-
-
-def _fields(value: Any, where: str, names: str, optional: str = "") -> None:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: found {value!r}; expected an object of {names}")
-    missing = sorted({*names.split()} - {*value})
-    if missing:
-        raise ValueError(f"{where}: lacks {', '.join(missing)}; expected the fields {names}")
-    for field_name in value:
-        _known(field_name, [*names.split(), *optional.split()], f"{where}, field")
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"{where}: found {value!r}; expected a list")
-    return value
-
-
-def _integer(value: Any, where: str, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{where}: found {value!r}; expected an integer from {least} to {most}")
-    return value
-
-
-def _name(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise ValueError(f"{where}: found {value!r}; expected a name of a-z, 0-9 and _")
-    return value
-
-
-def _known(value: Any, choices: Collection[str], where: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{where}: found {value!r}; expected a string")
-    if value not in choices:
-        raise _LaterError(f"{where} {value!r}, which this softpack does not know ({', '.join(choices)})")
-    return value
-
-
-def _unique(names: list[str], where: str) -> None:
-    if len(set(names)) != len(names):
-        raise ValueError(f"{where}: a name stands twice")

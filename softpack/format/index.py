@@ -132,13 +132,17 @@ def check_tiles(blocks: np.ndarray, header: Header, where: str) -> None:
     streams = header.streams
     _refuse(tiles & (blocks["stream"] > len(streams)), where, f"is of a stream above {len(streams)}")
     in_range = np.where(tiles, blocks["stream"], 0)
-    of_items = np.array([False, *(stream.per == "item" for stream in streams)])[in_range]
+    of_items, of_corrections = (
+        np.array([False, *(stream.per == per for stream in streams)])[in_range]
+        for per in ("item", "correction")
+    )
     items_alone = np.array([0, *(stream.items_per_tile for stream in streams)])[in_range]
     most_items = np.where(of_items, items_alone, header.tile_items)
     most_views = np.where(of_items, 1, header.tile_views)
     spans = blocks["span_items"].astype(np.int64), blocks["span_views"].astype(np.int64)
     _refuse(tiles & ((spans[0] > most_items) | (spans[1] > most_views)), where, "covers more than a tile")
-    _refuse(tiles & (blocks["n_rows"] > spans[0] * spans[1]), where, "has more rows than it covers")
+    more = tiles & ~of_corrections & (blocks["n_rows"] > spans[0] * spans[1])
+    _refuse(more, where, "has more rows than it covers")
     _refuse(tiles & (blocks["n_rows"] == 0), where, "is a tile without rows")
     _refuse(tiles & of_items & (blocks["n_rows"] != spans[0]), where, "misses items that it covers")
     of_views = (blocks["tile_view"] | blocks["part"]) != 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,8 @@ def encode_source(
     *,
     learned: Learned | None = None,
     replay: bool = True,
+    max_kl: float | None = None,
+    temperatures: Sequence[float] | None = None,
     appendable: bool = False,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -164,6 +166,8 @@ def encode_source(
         model: fitted.
         learned: the prototypes, where they have been learned already.
         replay: keep the replay columns.
+        max_kl: the greatest KL of any label at the temperatures, to which corrections hold them.
+        temperatures: of `max_kl`; 1, 4 and 20 by default.
         appendable: keep the encoder in the file.
         seed: noted in the header.
         device: where rows are encoded.
@@ -186,6 +190,8 @@ def encode_source(
             prototypes=None if learned is None or model.prototypes is None else learned.rows_NC,
             mix_wh=MIX_WH if learned is None else learned.mix_wh,
             replay=replay,
+            max_kl=max_kl,
+            temperatures=temperatures if max_kl is not None else None,
             appendable=appendable,
             seed=seed,
             device=device,

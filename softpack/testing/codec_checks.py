@@ -25,6 +25,7 @@ ENOUGH_BITS = 1 << 20
 KNOWN = 0.8  # share of a row that its made-up context knows
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 SAME = 1e-4  # of the largest number: what the order of a sum may change in float32
+ROUGHLY_SAME = 0.03  # the same for bfloat16, whose numbers are 1/256 apart
 LEAST_EQUAL_CODES = 0.98  # of codes of the same row in another batch, where such a change crosses a threshold
 
 
@@ -48,6 +49,7 @@ def check_codec(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None)
     check_context(fitted, rows_BC, context_BC)
     codes = check_encode(fitted, rows_BC, context_BC)
     check_decode(fitted, codes, context_BC)
+    check_autocast(fitted, codes, context_BC)
     check_batches(fitted, rows_BC, context_BC)
     check_state(fitted, rows_BC, context_BC)
     check_at_bits(codec)
@@ -165,6 +167,24 @@ def check_decode(codec: Codec, codes: Codes, context_BC: Tensor | None = None) -
         _require(off < 0.05, f"decoded {gives} sum to 1 but for {off:.3g}; expected at most 0.05")
     rows_BC.zero_()
     _same_tensors("decode changed the codes, or its rows share their memory", codes, kept)
+
+
+def check_autocast(codec: Codec, codes: Codes, context_BC: Tensor | None = None) -> None:
+    """Check that decoding under autocast gives nearly the same rows, once they are float32, as readers make them."""
+    expected_BC = codec.decode(codes, context_BC)
+    with torch.autocast(expected_BC.device.type, torch.bfloat16):
+        found_BC = codec.decode(codes, context_BC)
+    _require(found_BC.is_floating_point(), f"under autocast, decode gives {found_BC.dtype}; expected a float")
+    finite_BC = expected_BC.isfinite()
+    _require(
+        torch.equal(found_BC.isfinite(), finite_BC), "under autocast, decode gives infinities in other places"
+    )
+    off = float((found_BC.float() - expected_BC)[finite_BC].abs().max()) if bool(finite_BC.any()) else 0.0
+    scale = float(expected_BC[finite_BC].abs().max()) if bool(finite_BC.any()) else 1.0
+    _require(
+        off <= ROUGHLY_SAME * scale,
+        f"under autocast, decode is off by {off:.3g}; expected {ROUGHLY_SAME:g} of {scale:.3g} at most",
+    )
 
 
 def check_batches(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None) -> None:

@@ -8,8 +8,8 @@ import pytest
 # What rows take at once is bounded: by these, and by tiles.
 CHILD = """
 import resource, sys, numpy as np, softpack
-from softpack.container import reader, tile_writer
-tile_writer.PENDING_BYTES = reader.CACHE_BYTES = tile_writer.COMMIT_BYTES = 1 << 18
+from softpack.container import tile_cache, tile_writer
+tile_writer.PENDING_BYTES = tile_cache.CACHE_BYTES = tile_writer.COMMIT_BYTES = 1 << 18
 path, items = sys.argv[1], int(sys.argv[2])
 random = np.random.default_rng(0)
 with softpack.create(path, "raw", classes=64, views=10) as writer:

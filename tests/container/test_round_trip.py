@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import softpack
 from softpack.checks import lonely_mix
-from softpack.container import reader, tile_writer
+from softpack.container import tile_cache, tile_writer
 from softpack.errors import DataError
 
 ROW_COLUMNS = ("crop_xywh", "crop_xywh_fraction", "flip", "mix_item", "mix_lam", "mix_box_xyxy")
@@ -199,15 +199,14 @@ def test_a_tile_may_come_in_many_parts(tmp_path, random_rows, monkeypatch):
 
 
 def test_reading_keeps_few_tiles(tmp_path, random_rows, monkeypatch):
-    monkeypatch.setattr(reader, "CACHE_BYTES", 200)
+    monkeypatch.setattr(tile_cache, "CACHE_BYTES", 200)
     rows = random_rows(np.ones((9, 9), bool), columns=())
 
     labels = softpack.open(rows.write(tmp_path / "a.spk", tile=(2, 2)))
 
     rows.check(labels)
-    assert (
-        labels._cached_bytes == sum(a.nbytes for tile in labels._cache.values() for a in tile.values()) <= 200
-    )
+    kept = [array for tile in labels._tiles._kept.values() for array in tile.values()]
+    assert labels._tiles._kept_bytes == sum(array.nbytes for array in kept) <= 200
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from softpack.errors import CorruptError, FormatError, UnsupportedError
 from softpack.format.canonical import canonical, parse_canonical, without_floats
-from softpack.format.header import ArraySpec, Header, StreamSpec, column_array
+from softpack.format.header import (
+    ArraySpec,
+    CorrectionSpec,
+    Header,
+    StreamSpec,
+    column_array,
+    column_stream,
+)
 from softpack.records import COLUMNS, LabelSpec
 
 CODES = StreamSpec("codes", "row", "codes", (ArraySpec("values", (10,), "uint", 16, 1 << 16),))
@@ -43,6 +50,15 @@ values = st.recursive(
 
 def test_a_header_comes_back():
     assert Header.from_bytes(HEADER.to_bytes(), "here") == HEADER
+
+
+@pytest.mark.parametrize("step", [1e-9, 0.1, 1 / 3, 1e22])
+def test_what_corrections_mean_comes_back_exactly(step):
+    correction = CorrectionSpec(0.3, step, (1.0, 1 / 3, 20.0))
+    header = replace(HEADER, streams=(*HEADER.streams, column_stream("correction")), correction=correction)
+
+    assert Header.from_bytes(header.to_bytes(), "here") == header
+    assert (HEADER.minor, header.minor) == (0, 2)
 
 
 @pytest.mark.parametrize("temperature", [1e-9, 0.1, 1.0, 4.0, 20.0, 1 / 3, 1e22])

@@ -121,6 +121,12 @@ def test_columns_are_those_of_records() -> None:
         assert rows[name][1:4] == ["item" if column.per_item else "row", kind, str(list(column.shape))]
 
 
+def test_columns_of_corrections_are_those_of_the_header() -> None:
+    rows = [row[:4] for row in table("7.") if row[1:2] == ["correction"] and row[2] != "codes"]
+
+    assert rows == [[c.name, "correction", "int", "[]"] for c in header_module.CORRECTION_COLUMNS]
+
+
 def test_streams_are_those_of_the_header() -> None:
     lines = SPEC.split("\n| stream | per |", 1)[1].split("\n\n", 1)[0].replace("`", "").splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -242,6 +248,23 @@ BREAKS_OF_1_1 = {
 }
 
 
+BREAKS_OF_1_2 = {
+    "correction field": lambda h: h["correction"].update(more="1.0"),
+    "correction without a step": lambda h: h["correction"].pop("step"),
+    "correction null": lambda h: h.update(correction=None),
+    "step as number": lambda h: h["correction"].update(step=1),
+    "negative step": lambda h: h["correction"].update(step="-1.0"),
+    "no temperatures": lambda h: h["correction"].update(temperatures=[]),
+    "17 temperatures": lambda h: h["correction"].update(temperatures=[f"{T}.0" for T in range(1, 18)]),
+    "temperature as number": lambda h: h["correction"].update(temperatures=[1]),
+    "correction without its stream": lambda h: h["streams"].pop(1),
+    "stream without its correction": lambda h: h.pop("correction"),
+    "corrections per row": lambda h: h["streams"][1].update(per="row"),
+    "corrections without values": lambda h: h["streams"][1]["arrays"].pop(),
+    "corrections turned round": lambda h: h["streams"][1]["arrays"].reverse(),
+}
+
+
 @pytest.mark.parametrize("name", BREAKS)
 def test_schema_and_softpack_refuse_the_same(name: str) -> None:
     assert_both_refuse("1.0_replay", BREAKS[name])
@@ -250,6 +273,11 @@ def test_schema_and_softpack_refuse_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", BREAKS_OF_1_1)
 def test_schema_and_softpack_refuse_the_same_of_1_1(name: str) -> None:
     assert_both_refuse(*BREAKS_OF_1_1[name])
+
+
+@pytest.mark.parametrize("name", BREAKS_OF_1_2)
+def test_schema_and_softpack_refuse_the_same_of_1_2(name: str) -> None:
+    assert_both_refuse("1.2_correction", BREAKS_OF_1_2[name])
 
 
 def assert_both_refuse(vector: str, spoil: Any) -> None:
@@ -263,7 +291,7 @@ def assert_both_refuse(vector: str, spoil: Any) -> None:
         Header.from_bytes(canonical(document), "broken.spk")
 
 
-@pytest.mark.parametrize("name", ["reference_reader.py", "reference_codecs.py"])
+@pytest.mark.parametrize("name", ["reference_reader.py", "reference_blocks.py", "reference_codecs.py"])
 def test_reference_reader_is_short_and_stands_alone(name: str) -> None:
     source = (FORMATS / name).read_text()
     imports = {
@@ -277,4 +305,6 @@ def test_reference_reader_is_short_and_stands_alone(name: str) -> None:
     assert max(map(len, source.splitlines())) <= 112
     assert ";" not in source
     assert "exec(" not in source
-    assert imports <= {"numpy", "zstandard", "reference_codecs"} | set(sys.stdlib_module_names)
+    assert imports <= {"numpy", "zstandard", "reference_blocks", "reference_codecs"} | set(
+        sys.stdlib_module_names
+    )

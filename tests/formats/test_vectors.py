@@ -105,6 +105,20 @@ def test_vectors_show_all_of_1_1() -> None:
     assert {int(file.minor) for name, file in files.items() if name.startswith("1.1_")} == {1}
 
 
+def test_vectors_show_all_of_1_2() -> None:
+    files = {path.stem: softpack.open(path) for path in VALID if path.name.startswith("1.2_")}
+    corrected = {name: labels.corrections(*labels.cells()).n_rows for name, labels in files.items()}
+
+    assert {labels.file.minor for labels in files.values()} == {2}
+    assert {labels.spec.space for labels in files.values()} == {"logits", "log_probs", "probs"}
+    assert corrected["1.2_correction_none"] == 0
+    assert any(0 < n < files[name].n_rows for name, n in corrected.items())
+    assert any(n == files[name].n_rows for name, n in corrected.items())
+    parts = files["1.2_correction_parts"].file
+    number, _ = parts.header.stream("correction") or (0, None)
+    assert {number in part.blocks for part in parts.parts} == {True, False}
+
+
 @pytest.mark.parametrize(
     ("name", "array"),
     [
