@@ -15,7 +15,7 @@ from typing import Any
 from softpack.bits import MAX_WIDTH
 from softpack.errors import CorruptError, DataError, UnsupportedError
 from softpack.format.canonical import canonical, parse_canonical, without_floats
-from softpack.format.layout import ITEM_TILE, ITEM_TILE_VALUES, MAX_STAGES, MAX_TILE_CELLS
+from softpack.format.layout import ITEM_TILE, ITEM_TILE_VALUES, MAX_DEGREE, MAX_STAGES, MAX_TILE_CELLS
 from softpack.records import COLUMNS, MAX_CLASSES, SPACES, Column, LabelSpec
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -108,12 +108,19 @@ class ContextSpec:
         config: its settings.
         width: of the pictures in which the boxes of mixed rows lie.
         height: theirs.
+        degree: of the functions of the viewpoint that an item has a prototype for each of; 0: one prototype.
     """
 
     codec_id: str
     config: Mapping[str, Any]
     width: int
     height: int
+    degree: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields; a degree of 0 is not said, as it was not before version 1.2."""
+        said = {"codec": _codec_json(self.codec_id, self.config), "width": self.width, "height": self.height}
+        return said | ({"degree": self.degree} if self.degree else {})
 
 
 @dataclass(frozen=True)
@@ -153,8 +160,7 @@ class Header:
             "made_by": without_floats(dict(self.made_by)),
         }
         if self.context is not None:
-            codec = _codec_json(self.context.codec_id, self.context.config)
-            document["context"] = {"codec": codec, "width": self.context.width, "height": self.context.height}
+            document["context"] = self.context.to_json()
         return canonical(document)
 
     @property
@@ -165,6 +171,8 @@ class Header:
     @property
     def minor(self) -> int:
         """The least minor version that has all that the header says."""
+        if self.context is not None and self.context.degree:
+            return 2
         later = any(stream.name not in FIRST_STREAMS for stream in self.streams) or self.context is not None
         return int(later)
 
@@ -259,10 +267,11 @@ def _codec(value: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _context(value: Any) -> ContextSpec:
-    _fields(value, "context", "codec width height")
+    _fields(value, "context", "codec width height", "degree")
     codec_id, config = _codec(value["codec"], "context.codec")
     width, height = (_integer(value[side], f"context.{side}", 1, (1 << 31) - 1) for side in ("width", "height"))
-    return ContextSpec(codec_id, config, width, height)
+    degree = _integer(value["degree"], "context.degree", 1, MAX_DEGREE) if "degree" in value else 0
+    return ContextSpec(codec_id, config, width, height, degree)
 
 
 def _spec(value: Any, where: str) -> LabelSpec:
