@@ -113,13 +113,6 @@ class Bench:
 
     _learned: dict[int, Learned] = field(default_factory=dict)
 
-    @property
-    def degrees(self) -> tuple[int, ...]:
-        """Degrees of the functions of crops that are worth a trial: an item has a prototype for each function."""
-        says = self.replay and has_viewpoints(self.source.columns, self.source.item_columns.keys())
-        views = self.source.n_rows / self.source.items
-        return tuple(d for d in DEGREES if not d or (says and views >= VIEWS_A_FUNCTION * n_functions(d)))
-
     def learned(self, degree: int = 0) -> Learned:
         """Return the prototypes of the source's items; kept."""
         if degree not in self._learned:
@@ -206,6 +199,18 @@ class Bench:
             n_bytes += len(encode_tile(MIX_STREAM, columns)[0])
             n_rows += len(block)
         return 8 * n_bytes / max(n_rows, 1)
+
+
+def degrees_worth(source: Source, replay: bool = True) -> tuple[int, ...]:
+    """Return the degrees of functions of crops that are worth a trial: an item has a prototype for each function.
+
+    Args:
+        source: whose labels are to be encoded.
+        replay: whether the file will keep the replay columns, which say the crops.
+    """
+    says = replay and has_viewpoints(source.columns, source.item_columns.keys())
+    views = source.n_rows / source.items
+    return tuple(d for d in DEGREES if not d or (says and views >= VIEWS_A_FUNCTION * n_functions(d)))
 
 
 def fixed_bytes(takes_context: bool) -> int:
