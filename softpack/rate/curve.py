@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,10 @@ import torch
 from softpack.codecs.spaces import centred_logits
 from softpack.container.ledger import ledger
 from softpack.container.reader import Labels
+from softpack.entropy import ans
 from softpack.errors import CodecError, DataError
 from softpack.eval.fidelity import TEMPERATURES, fidelity
-from softpack.rate.bound import principal_variances
+from softpack.rate.bound import gaussian_bound, principal_variances
 from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps, item_share
 from softpack.rate.trial import degrees_worth
 from softpack.sources.base import Source
@@ -44,6 +46,7 @@ BASELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 CONTEXTS = {None: "", 0: " with context", 1: " with context by crop"}
 BOUND_ROWS = 1 << 15
+ENTROPY_ROWS = 1 << 16
 TEXTS = ("source", "curve", "codec", "asked_bits")
 AT = re.compile(r"kl_[^_]+")
 
@@ -147,6 +150,7 @@ def measure(
     points = _read(path)
     _check_source(points, source, path)
     _check_temperatures(points, temperatures, path)
+    variances = _variances(source, learned)
     done = {(point["curve"], point["asked_bits"]) for point in points}
     for case in cases(codecs, source):
         if (case.curve, case.asked_bits) in done:
@@ -154,13 +158,14 @@ def measure(
         of_case = learned.get(case.degree)
         try:
             point = _point(case, source, folder / "point.spk", of_case, temperatures, seed, device)
+            point["bound_bits"] = _bound_bits(variances, case, point["mse"])
         except CodecError as error:  # such as a rate that this codec cannot have
             refused(case, str(error))
             continue
         points.append(point)
         _write(path, points)
         say(point)
-    return Curves(points, _variances(source, learned))
+    return Curves(points, variances)
 
 
 def _point(
@@ -188,6 +193,8 @@ def _point(
         "codec": case.codec_id,
         "asked_bits": case.asked_bits,
         "marginal_bits": account.marginal_bits_per_label,
+        "code_bits": account.bits_of("codes") / account.n_rows,
+        "entropy_bits": _entropy(Labels(spk)),
         "item_bits": account.bits_of("item") / account.n_rows,
         "model_bits": account.bits_of("model") / account.n_rows,
         "all_in_bits": account.all_in_bits_per_label,
@@ -238,6 +245,26 @@ def _squared_error(spk: Path, source: Source) -> float:
         total += float((rows_BC - decoded_BC).double().square().mean(1).sum())
         n_rows += len(block)
     return total / max(n_rows, 1)
+
+
+def _bound_bits(variances: dict[str, np.ndarray], case: Case, error: float) -> float:
+    """Return the bits that a Gaussian source would need for a squared error, given the context that the case has."""
+    context = CONTEXTS[case.degree if case.item_bits else None].removeprefix(" with")
+    of_rows = variances.get(f"rows less their{context}", variances["rows"]) if context else variances["rows"]
+    return float(gaussian_bound(of_rows, np.array([error]))[0]) if math.isfinite(error) else math.nan
+
+
+def _entropy(labels: Labels) -> float:
+    """Return the bits a label of an ideal code of each number by itself; nan where they have too many levels."""
+    items, views = labels.cells(np.arange(min(labels.n_rows, ENTROPY_ROWS)))
+    codes, total = labels.stored_codes(items, views), 0.0
+    for array in labels.codec.codes:
+        if array.levels > ans.MAX_LEVELS:
+            return math.nan
+        counts_SL = ans.count_codes(codes[array.name].reshape(len(items), -1), array.levels)
+        shares_SL = counts_SL / len(items)
+        total -= float((shares_SL * np.log2(np.where(counts_SL > 0, shares_SL, 1))).sum())
+    return total
 
 
 def _variances(source: Source, learned: dict[int, Learned]) -> dict[str, np.ndarray]:
