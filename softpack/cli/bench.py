@@ -47,12 +47,12 @@ def rd(
     the curves by name, and the bound of a Gaussian source beside the squared error. It takes minutes; where it was
     stopped it goes on.
     """
-    names = tuple(codecs.split(",")) if codecs else None
+    names = None if codecs is None else tuple(codecs.split(","))
     for name in names or ():
         check_codec_id(name)
     rows = open_source(source, space=space, temperature=source_temperature, kind=source_format)
     from softpack.eval.fidelity import TEMPERATURES
-    from softpack.rate.curve import CODECS, measure
+    from softpack.rate.curve import CODECS, Case, measure
     from softpack.rate.plot import draw
 
     def say(point: dict[str, Any]) -> None:
@@ -62,8 +62,11 @@ def rd(
             err=True,
         )
 
+    def refused(case: Case, why: str) -> None:
+        click.echo(f"softpack: {case.curve} {case.asked_bits}: left out: {why}", err=True)
+
     at = temperatures or TEMPERATURES
-    curves = measure(rows, Path(out), names or CODECS, at, seed, device, say)
+    curves = measure(rows, Path(out), names or CODECS, at, seed, device, say, refused)
     pictures = draw(
         curves, Path(out), f"{rows.path.name}: {rows.n_rows:,} rows of {rows.spec.classes:,} classes"
     )

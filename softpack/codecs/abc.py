@@ -223,6 +223,15 @@ class Codec(ABC):
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
         """Return float32 rows [B, C] in the space `gives`, on the device of the codes."""
 
+    def decode_sum(self, codes: Codes, weights_BP: Tensor) -> Tensor:
+        """Return weighted sums of P rows each, float32 [B, C], of codes [B, P, ...]: prototypes are mixed so.
+
+        Codecs that are linear may override it to sum before they decode. None takes context here.
+        """
+        flat = {name: values.flatten(0, 1) for name, values in codes.items()}
+        rows_BPC = self.decode(flat).view(*weights_BP.shape, -1)
+        return torch.einsum("bp,bpc->bc", weights_BP, rows_BPC)
+
     # -- what all rows share ---------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:

@@ -1,8 +1,12 @@
-"""What the decoder knows of rows before their codes: the prototypes of their items, mixed as the rows are."""
+"""What the decoder knows of rows before their codes: the prototypes of their items, mixed as the rows are.
+
+Shapes in names: B rows, C classes, N items, P prototypes of an item.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -16,72 +20,122 @@ KEPT_VALUES = 1 << 25  # numbers of prototypes that are kept decoded; where ther
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What the prototypes of the rows' items and of their mix partners weigh, on the device of the prototypes.
+
+    Args:
+        partner_B: integers, -1 for none; None where no row is mixed.
+        share_B: float32 share of the partner.
+        own_BP: float32, of each prototype of the item; None where it has one.
+        partner_BP: the same of the partner.
+    """
+
+    partner_B: Tensor | None = None
+    share_B: Tensor | None = None
+    own_BP: Tensor | None = None
+    partner_BP: Tensor | None = None
+
+    @classmethod
+    def of(cls, mixing: Mixing, device: torch.device) -> Weights:
+        """Return them from numpy facts."""
+        of_rows = (mixing.partner_B, mixing.share_B, mixing.own_BP, mixing.partner_BP)
+        return cls(*(None if facts is None else torch.from_numpy(facts).to(device) for facts in of_rows))
+
+    def rows(self, which_B: Tensor) -> Weights:
+        """Return those of some rows."""
+        return self._each(lambda facts: facts.index_select(0, which_B))
+
+    def to(self, device: torch.device) -> Weights:
+        """Return them on a device."""
+        return self._each(lambda facts: facts.to(device))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Weights]) -> Weights:
+        """Return those of all rows, without what is the same for all of them, nor what the partners' rows say."""
+        if not parts:
+            return cls()
+        of_name = [[f for part in parts if (f := getattr(part, name)) is not None] for name in FACTS]
+        partner_R, share_R, own_RP, _ = (torch.cat(some) if some else None for some in of_name)
+        if partner_R is None or not bool((partner_R >= 0).any()):
+            return cls(own_BP=own_RP)
+        return cls(partner_R.int(), share_R, own_RP)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Weights:
+        facts = (getattr(self, name) for name in FACTS)
+        return Weights(*(None if each is None else change(each) for each in facts))
+
+
+FACTS = tuple(field.name for field in fields(Weights))
+
+
+@dataclass(frozen=True)
 class Prototypes:
     """The prototypes of all items, as their codes say them.
 
     Args:
         codec: of the prototypes, which are logits whose mean is zero.
-        codes: of the items that have one, the first ones.
-        rows_NC: float32, the same decoded; None where they are too many to be kept.
+        codes: [N, ...] of the items that have some, the first ones; [N, P, ...] where they have several.
+        n: P, prototypes of an item.
+        rows_NC: float32, the same decoded, of items that have one each; None where they are too many to be kept.
     """
 
     codec: Codec
     codes: Codes
+    n: int = 1
     rows_NC: Tensor | None = None
 
     @classmethod
-    def of_codes(cls, codec: Codec, codes: Codes) -> Prototypes:
+    def of_codes(cls, codec: Codec, codes: Codes, n: int = 1) -> Prototypes:
         """Decode them, a block at a time, if they are few enough."""
         n_items = len(next(iter(codes.values())))
-        if not 0 < n_items * codec.spec.classes <= KEPT_VALUES:
-            return cls(codec, codes)
+        if n > 1 or not 0 < n_items * codec.spec.classes <= KEPT_VALUES:
+            return cls(codec, codes, n)
         parts = [
             codec.decode({name: values[start : start + DECODE_ROWS] for name, values in codes.items()})
             for start in range(0, n_items, DECODE_ROWS)
         ]
-        return cls(codec, codes, torch.cat(parts))
+        return cls(codec, codes, n, torch.cat(parts))
+
+    @classmethod
+    def of_rows(cls, codec: Codec, rows_NPC: Tensor) -> Prototypes:
+        """Encode them."""
+        n_items, n, _ = rows_NPC.shape
+        codes = codec.encode(rows_NPC.flatten(0, 1))
+        if n > 1:
+            codes = {name: values.view(n_items, n, *values.shape[1:]) for name, values in codes.items()}
+        return cls.of_codes(codec, codes, n)
 
     def __len__(self) -> int:
         return len(next(iter(self.codes.values())))
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return next(iter(self.codes.values())).device
+
     def to(self, device: torch.device) -> Prototypes:
         """Return them on a device."""
         codes = {name: values.to(device) for name, values in self.codes.items()}
-        return Prototypes(
-            self.codec.to(device), codes, None if self.rows_NC is None else self.rows_NC.to(device)
-        )
+        rows_NC = None if self.rows_NC is None else self.rows_NC.to(device)
+        return Prototypes(self.codec.to(device), codes, self.n, rows_NC)
 
-    def context(
-        self, items_B: Tensor, partner_B: Tensor | None = None, share_B: Tensor | None = None
-    ) -> Tensor:
+    def context(self, items_B: Tensor, weights: Weights) -> Tensor:
         """Return the context of rows [B, C], on the device of the prototypes.
 
         Items that have no prototype, because they came later, have the context zero.
 
         Args:
             items_B: int64.
-            partner_B: int64, -1 for none; None where no row is mixed.
-            share_B: float32 share of the partner.
+            weights: of the rows.
         """
-        context_BC = self._of(items_B)
-        if partner_B is None or share_B is None:
-            return context_BC
-        mixed_M = (partner_B >= 0).nonzero()[:, 0]
-        if len(mixed_M):
-            share_M1 = share_B[mixed_M].unsqueeze(1)
-            context_BC[mixed_M] = torch.lerp(context_BC[mixed_M], self._of(partner_B[mixed_M]), share_M1)
-        return context_BC
+        return _mixed(self._of, items_B, weights)
 
     def context_of(self, items_B: np.ndarray, mixing: Mixing) -> Tensor:
         """Return the context of rows [B, C] from numpy facts."""
-        device = next(iter(self.codes.values())).device
-        return self.context(
-            torch.tensor(items_B, device=device),  # copied: the caller's may be read-only
-            torch.from_numpy(mixing.partner_B).to(device),
-            torch.from_numpy(mixing.share_B).to(device),
-        )
+        items = torch.tensor(items_B, device=self.device)  # copied: the caller's may be read-only
+        return self.context(items, Weights.of(mixing, self.device))
 
-    def _of(self, items_B: Tensor) -> Tensor:
+    def _of(self, items_B: Tensor, weights_BP: Tensor | None) -> Tensor:
         if not len(self):
             return torch.zeros(len(items_B), self.codec.spec.classes, device=items_B.device)
         is_known_B = items_B < len(self)
@@ -89,5 +143,32 @@ class Prototypes:
         if self.rows_NC is not None:
             rows_BC = self.rows_NC.index_select(0, known_B)
         else:
-            rows_BC = self.codec.decode({name: values[known_B] for name, values in self.codes.items()})
+            codes = {name: values[known_B] for name, values in self.codes.items()}
+            rows_BC = (
+                self.codec.decode(codes) if weights_BP is None else self.codec.decode_sum(codes, weights_BP)
+            )
         return rows_BC if bool(is_known_B.all()) else rows_BC.masked_fill_(~is_known_B.unsqueeze(1), 0)
+
+
+def weighted_sum(rows_NPC: Tensor, items_B: Tensor, weights: Weights) -> Tensor:
+    """Return the context of rows [B, C] from prototypes that are not coded."""
+
+    def of(items_B: Tensor, weights_BP: Tensor | None) -> Tensor:
+        if weights_BP is None:
+            return rows_NPC[items_B, 0]
+        return torch.einsum("bp,bpc->bc", weights_BP, rows_NPC[items_B])
+
+    return _mixed(of, items_B, weights)
+
+
+def _mixed(of: Callable[[Tensor, Tensor | None], Tensor], items_B: Tensor, weights: Weights) -> Tensor:
+    """Return what items say of rows, mixed with what the partners' say."""
+    context_BC = of(items_B, weights.own_BP)
+    if weights.partner_B is None or weights.share_B is None:
+        return context_BC
+    mixed_M = (weights.partner_B >= 0).nonzero()[:, 0]
+    if len(mixed_M):
+        partner_MP = None if weights.partner_BP is None else weights.partner_BP[mixed_M]
+        partner_MC = of(weights.partner_B[mixed_M].long(), partner_MP)
+        context_BC[mixed_M] = torch.lerp(context_BC[mixed_M], partner_MC, weights.share_B[mixed_M].unsqueeze(1))
+    return context_BC

@@ -20,6 +20,7 @@ from softpack.container.blockfile import BlockFile
 from softpack.container.file import SpkFile
 from softpack.container.model import Model, as_model, fit_prototype_codec, load_model_of
 from softpack.container.promise import TEMPERATURES, promise
+from softpack.container.viewpoint import ViewpointTable
 from softpack.container.writer import MIX_WH, Writer
 from softpack.errors import CodecError, DataError
 from softpack.format.blocks import read_superblock
@@ -40,6 +41,7 @@ def create(
     items: int | None = None,
     views: int | None = None,
     prototypes: Any = None,
+    viewpoints: ViewpointTable | None = None,
     mix_wh: tuple[int, int] = MIX_WH,
     replay: bool = True,
     max_kl: float | None = None,
@@ -64,7 +66,9 @@ def create(
         items: how many, where it is known: then rows outside are refused, and the model suits the size.
         views: the same of views.
         prototypes: logits [items, classes] that the rows of each item are near to, such as their mean, for codecs
-            that code rows given them (`context=True`); they are coded too.
+            that code rows given them (`context=True`); they are coded too. Of a model that weighs several of an
+            item by where views look, [items, prototypes, classes].
+        viewpoints: of all rows, for such a model, so that a mixed row may be added before its partner's.
         mix_wh: width and height of the pictures in which `mix_box_xyxy` lies, for the prototypes of mixed rows.
         replay: store the replay columns.
         max_kl: no row's KL(teacher || decoded) * T**2, in nats, is to be above this at any of the temperatures;
@@ -97,11 +101,13 @@ def create(
         target_bits = settings.pop("target_bits", None)
         made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
         fitted = type(made).fit is Codec.fit  # nothing to learn
-        rows_NC = _prototype_rows(prototypes, made, str(path))
-        model = Model(made, _prototype_codec(rows_NC, views, seed))
+        rows_NPC = _prototype_rows(prototypes, made, 1, str(path))
+        model = Model(made, _prototype_codec(rows_NPC, views, seed))
     else:
         model, fitted = as_model(codec), True
-        rows_NC = _prototype_rows(prototypes, model.codec, str(path)) if prototypes is not None else None
+        rows_NPC = None
+        if prototypes is not None:
+            rows_NPC = _prototype_rows(prototypes, model.codec, model.n_prototypes, str(path))
         if settings or (at and promised is None) or classes not in (None, model.codec.spec.classes):
             raise CodecError(
                 f"{path}: the codec is fitted to {model.codec.spec}; give no other classes and settings"
@@ -111,7 +117,7 @@ def create(
         return Writer(
             out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
             seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
-            prototypes=rows_NC, promised=promised,
+            prototypes=rows_NPC, viewpoints=viewpoints, promised=promised,
         )  # fmt: skip
     except BaseException:
         out.abandon()
@@ -129,14 +135,16 @@ def _temperatures(given: Sequence[float] | float | str | None) -> tuple[float, .
     )
 
 
-def _prototype_codec(rows_NC: Tensor | None, views: int | None, seed: int) -> Codec | None:
-    if rows_NC is None:
+def _prototype_codec(rows_NPC: Tensor | None, views: int | None, seed: int) -> Codec | None:
+    if rows_NPC is None:
         return None
-    return fit_prototype_codec(rows_NC, PROTOTYPE_BITS * (views or PROTOTYPE_VIEWS), seed)
+    return fit_prototype_codec(rows_NPC.flatten(0, 1), PROTOTYPE_BITS * (views or PROTOTYPE_VIEWS), seed)
 
 
-def _prototype_rows(prototypes: Any, codec: Codec, where: str) -> Tensor | None:
-    """Return prototypes as float32 logits of mean zero [N, C]; None for a codec that takes none.
+def _prototype_rows(prototypes: Any, codec: Codec, n: int, where: str) -> Tensor | None:
+    """Return prototypes as float32 logits of mean zero [N, P, C]; None for a codec that takes none.
+
+    Where an item has one (`n` is 1), they may be [N, C].
 
     Raises:
         CodecError: they are missing, or given to a codec that has no use for them.
@@ -144,6 +152,10 @@ def _prototype_rows(prototypes: Any, codec: Codec, where: str) -> Tensor | None:
     """
     classes = codec.spec.classes
     expected = f"finite logits [items, {classes}], such as the mean of each item's rows"
+    if n > 1:
+        expected = (
+            f"finite logits [items, {n}, {classes}], of which the first is about the mean of the item's rows"
+        )
     if codec.takes_context != (prototypes is not None):
         what = (
             f"codes rows given their items' prototypes; give prototypes=, {expected}"
@@ -155,18 +167,17 @@ def _prototype_rows(prototypes: Any, codec: Codec, where: str) -> Tensor | None:
         return None
     try:
         given = prototypes if isinstance(prototypes, Tensor) else np.array(prototypes)
-        rows_NC = torch.as_tensor(given).float().cpu()
+        rows_NPC = torch.as_tensor(given).float().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: prototypes are no numbers: {error}; expected {expected}") from None
-    if (
-        rows_NC.ndim != 2
-        or rows_NC.shape[1] != classes
-        or not len(rows_NC)
-        or not torch.isfinite(rows_NC).all()
-    ):
-        said = "hold nan or inf" if rows_NC.shape[1:] == (classes,) and len(rows_NC) else "are none"
-        raise DataError(f"{where}: prototypes of shape {list(rows_NC.shape)} {said}; expected {expected}")
-    return rows_NC - rows_NC.mean(1, keepdim=True)
+    shape = [*rows_NPC.shape]
+    if rows_NPC.ndim == 2 and n == 1:
+        rows_NPC = rows_NPC.unsqueeze(1)
+    is_right = rows_NPC.shape[1:] == (n, classes) and len(rows_NPC) > 0
+    if not is_right or not torch.isfinite(rows_NPC).all():
+        said = "hold nan or inf" if is_right else "are none"
+        raise DataError(f"{where}: prototypes of shape {shape} {said}; expected {expected}")
+    return rows_NPC - rows_NPC.mean(2, keepdim=True)
 
 
 def save_model(path: str | os.PathLike[str], model: Codec | Model, force: bool = False) -> None:

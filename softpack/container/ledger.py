@@ -25,6 +25,7 @@ NAMES: dict[tuple[int, int], tuple[str, str]] = {
     (BlockType.MODEL, ModelPart.PROTOTYPES): ("what decodes the prototypes", "model"),
     (BlockType.MODEL, ModelPart.PROTOTYPE_ENCODER): ("encoder of the prototypes", "model"),
     (BlockType.MODEL, ModelPart.TABLES): ("entropy tables", "model"),
+    (BlockType.MODEL, ModelPart.VIEW_BASIS): ("functions of viewpoints", "model"),
     (BlockType.INDEX, 0): ("index", "index"),
     (BlockType.COMMIT, 0): ("commits", "index"),
     (layout.VOID, 0): ("what recovery left out", "padding"),

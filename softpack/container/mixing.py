@@ -1,14 +1,18 @@
 """Which other item shows in a row, and how much of it: what prototypes are mixed by. No torch.
 
-Shapes in names: B rows.
+Shapes in names: B rows, P prototypes of an item.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from softpack.container.viewpoint import ViewBasis, ViewpointTable, viewpoints_of
+from softpack.errors import DataError
+from softpack.records import RowBlock
 
 SHARE_LEVELS = 256  # of `mix_share`, which stands where the replay columns do not
 
@@ -20,14 +24,20 @@ class Mixing:
     Args:
         partner_B: int64, the item; -1 for none.
         share_B: float32, the partner's share of the row, 0 to 1; 0 where there is none.
+        own_BP: float32, what each prototype of the row's item weighs; None where an item has one, which weighs 1.
+        partner_BP: the same of the partner's; anything where there is none.
     """
 
     partner_B: np.ndarray
     share_B: np.ndarray
+    own_BP: np.ndarray | None = None
+    partner_BP: np.ndarray | None = None
 
     def rows(self, which: slice) -> Mixing:
         """Return the mixing of some of the rows."""
-        return Mixing(self.partner_B[which], self.share_B[which])
+        if self.own_BP is None or self.partner_BP is None:
+            return Mixing(self.partner_B[which], self.share_B[which])
+        return Mixing(self.partner_B[which], self.share_B[which], self.own_BP[which], self.partner_BP[which])
 
     @classmethod
     def none(cls, n_rows: int) -> Mixing:
@@ -64,6 +74,47 @@ def mixing_of(columns: Mapping[str, np.ndarray], size_wh: tuple[int, int], n_row
     is_mixed_B = partner_B >= 0
     share_B = np.where(is_mixed_B, np.clip(np.nan_to_num(share_B), 0, 1), 0).astype(np.float32)
     return Mixing(np.where(is_mixed_B, partner_B, -1), share_B)
+
+
+def seen(
+    mixing: Mixing,
+    basis: ViewBasis,
+    viewpoints: ViewpointTable,
+    block: RowBlock,
+    source_hw_B2: np.ndarray | None,
+    where: str,
+) -> Mixing:
+    """Return mixing with what prototypes weigh in rows, by where they and the partners' rows look.
+
+    Args:
+        mixing: of the rows.
+        basis: the functions.
+        viewpoints: of rows so far; those of the block are added.
+        block: the rows.
+        source_hw_B2: height and width of their pictures, for crops in pixels.
+        where: for messages.
+
+    Raises:
+        DataError: a partner's row has not come yet.
+    """
+    own_B3 = viewpoints_of(block.replay, source_hw_B2)
+    new_B = ~viewpoints.find(block.item_B, block.view_B)[0]
+    viewpoints.add(block.item_B[new_B], block.view_B[new_B], own_B3[new_B])
+    is_there_B, partner_B3 = viewpoints.find(mixing.partner_B, block.view_B)
+    lost_B = (mixing.partner_B >= 0) & ~is_there_B
+    if lost_B.any():
+        row = int(lost_B.argmax())
+        raise DataError(
+            f"{where}: item {block.item_B[row]}, view {block.view_B[row]} is mixed with item {mixing.partner_B[row]}, "
+            "whose view of that number has not come yet; where prototypes are weighted by crops, add a row after its "
+            "partner's, or together with it"
+        )
+    return weighted(mixing, basis, own_B3, partner_B3)
+
+
+def weighted(mixing: Mixing, basis: ViewBasis, own_B3: np.ndarray, partner_B3: np.ndarray) -> Mixing:
+    """Return mixing with what prototypes weigh in rows, by the viewpoints of these and of their partners' rows."""
+    return replace(mixing, own_BP=basis(own_B3), partner_BP=basis(partner_B3))
 
 
 def mix_columns(mixing: Mixing) -> dict[str, np.ndarray]:

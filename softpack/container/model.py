@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec
 from softpack.codecs.registry import make_codec, setting_names
 from softpack.container.file import SpkFile
 from softpack.container.tiles import Tables
+from softpack.container.viewpoint import ViewBasis, has_viewpoints, n_functions
 from softpack.entropy.tables import table_name
 from softpack.errors import CodecError, CorruptError, UnsupportedError
 from softpack.format.header import ArraySpec, code_stream
@@ -23,6 +25,7 @@ from softpack.format.layout import BlockType, ModelPart
 from softpack.records import LabelSpec
 
 PROTOTYPE_CODEC = "klt"
+BASIS = "weight"  # the tensor of a ViewBasis
 MAX_TENSORS = 4096
 NAME = re.compile(r"[A-Za-z0-9_.]{1,128}")
 
@@ -59,17 +62,23 @@ class Model:
         codec: of the rows.
         prototypes: codec of the items' prototypes, which are logits; None where the rows take no context.
         tables: frequencies of codes for the entropy coder, by `<stream>.<array>`.
+        basis: functions that each item has a prototype for; None where it has one prototype.
     """
 
     codec: Codec
     prototypes: Codec | None = None
     tables: Tables = field(default_factory=dict)
+    basis: ViewBasis | None = None
 
     def __post_init__(self) -> None:
         if self.codec.takes_context == (self.prototypes is None):
             raise CodecError(
                 f"codec {self.codec.codec_id} {'needs' if self.codec.takes_context else 'takes no'} context; "
                 "give a codec for the prototypes if and only if rows are coded given them"
+            )
+        if self.basis is not None and self.prototypes is None:
+            raise CodecError(
+                "there are functions to weigh prototypes by, but no codec for prototypes; give both"
             )
 
     @property
@@ -80,13 +89,28 @@ class Model:
     @property
     def minor(self) -> int:
         """Least minor version of the format that knows all of it."""
-        return max(self.codec.minor, int(bool(self.tables)))
+        return max(self.codec.minor, int(bool(self.tables)), 0 if self.basis is None else 2)
+
+    @property
+    def n_prototypes(self) -> int:
+        """How many an item has."""
+        return 1 if self.basis is None else len(self.basis)
+
+    @property
+    def degree(self) -> int:
+        """Of the functions of the viewpoint that prototypes are weighted by; 0 where an item has one prototype."""
+        return 0 if self.basis is None else self.basis.degree
+
+    @property
+    def prototype_arrays(self) -> tuple[CodeArray, ...]:
+        """The arrays of an item's prototypes."""
+        return () if self.prototypes is None else arrays_of_item(self.prototypes, self.n_prototypes)
 
     def first_stages(self, n: int) -> Model:
         """Return the model of the first `n` stages of the codes."""
         later = tuple(table_name(code_stream(stage), "") for stage in range(n + 1, self.codec.n_stages + 1))
         tables = {name: table for name, table in self.tables.items() if not name.startswith(later)}
-        return Model(self.codec.first_stages(n), self.prototypes, tables)
+        return Model(self.codec.first_stages(n), self.prototypes, tables, self.basis)
 
     @property
     def parts(self) -> dict[ModelPart, dict[str, Tensor]]:
@@ -95,6 +119,8 @@ class Model:
         if self.prototypes is not None:
             parts[ModelPart.PROTOTYPES] = self.prototypes.state()
             parts[ModelPart.PROTOTYPE_ENCODER] = self.prototypes.encoder_state()
+        if self.basis is not None:
+            parts[ModelPart.VIEW_BASIS] = {BASIS: torch.from_numpy(self.basis.weight_PF)}
         return {part: tensors for part, tensors in parts.items() if tensors}
 
 
@@ -103,10 +129,15 @@ def as_model(given: Codec | Model) -> Model:
     return given if isinstance(given, Model) else Model(given)
 
 
-def fit_prototype_codec(rows_NC: Tensor, bits: float, seed: int = 0) -> Codec:
-    """Return a codec for prototypes, logits [N, C], that costs about `bits` an item.
+def arrays_of_item(codec: Codec, n: int) -> tuple[CodeArray, ...]:
+    """Return the arrays of an item that has `n` prototypes."""
+    return tuple(replace(array, shape=(n, *array.shape)) if n > 1 else array for array in codec.codes)
 
-    A context is taken off in logits, so that squared error counts: its codes are not searched for KL.
+
+def fit_prototype_codec(rows_NC: Tensor, bits: float, seed: int = 0) -> Codec:
+    """Return a codec for prototypes, logits [N, C], that costs about `bits` for each of them.
+
+    They are taken off in logits, so that squared error counts: no search for KL.
     """
     codec = make_codec(PROTOTYPE_CODEC, LabelSpec(rows_NC.shape[1]), {"search": 0}, target_bits=bits)
     return codec.fit([rows_NC], seed=seed, n_rows=len(rows_NC))
@@ -134,7 +165,7 @@ def load_model_of(file: SpkFile) -> Model:
             f"{where}: context is said to be {codec.takes_context} by its settings, {header.context is not None} by "
             f"the header, and {has_prototypes} by the model of prototypes; expected one answer"
         )
-    return Model(codec, _load_prototypes(file), file.tables)
+    return Model(codec, _load_prototypes(file), file.tables, _load_basis(file))
 
 
 def _load_prototypes(file: SpkFile) -> Codec | None:
@@ -144,7 +175,8 @@ def _load_prototypes(file: SpkFile) -> Codec | None:
     takes = LabelSpec(file.header.takes.classes)
     parts = (ModelPart.PROTOTYPES, ModelPart.PROTOTYPE_ENCODER)
     codec = _load(file, context.codec_id, context.config, takes, parts)
-    declared, expected = [[_facts(a) for a in arrays] for arrays in (found[1].arrays, codec.codes)]
+    of_item = arrays_of_item(codec, n_functions(context.degree))
+    declared, expected = [[_facts(a) for a in arrays] for arrays in (found[1].arrays, of_item)]
     if declared != expected or codec.takes_context or codec.n_stages > 1 or codec.gives != takes:
         raise CorruptError(
             f"{file.name}, codec {context.codec_id} of the prototypes: makes the codes {expected} in {codec.n_stages} "
@@ -152,6 +184,25 @@ def _load_prototypes(file: SpkFile) -> Codec | None:
             f"the codes {declared} that the file declares, in one stage, without context, and logits"
         )
     return codec
+
+
+def _load_basis(file: SpkFile) -> ViewBasis | None:
+    tensors = model_tensors(file, ModelPart.VIEW_BASIS)
+    degree = 0 if file.header.context is None else file.header.context.degree
+    if tensors.keys() != ({BASIS} if degree else set()):
+        raise CorruptError(
+            f"{file.name}: holds the functions of viewpoints {', '.join(sorted(tensors)) or 'none'}; expected "
+            f"{BASIS if degree else 'none'}, as context.degree is {degree}"
+        )
+    if not degree:
+        return None
+    columns = {array.name for stream in file.header.streams for array in stream.arrays}
+    if file.commit.n_rows and not has_viewpoints(columns, columns):
+        raise CorruptError(
+            f"{file.name}: prototypes are weighted by the views' crops, but the file has no crop_xywh_fraction, nor "
+            "crop_xywh with source_hw"
+        )
+    return ViewBasis.stored(degree, tensors[BASIS].numpy(), file.name)
 
 
 def _load(

@@ -16,12 +16,13 @@ from softpack.container.context import Prototypes
 from softpack.container.correcting import correct_by_list, full_precision
 from softpack.container.corrections import NONE, Corrections
 from softpack.container.file import SpkFile
-from softpack.container.mixing import Mixing, mixing_of
+from softpack.container.mixing import Mixing, mixing_of, weighted
 from softpack.container.model import Model, load_model_of
 from softpack.container.rows import RowMap, row_map
 from softpack.container.tile_cache import TileCache
 from softpack.container.tiles import array_dtype, read_tile
-from softpack.errors import DataError
+from softpack.container.viewpoint import ViewpointTable, viewpoints_of
+from softpack.errors import CorruptError, DataError
 from softpack.format.header import CorrectionSpec, StreamSpec
 from softpack.records import LabelSpec, RowBlock
 
@@ -115,8 +116,9 @@ class Labels:
         if self.model.prototypes is None:
             return None
         _, stream = self.file.header.stream("prototype")  # type: ignore[misc]
+        codes = as_codes(self.prototype_codes, stream)
         with full_precision(torch.device("cpu")):
-            return Prototypes.of_codes(self.model.prototypes, as_codes(self.prototype_codes, stream))
+            return Prototypes.of_codes(self.model.prototypes, codes, self.model.n_prototypes)
 
     @property
     def prototype_codes(self) -> dict[str, np.ndarray]:
@@ -214,7 +216,49 @@ class Labels:
         if header.context is None or found is None:
             return Mixing.none(len(items))
         columns = self._stream_of(found[0], items, views)
-        return mixing_of(columns, (header.context.width, header.context.height), len(items))
+        mixing = mixing_of(columns, (header.context.width, header.context.height), len(items))
+        basis = self.model.basis
+        if basis is None:
+            return mixing
+        own_B3 = self._viewpoints_of(columns, items)
+        return weighted(mixing, basis, own_B3, self._partner_viewpoints(mixing.partner_B, views, own_B3))
+
+    def viewpoints_of(self, items: Indices, views: Indices) -> np.ndarray:
+        """Return where these views look, float64 [B, 3]; see `softpack.container.viewpoint`."""
+        items, views = _pair(items, views)
+        return self._viewpoints_of(self.replay(items, views), items)
+
+    @property
+    def viewpoints(self) -> ViewpointTable:
+        """Where all views look, in files whose prototypes are weighted by it; an empty table in others."""
+        table = ViewpointTable()
+        if self.model.basis is not None and self.n_rows:
+            items, views = self.cells()
+            table.add(items, views, self.viewpoints_of(items, views))
+        return table
+
+    def _viewpoints_of(self, columns: dict[str, np.ndarray], items: np.ndarray) -> np.ndarray:
+        needs_size = "crop_xywh_fraction" not in columns
+        return viewpoints_of(columns, self._picture_sizes[items] if needs_size else None)
+
+    @cached_property
+    def _picture_sizes(self) -> np.ndarray:
+        return self.item_column("source_hw")
+
+    def _partner_viewpoints(self, partner_B: np.ndarray, views: np.ndarray, own_B3: np.ndarray) -> np.ndarray:
+        """Return where the rows of the mix partners look; of rows without a partner their own."""
+        rows = np.flatnonzero(partner_B >= 0)
+        partners, found_B3 = partner_B[rows], own_B3.copy()
+        is_there = partners < self.shape[0]
+        is_there[is_there] = self.has(partners[is_there], views[rows][is_there])
+        if not is_there.all():
+            lost = rows[np.flatnonzero(~is_there)[0]]
+            raise CorruptError(
+                f"{self.file.name}: view {views[lost]} of item {partner_B[lost]} is not there, with which a row is "
+                "mixed that is coded given where both look; that row cannot be decoded"
+            )
+        found_B3[rows] = self.viewpoints_of(partners, views[rows])
+        return np.asarray(found_B3)
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
         """Return the codes of these (item, view), as the codec takes them."""

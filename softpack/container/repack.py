@@ -12,6 +12,7 @@ from softpack.container.blockfile import BlockFile
 from softpack.container.mixing import mix_columns
 from softpack.container.reader import Labels
 from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, most_rows, write_model
+from softpack.errors import DataError
 from softpack.format.header import Header
 
 REPACK_ROWS = 1 << 14
@@ -48,6 +49,11 @@ def repack(
     item_columns = {n: labels.item_column(n) for n in labels.item_columns if replay or n == "target"}
     columns = labels.columns if replay else ()
     is_mixed = old.stream("mix") is not None or "mix_item" in labels.columns
+    if model.degree and not replay:
+        raise DataError(
+            f"{labels.file.name}: labels are coded given where their views look, which the replay columns say; keep "
+            "them, or encode anew from the labels' source with --no-replay"
+        )
     keeps_mix = model.prototypes is not None and is_mixed and "mix_item" not in columns
     promised = labels.promise
     streams = make_streams(model, columns, tuple(item_columns), keeps_mix, corrects=promised is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from softpack.bits import field_widths
 from softpack.codecs.abc import code_dtype
+from softpack.container.context import Weights
 from softpack.container.correcting import ResidentCorrections, correct, full_precision
 from softpack.container.corrections import Corrections
 from softpack.container.mixing import Mixing
@@ -50,8 +51,8 @@ class ResidentLabels:
         self.device = torch.device(device)
         self.spec: LabelSpec = labels.spec
         self.arrays = labels.codec.codes
-        self.partner_R: Tensor | None = None  # int32 [rows], where some are mixed and context depends on it
-        self.share_R: Tensor | None = None
+        self.weights = Weights()  # of all rows, where their context depends on them
+        self.partner_row_R: Tensor | None = None  # int32, where it depends on where the partners look too
         self._corrections = self._load_corrections()
         self.planes = self._load()
 
@@ -102,11 +103,14 @@ class ResidentLabels:
             return None
         items_B = torch.tensor(np.atleast_1d(np.asarray(items)).astype(np.int64), device=device)
         with full_precision(device):
-            if self.partner_R is None or self.share_R is None:
-                return prototypes.context(items_B)
-            return prototypes.context(
-                items_B, self.partner_R[rows_B].to(device), self.share_R[rows_B].to(device)
-            )
+            return prototypes.context(items_B, self._weights_of(rows_B).to(device))
+
+    def _weights_of(self, rows_B: Tensor) -> Weights:
+        """Return what prototypes weigh in rows; in a partner's row its own prototypes weigh what the partner's do."""
+        weights, all_RP = self.weights.rows(rows_B), self.weights.own_BP
+        if self.partner_row_R is None or all_RP is None:
+            return weights
+        return replace(weights, partner_BP=all_RP.index_select(0, self.partner_row_R.index_select(0, rows_B)))
 
     def codes_of_rows(self, rows_B: Tensor) -> dict[str, Tensor]:
         """Return the codes of rows, numbered in the order of items and then views."""
@@ -132,15 +136,23 @@ class ResidentLabels:
             for name, codes in self.labels.read_codes(items, views).items():
                 for plane in planes[name]:
                     plane.bytes_RP[start : start + len(items)] = _pack(codes.reshape(len(items), -1), plane)
-            mixed.append(self.labels.mixing(items, views))
-        if any((mixing.partner_B >= 0).any() for mixing in mixed):
-            partner_R = np.concatenate([mixing.partner_B for mixing in mixed]).astype(np.int32)
-            self.partner_R = torch.from_numpy(partner_R).to(self.device)
-            self.share_R = torch.from_numpy(np.concatenate([m.share_B for m in mixed])).to(self.device)
+            if self.labels.prototypes is not None:
+                mixed.append(self.labels.mixing(items, views))
+        self.weights = Weights.joined([Weights.of(mixing, self.device) for mixing in mixed])
+        if self.weights.own_BP is not None and self.weights.partner_B is not None:
+            self.partner_row_R = self._partner_rows(self.weights.partner_B.cpu().numpy())
         return {
             name: [PackedPlane(p.shift, p.bits, p.bytes_RP.to(self.device)) for p in of_array]
             for name, of_array in planes.items()
         }
+
+    def _partner_rows(self, partner_R: np.ndarray) -> Tensor:
+        """Return the numbers of the partners' rows, int32 [rows]; of rows without a partner their own."""
+        rows_R = np.arange(self.n_rows)
+        mixed = np.flatnonzero(partner_R >= 0)
+        _, views = self.labels.cells(mixed)
+        rows_R[mixed] = self.labels.row_numbers(partner_R[mixed], views)
+        return torch.from_numpy(rows_R.astype(np.int32)).to(self.device)
 
     def _empty_planes(self, values_per_row: int, bits: int) -> list[PackedPlane]:
         return [

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from softpack.codecs.abc import CodeArray, Codec
+from softpack.codecs.abc import CodeArray
 from softpack.container.tiles import Tables
 from softpack.entropy import ans
 from softpack.entropy.arrays import encode_array
@@ -16,12 +16,12 @@ from softpack.format.header import code_stream
 
 
 def fit_tables(
-    codec: Codec, codes: Mapping[str, np.ndarray], n_rows: int, stream: str
+    arrays: Sequence[CodeArray], codes: Mapping[str, np.ndarray], n_rows: int, stream: str
 ) -> dict[str, np.ndarray]:
-    """Return tables for those arrays of a codec that they make smaller, what they weigh themselves included.
+    """Return tables for those arrays of codes that they make smaller, what they weigh themselves included.
 
     Args:
-        codec: whose codes they are.
+        arrays: of a codec, or of an item's prototypes.
         codes: of a sample of rows, unsigned [n, ...] by name, in the order in which they will be stored.
         n_rows: of the file.
         stream: "codes" or "prototype": what the codes say.
@@ -32,7 +32,7 @@ def fit_tables(
     tables: dict[str, np.ndarray] = {}
     if not ans.is_available():
         return tables
-    for array in codec.codes:
+    for array in arrays:
         codes_NS = codes[array.name].reshape(-1, array.values_per_row)
         if array.levels > ans.MAX_LEVELS or not len(codes_NS):
             continue
@@ -46,17 +46,19 @@ def fit_tables(
     return tables
 
 
-def bits_per_row(codec: Codec, codes: Mapping[str, np.ndarray], tables: Tables, stream: str) -> float:
+def bits_per_row(
+    arrays: Sequence[CodeArray], codes: Mapping[str, np.ndarray], tables: Tables, stream: str
+) -> float:
     """Return the bits that a row takes as it is stored, by those of a sample.
 
     Args:
-        codec: whose codes they are.
+        arrays: of a codec, or of an item's prototypes.
         codes: of the sample, unsigned [n, ...] by name, in the order in which they will be stored.
         tables: as `fit_tables` gave them.
         stream: the same as there.
     """
     n_bytes = 0
-    for array in codec.codes:
+    for array in arrays:
         values_NS = codes[array.name].reshape(len(codes[array.name]), -1)
         n_bytes += len(encode_array(values_NS, array.bits, tables.get(_name(stream, array)))[0])
     return 8 * n_bytes / max(1, len(next(iter(codes.values()))))

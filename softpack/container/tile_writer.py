@@ -21,11 +21,12 @@ from softpack.container.corrections import (
     stored_arrays,
 )
 from softpack.container.file import SpkFile
-from softpack.container.mixing import Mixing, mix_columns, mixing_of
+from softpack.container.mixing import Mixing, mix_columns, mixing_of, seen
 from softpack.container.model import Model, pack_tensors
 from softpack.container.pending import Grid, Pending, Presence, TilePart
 from softpack.container.promise import find_corrections
 from softpack.container.tiles import PRESENCE, array_dtype, encode_tile, read_presence
+from softpack.container.viewpoint import ViewpointTable
 from softpack.entropy.tables import pack_tables
 from softpack.errors import CodecError, DataError
 from softpack.format import layout
@@ -81,7 +82,7 @@ def make_streams(
     streams["replay"] = tuple(column_array(COLUMNS[name]) for name in columns)
     streams["mix"] = MIX_STREAM.arrays if keeps_mix else ()
     streams["correction"] = CORRECTION_STREAM.arrays if corrects else ()
-    streams["prototype"] = tuple(map(code_spec, model.prototypes.codes)) if model.prototypes else ()
+    streams["prototype"] = tuple(map(code_spec, model.prototype_arrays))
     for stream, column in (("source", "source_hw"), ("target", "target")):
         streams[stream] = (column_array(COLUMNS[column]),) if column in item_columns else ()
     return tuple(StreamSpec(name, *STREAMS[name][:2], arrays) for name, arrays in streams.items() if arrays)
@@ -134,6 +135,7 @@ class TileWriter:
         views: the same of views.
         device: where rows are encoded.
         prototypes: of the items, as they decode, where the codec takes context.
+        viewpoints: of rows that are known beforehand, where prototypes are weighted by them.
     """
 
     def __init__(
@@ -145,9 +147,13 @@ class TileWriter:
         views: int | None,
         device: torch.device,
         prototypes: Prototypes | None = None,
+        viewpoints: ViewpointTable | None = None,
     ) -> None:
         self._out = out
         self._codec = model.codec.to(device)
+        self._basis = model.basis
+        self._viewpoints = ViewpointTable() if viewpoints is None else viewpoints
+        self.source_hw_N2: np.ndarray | None = None
         self._tables = model.tables
         self._prototypes = prototypes.to(device) if prototypes is not None else None
         self._header = header
@@ -242,6 +248,9 @@ class TileWriter:
         n_rows, context = len(block), self._header.context
         size_wh = (context.width, context.height) if context is not None else (1, 1)
         mixing = mixing_of(block.replay if context is not None else {}, size_wh, n_rows)
+        if self._basis is not None:
+            hw_B2 = None if self.source_hw_N2 is None else self.source_hw_N2[block.item_B]
+            mixing = seen(mixing, self._basis, self._viewpoints, block, hw_B2, self._out.name)
         if self._header.stream("mix") is None:
             return mixing, {}, block.replay
         mix = mix_columns(mixing)

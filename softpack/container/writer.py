@@ -29,6 +29,7 @@ from softpack.container.tile_writer import (
     most_rows,
     write_model,
 )
+from softpack.container.viewpoint import ViewpointTable, has_viewpoints
 from softpack.errors import CodecError, DataError
 from softpack.format.header import ContextSpec, CorrectionSpec, Header
 from softpack.records import RowBlock
@@ -61,7 +62,8 @@ class Writer:
         device: where the codec is fitted and encodes.
         progress: is told how far the fit is.
         resumed: the file that `out` goes on with.
-        prototypes: of the items, where the codec takes context.
+        prototypes: of the items [N, P, C], where the codec takes context.
+        viewpoints: of rows that are known beforehand, where prototypes are weighted by them.
         mix_wh: width and height of the pictures in which `mix_box_xyxy` lies.
         keep_replay: store the replay columns.
         promised: what rows are held to by corrections; None if they stay as they decode.
@@ -82,6 +84,7 @@ class Writer:
         progress: Progress | None = None,
         resumed: SpkFile | None = None,
         prototypes: Tensor | None = None,
+        viewpoints: ViewpointTable | None = None,
         mix_wh: tuple[int, int] = MIX_WH,
         keep_replay: bool = True,
         promised: CorrectionSpec | None = None,
@@ -103,9 +106,10 @@ class Writer:
         self._tiles: TileWriter | None = None
         self._mix_wh, self._keep_replay = mix_wh, keep_replay
         self._promised = promised
+        self._viewpoints = ViewpointTable() if viewpoints is None else viewpoints
         self._prototypes: Prototypes | None = None
         if model.prototypes is not None and prototypes is not None:
-            self._prototypes = Prototypes.of_codes(model.prototypes, model.prototypes.encode(prototypes))
+            self._prototypes = Prototypes.of_rows(model.prototypes, prototypes)
             if self._items is not None and len(prototypes) > self._items:
                 raise DataError(
                     f"{out.name}: found prototypes of {len(prototypes)} items, expected {items} at most"
@@ -121,10 +125,14 @@ class Writer:
     def _resume(self, file: SpkFile) -> None:
         labels = Labels(file.path)
         self._prototypes = labels.prototypes
-        self._tiles = TileWriter(self._out, self.model, file.header, None, None, self._device, self._prototypes)
+        self._viewpoints = labels.viewpoints
+        self._tiles = TileWriter(
+            self._out, self.model, file.header, None, None, self._device, self._prototypes, self._viewpoints
+        )
         self._tiles.resume(file)
         self._columns = None if file.header.stream("mix") else labels.columns
         self._item_values = {name: labels.item_column(name) for name in labels.item_columns}
+        self._tiles.source_hw_N2 = self._item_values.get("source_hw")
         self.n_rows = file.commit.n_rows
 
     def append(self, labels_BC: Any, *, item: Any, view: Any, **columns: Any) -> None:
@@ -254,8 +262,16 @@ class Writer:
             self._out.begin(header.to_bytes(), max(header.minor, self.model.minor))
             write_model(self._out, self.model, self._keep_encoder)
             self._tiles = TileWriter(
-                self._out, self.model, header, self._items, self._views, self._device, self._prototypes
+                self._out,
+                self.model,
+                header,
+                self._items,
+                self._views,
+                self._device,
+                self._prototypes,
+                self._viewpoints,
             )
+            self._tiles.source_hw_N2 = self._item_values.get("source_hw")
             if self._prototypes is not None:
                 self._tiles.write_items(code_arrays(self._prototypes.codes))
                 self._tiles.items = max(self._tiles.items, len(self._prototypes))
@@ -265,6 +281,7 @@ class Writer:
 
     def _header(self) -> Header:
         columns = self._columns or ()
+        self._check_viewpoints(columns)
         keeps_mix = self.model.prototypes is not None and not self._keep_replay and "mix_item" in columns
         kept = columns if self._keep_replay else ()
         corrects = self._promised is not None
@@ -275,7 +292,7 @@ class Writer:
         context = None
         if self.model.prototypes is not None:
             codec = self.model.prototypes
-            context = ContextSpec(codec.codec_id, codec.get_config(), *self._mix_wh)
+            context = ContextSpec(codec.codec_id, codec.get_config(), *self._mix_wh, self.model.degree)
         made_by = {
             "softpack": __version__, "torch": torch.__version__, "numpy": np.__version__, "seed": self._seed
         }  # fmt: skip
@@ -284,6 +301,16 @@ class Writer:
             codec.codec_id, codec.get_config(), codec.spec, codec.gives, *tile, streams, made_by, context,
             self._promised,
         )  # fmt: skip
+
+    def _check_viewpoints(self, columns: tuple[str, ...]) -> None:
+        """Refuse rows that do not say where they look, where prototypes are weighted by that; models have none."""
+        is_model = self._columns is None and not self.n_rows
+        said = has_viewpoints(columns, self._item_values.keys()) and self._keep_replay
+        if self.model.degree and not said and not is_model:
+            raise DataError(
+                f"{self._out.name}: the model weighs prototypes by the views' crops, which the file would not have; "
+                "keep the replay columns crop_xywh_fraction, or crop_xywh and source_hw, or fit a model without them"
+            )
 
     def _flushed(self) -> TileWriter:
         if self._needs_fit:

@@ -17,6 +17,7 @@ from softpack.format.canonical import canonical, parse_canonical, without_floats
 from softpack.format.layout import (
     ITEM_TILE,
     ITEM_TILE_VALUES,
+    MAX_DEGREE,
     MAX_STAGES,
     MAX_TEMPERATURES,
     MAX_TILE_CELLS,
@@ -131,12 +132,19 @@ class ContextSpec:
         config: its settings.
         width: of the pictures in which the boxes of mixed rows lie.
         height: theirs.
+        degree: of the functions of the viewpoint that an item has a prototype for each of; 0: one prototype.
     """
 
     codec_id: str
     config: Mapping[str, Any]
     width: int
     height: int
+    degree: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields; a degree of 0 is not said, as it was not before version 1.2."""
+        said = {"codec": _codec_json(self.codec_id, self.config), "width": self.width, "height": self.height}
+        return said | ({"degree": self.degree} if self.degree else {})
 
 
 @dataclass(frozen=True)
@@ -194,8 +202,7 @@ class Header:
             "made_by": without_floats(dict(self.made_by)),
         }
         if self.context is not None:
-            codec = _codec_json(self.context.codec_id, self.context.config)
-            document["context"] = {"codec": codec, "width": self.context.width, "height": self.context.height}
+            document["context"] = self.context.to_json()
         if self.correction is not None:
             document["correction"] = without_floats(vars(self.correction))
         return canonical(document)
@@ -208,7 +215,7 @@ class Header:
     @property
     def minor(self) -> int:
         """The least minor version that has all that the header says."""
-        if self.correction is not None:
+        if self.correction is not None or (self.context is not None and self.context.degree):
             return 2
         later = any(stream.name not in FIRST_STREAMS for stream in self.streams) or self.context is not None
         return int(later)
@@ -304,12 +311,13 @@ def _codec(value: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _context(value: Any) -> ContextSpec:
-    check_fields(value, "context", "codec width height")
+    check_fields(value, "context", "codec width height", "degree")
     codec_id, config = _codec(value["codec"], "context.codec")
     width, height = (
         integer_of(value[side], f"context.{side}", 1, (1 << 31) - 1) for side in ("width", "height")
     )
-    return ContextSpec(codec_id, config, width, height)
+    degree = integer_of(value["degree"], "context.degree", 1, MAX_DEGREE) if "degree" in value else 0
+    return ContextSpec(codec_id, config, width, height, degree)
 
 
 def _correction(value: Any) -> CorrectionSpec:

@@ -81,6 +81,7 @@ class ModelPart(IntEnum):
     PROTOTYPES = 3  # what decodes the prototypes
     PROTOTYPE_ENCODER = 4
     TABLES = 5  # of the entropy coder
+    VIEW_BASIS = 6  # what prototypes are weighted by
 
 
 IDS_STREAM = 0  # presence bits of a ragged part; streams of the header count from 1
@@ -96,6 +97,7 @@ MAX_ITEMS = 1 << 31
 MAX_PROTOTYPE_VALUES = 1 << 31  # numbers in the prototypes of all items: one row needs them in memory
 MAX_STAGES = 64  # of codes
 MAX_TEMPERATURES = 16  # of a promise
+MAX_DEGREE = 3  # of the functions of a viewpoint
 ITEM_TILE = 1 << 16  # items in a tile of a stream per item,
 ITEM_TILE_VALUES = 1 << 22  # but not more than hold this many numbers
 

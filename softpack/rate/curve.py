@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from softpack.codecs.registry import make_codec
 from softpack.codecs.spaces import centred_logits
 from softpack.container.ledger import ledger
 from softpack.container.reader import Labels
+from softpack.entropy import ans
 from softpack.errors import CodecError, DataError
 from softpack.eval.fidelity import TEMPERATURES, fidelity
-from softpack.rate.bound import principal_variances
+from softpack.rate.bound import gaussian_bound, principal_variances
 from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps, item_share
+from softpack.rate.trial import degrees_worth
 from softpack.sources.base import Source
 from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.learning import Learned, learn
@@ -28,6 +30,7 @@ from softpack.sources.replacing import replacing
 
 CODECS = ("vqae", "klt", "lowrank", "topk", "quantize", "raw")
 RATES = (8, 16, 32, 64, 128, 256, 400)  # bits a label, for codecs that can be had at any
+RATES_OF = {"vqae": (16, 32, 64, 128, 256)}  # of codecs that take minutes to train
 BASELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("FKD smoothing, k=5", "topk", {"k": 5, "tail": "uniform"}),
     ("FKD smoothing, k=10", "topk", {"k": 10, "tail": "uniform"}),
@@ -41,7 +44,9 @@ BASELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("int8", "quantize", {"bits": 8}),
     ("fp16", "raw", {"dtype": "fp16"}),
 )
+CONTEXTS = {None: "", 0: " with context", 1: " with context by crop"}
 BOUND_ROWS = 1 << 15
+ENTROPY_ROWS = 1 << 16
 TEXTS = ("source", "curve", "codec", "asked_bits")
 AT = re.compile(r"kl_[^_]+")
 
@@ -55,7 +60,8 @@ class Case:
         codec_id: of the codec.
         settings: of the codec.
         target_bits: of a label's codes; None where the settings say it.
-        item_bits: of a label's share of its prototype; 0 where there is none.
+        item_bits: of a label's share of its item's prototypes; 0 where there are none.
+        degree: of the functions of crops that an item has a prototype for each of; 0: one prototype.
     """
 
     curve: str
@@ -63,6 +69,12 @@ class Case:
     settings: dict[str, Any]
     target_bits: float | None = None
     item_bits: float = 0.0
+    degree: int = 0
+
+    @property
+    def asked_bits(self) -> str:
+        """Marginal bits a label that are asked for; "" where the settings say it."""
+        return "" if self.target_bits is None else f"{self.target_bits + self.item_bits:g}"
 
 
 @dataclass(frozen=True)
@@ -71,15 +83,16 @@ class Curves:
 
     Args:
         points: one row of figures for each case, as the CSV has them.
-        variances: of the principal components, by "rows" and "rows less their context".
+        variances: of the principal components, by "rows", "rows less their context" and the like.
     """
 
     points: list[dict[str, Any]]
     variances: dict[str, np.ndarray]
 
 
-def cases(codecs: Sequence[str], classes: int, n_rows: int, views: float) -> Iterator[Case]:
+def cases(codecs: Sequence[str], source: Source) -> Iterator[Case]:
     """Yield what to measure."""
+    classes, n_rows, views = source.spec.classes, source.n_rows, source.n_rows / source.items
     for codec_id in codecs:
         for name, of_codec, settings in BASELINES:
             if of_codec == codec_id and settings.get("k", 0) < classes:
@@ -89,12 +102,15 @@ def cases(codecs: Sequence[str], classes: int, n_rows: int, views: float) -> Ite
         widths: dict[str, Any] = (
             {"steps": full_steps(n_rows), "search": SEARCH, "d_h": 256} if codec_id == "vqae" else {}
         )
-        for context in (True, False) if views >= LEAST_VIEWS and codec_id in ("vqae", "klt") else (False,):
-            for bits in RATES:
-                items = item_share(bits, views) if context else 0.0
-                told = {"context": True} if context else {}
-                name = f"{codec_id} with context" if context else codec_id
-                yield Case(name, codec_id, {**widths, **told}, bits - items, items)
+        degrees: tuple[int | None, ...] = (None,)
+        if views >= LEAST_VIEWS and codec_id in ("vqae", "klt"):
+            degrees = (*reversed(degrees_worth(source)), None)
+        for degree in degrees:
+            for bits in RATES_OF.get(codec_id, RATES):
+                items = 0.0 if degree is None else item_share(bits, views, degree)
+                told = {} if degree is None else {"context": True}
+                name = f"{codec_id}{CONTEXTS[degree]}"
+                yield Case(name, codec_id, {**widths, **told}, bits - items, items, degree or 0)
 
 
 def measure(
@@ -105,8 +121,19 @@ def measure(
     seed: int = 0,
     device: str = "cpu",
     say: Callable[[dict[str, Any]], None] = lambda point: None,
+    refused: Callable[[Case, str], None] = lambda case, why: None,
 ) -> Curves:
     """Measure all cases; those that `folder` has from a run before are not measured again.
+
+    Args:
+        source: whose labels they are.
+        folder: of the table.
+        codecs: ids of those to measure.
+        temperatures: to measure at.
+        seed: of the fits.
+        device: to fit and encode on.
+        say: is told of each point.
+        refused: is told of each case that a codec does not take, and why.
 
     Raises:
         SoftpackError: the source or a codec refuses.
@@ -116,24 +143,29 @@ def measure(
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}; name another folder") from None
     views = source.n_rows / source.items
-    learned = learn(source) if views >= LEAST_VIEWS else None
+    learned = (
+        {degree: learn(source, degree) for degree in degrees_worth(source)} if views >= LEAST_VIEWS else {}
+    )
     path = folder / "rd.csv"
     points = _read(path)
     _check_source(points, source, path)
     _check_temperatures(points, temperatures, path)
+    variances = _variances(source, learned)
     done = {(point["curve"], point["asked_bits"]) for point in points}
-    for case in cases(codecs, source.spec.classes, source.n_rows, views):
-        if (case.curve, _asked(case)) in done:
+    for case in cases(codecs, source):
+        if (case.curve, case.asked_bits) in done:
             continue
+        of_case = learned.get(case.degree)
         try:
-            make_codec(case.codec_id, source.spec, case.settings, case.target_bits)
-        except CodecError:
-            continue  # a rate that this codec cannot have
-        point = _point(case, source, folder / "point.spk", learned, temperatures, seed, device)
+            point = _point(case, source, folder / "point.spk", of_case, temperatures, seed, device)
+            point["bound_bits"] = _bound_bits(variances, case, point["mse"])
+        except CodecError as error:  # such as a rate that this codec cannot have
+            refused(case, str(error))
+            continue
         points.append(point)
         _write(path, points)
         say(point)
-    return Curves(points, _variances(source, learned))
+    return Curves(points, variances)
 
 
 def _point(
@@ -159,8 +191,10 @@ def _point(
         "source": _name(source),
         "curve": case.curve,
         "codec": case.codec_id,
-        "asked_bits": _asked(case),
+        "asked_bits": case.asked_bits,
         "marginal_bits": account.marginal_bits_per_label,
+        "code_bits": account.bits_of("codes") / account.n_rows,
+        "entropy_bits": _entropy(Labels(spk)),
         "item_bits": account.bits_of("item") / account.n_rows,
         "model_bits": account.bits_of("model") / account.n_rows,
         "all_in_bits": account.all_in_bits_per_label,
@@ -202,10 +236,6 @@ def _check_temperatures(points: list[dict[str, Any]], temperatures: tuple[float,
         )
 
 
-def _asked(case: Case) -> str:
-    return "" if case.target_bits is None else f"{case.target_bits + case.item_bits:g}"
-
-
 def _squared_error(spk: Path, source: Source) -> float:
     """Return the mean squared error a class, of logits whose mean is zero; infinite where tails are lost."""
     labels, total, n_rows = Labels(spk), 0.0, 0
@@ -217,17 +247,35 @@ def _squared_error(spk: Path, source: Source) -> float:
     return total / max(n_rows, 1)
 
 
-def _variances(source: Source, learned: Learned | None) -> dict[str, np.ndarray]:
-    rows, residuals = [], []
+def _bound_bits(variances: dict[str, np.ndarray], case: Case, error: float) -> float:
+    """Return the bits that a Gaussian source would need for a squared error, given the context that the case has."""
+    context = CONTEXTS[case.degree if case.item_bits else None].removeprefix(" with")
+    of_rows = variances.get(f"rows less their{context}", variances["rows"]) if context else variances["rows"]
+    return float(gaussian_bound(of_rows, np.array([error]))[0]) if math.isfinite(error) else math.nan
+
+
+def _entropy(labels: Labels) -> float:
+    """Return the bits a label of an ideal code of each number by itself; nan where they have too many levels."""
+    items, views = labels.cells(np.arange(min(labels.n_rows, ENTROPY_ROWS)))
+    codes, total = labels.stored_codes(items, views), 0.0
+    for array in labels.codec.codes:
+        if array.levels > ans.MAX_LEVELS:
+            return math.nan
+        counts_SL = ans.count_codes(codes[array.name].reshape(len(items), -1), array.levels)
+        shares_SL = counts_SL / len(items)
+        total -= float((shares_SL * np.log2(np.where(counts_SL > 0, shares_SL, 1))).sum())
+    return total
+
+
+def _variances(source: Source, learned: dict[int, Learned]) -> dict[str, np.ndarray]:
+    parts: dict[str, list[np.ndarray]] = {}
     for block in source.sample(BOUND_ROWS, 0):
         rows_BC = centred_logits(torch.from_numpy(block.labels_BC), source.spec)
-        rows.append(rows_BC.numpy())
-        if learned is not None:
-            residuals.append((rows_BC - learned.exact_context_of(block)).numpy())
-    found = {"rows": principal_variances(np.concatenate(rows))}
-    if residuals:
-        found["rows less their context"] = principal_variances(np.concatenate(residuals))
-    return found
+        parts.setdefault("rows", []).append(rows_BC.numpy())
+        for degree, of_degree in learned.items():
+            left_BC = rows_BC - of_degree.exact_context_of(block)
+            parts.setdefault("rows less their context" + " by crop" * degree, []).append(left_BC.numpy())
+    return {name: principal_variances(np.concatenate(blocks)) for name, blocks in parts.items()}
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

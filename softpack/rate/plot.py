@@ -13,12 +13,14 @@ from softpack.rate.bound import gaussian_bound
 from softpack.rate.curve import BASELINES, Curves
 
 COLORS = {
-    "vqae with context": "#2166ac", "vqae": "#92c5de", "klt with context": "#b2182b", "klt": "#f4a582",
+    "vqae with context by crop": "#053061", "vqae with context": "#2166ac", "vqae": "#92c5de",
+    "klt with context by crop": "#67001f", "klt with context": "#b2182b", "klt": "#f4a582",
     "lowrank": "#762a83", "topk": "#b35806", "quantize": "#1b7837", "raw": "#4d4d4d",
 }  # fmt: skip
 BOUNDS = {
     "rows": (":", "Gaussian bound"),
     "rows less their context": ("--", "Gaussian bound, given the context"),
+    "rows less their context by crop": ("-.", "Gaussian bound, given the context by crop"),
 }
 OTHER = "#4d4d4d"
 LEAST_KL = 1e-4  # drawn

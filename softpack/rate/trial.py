@@ -5,7 +5,7 @@ Shapes in names: B rows of a batch, C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from softpack.container.model import Model, pack_tensors
 from softpack.container.tables import bits_per_row
 from softpack.container.tile_writer import MIX_STREAM, code_arrays
 from softpack.container.tiles import encode_tile
+from softpack.container.viewpoint import has_viewpoints, n_functions
 from softpack.entropy.tables import pack_tables
 from softpack.entropy.zstd import shrink
 from softpack.eval.fidelity import FidelityMeter
@@ -32,6 +33,8 @@ from softpack.sources.encoding import fit_model
 from softpack.sources.learning import Learned, learn
 
 MEASURED_ROWS = 4096
+DEGREES = (0, 1)
+VIEWS_A_FUNCTION = 3  # labels an item for each function, below which its prototypes cost more than they say
 FIXED_BYTES = 1700  # superblock, header, index, commit and checksums of a small file
 CONTEXT_BYTES = 1000  # more of them where there are prototypes
 BLOCK_BITS_A_ROW = 0.1  # headers of blocks, index and padding of its tiles
@@ -45,13 +48,15 @@ class Plan:
         codec_id: of the codec.
         settings: of the codec, `context` among them.
         bits: of a label's codes, at most; None where the settings say it all.
-        item_bits: of an item's prototype, spread over its labels; None takes the usual.
+        item_bits: of an item's prototypes, spread over its labels; None takes the usual.
+        degree: of the functions of where views look that an item has a prototype for each of; 0: one prototype.
     """
 
     codec_id: str
     settings: dict[str, Any]
     bits: float | None = None
     item_bits: float | None = None
+    degree: int = 0
 
     @property
     def takes_context(self) -> bool:
@@ -60,7 +65,8 @@ class Plan:
 
     def __str__(self) -> str:
         said = " ".join(f"{name}={value}" for name, value in self.settings.items() if value is not False)
-        return " ".join(part for part in (self.codec_id, said) if part)
+        by_crop = f"prototypes by crop, degree {self.degree}" if self.degree else ""
+        return " ".join(part for part in (self.codec_id, said, by_crop) if part)
 
 
 @dataclass(frozen=True)
@@ -105,10 +111,13 @@ class Bench:
     seed: int = 0
     device: str = "cpu"
 
-    @cached_property
-    def learned(self) -> Learned:
-        """The prototypes of the source's items."""
-        return learn(self.source)
+    _learned: dict[int, Learned] = field(default_factory=dict)
+
+    def learned(self, degree: int = 0) -> Learned:
+        """Return the prototypes of the source's items; kept."""
+        if degree not in self._learned:
+            self._learned[degree] = learn(self.source, degree)
+        return self._learned[degree]
 
     @cached_property
     def sample(self) -> list[RowBlock]:
@@ -135,7 +144,7 @@ class Bench:
             plan.codec_id,
             _known(plan),
             target_bits=plan.bits,
-            learned=self.learned if plan.takes_context else None,
+            learned=self.learned(plan.degree) if plan.takes_context else None,
             item_bits=plan.item_bits,
             seed=self.seed,
             device=self.device,
@@ -147,13 +156,13 @@ class Bench:
         """Return what a fitted model gives on the sample."""
         prototypes = None
         if model.prototypes is not None:
-            prototypes = self.learned.prototypes(model.prototypes, self.device)
+            prototypes = self.learned(model.degree).prototypes(model.prototypes, self.device)
         codes, meter = self._coded(model, prototypes)
-        row_bits = bits_per_row(model.codec, codes, model.tables, "codes") + BLOCK_BITS_A_ROW
+        row_bits = bits_per_row(model.codec.codes, codes, model.tables, "codes") + BLOCK_BITS_A_ROW
         item_bits = 0.0
         if prototypes is not None:
             item_codes = code_arrays(prototypes.codes)
-            item_bits = bits_per_row(prototypes.codec, item_codes, model.tables, "prototype")
+            item_bits = bits_per_row(model.prototype_arrays, item_codes, model.tables, "prototype")
             row_bits += self._mix_bits()
         n_rows, fixed = self.source.n_rows, fixed_bytes(prototypes is not None)
         marginal = row_bits + (item_bits * self.source.items + 8 * fixed) / n_rows
@@ -169,7 +178,9 @@ class Bench:
         meter, parts = FidelityMeter(self.temperatures), []
         for block in self.sample:
             rows_BC = torch.from_numpy(block.labels_BC).to(self.device).float()
-            context_BC = None if prototypes is None else self.learned.context_of(block, prototypes)
+            context_BC = (
+                None if prototypes is None else self.learned(model.degree).context_of(block, prototypes)
+            )
             codes = model.codec.encode(rows_BC, context_BC)
             decoded_BC = model.codec.decode(codes, context_BC)
             meter.update(
@@ -184,10 +195,22 @@ class Bench:
             return 0.0
         n_rows, n_bytes = 0, 0
         for block in self.sample:
-            columns = mix_columns(mixing_of(block.replay, self.learned.mix_wh, len(block)))
+            columns = mix_columns(mixing_of(block.replay, self.learned().mix_wh, len(block)))
             n_bytes += len(encode_tile(MIX_STREAM, columns)[0])
             n_rows += len(block)
         return 8 * n_bytes / max(n_rows, 1)
+
+
+def degrees_worth(source: Source, replay: bool = True) -> tuple[int, ...]:
+    """Return the degrees of functions of crops that are worth a trial: an item has a prototype for each function.
+
+    Args:
+        source: whose labels are to be encoded.
+        replay: whether the file will keep the replay columns, which say the crops.
+    """
+    says = replay and has_viewpoints(source.columns, source.item_columns.keys())
+    views = source.n_rows / source.items
+    return tuple(d for d in DEGREES if not d or (says and views >= VIEWS_A_FUNCTION * n_functions(d)))
 
 
 def fixed_bytes(takes_context: bool) -> int:
@@ -202,7 +225,7 @@ def _known(plan: Plan) -> dict[str, Any]:
 
 
 def _model_bytes(model: Model) -> int:
-    kept = (ModelPart.DECODER, ModelPart.PROTOTYPES)
+    kept = (ModelPart.DECODER, ModelPart.PROTOTYPES, ModelPart.VIEW_BASIS)
     packed = [pack_tensors(tensors) for part, tensors in model.parts.items() if part in kept]
     if model.tables:
         packed.append(pack_tables(model.tables))

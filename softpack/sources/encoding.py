@@ -16,7 +16,7 @@ from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
 from softpack.container.context import Prototypes
 from softpack.container.create import PROTOTYPE_BITS, create
-from softpack.container.model import Model, as_model, fit_prototype_codec
+from softpack.container.model import Model, arrays_of_item, as_model, fit_prototype_codec
 from softpack.container.tables import fit_tables
 from softpack.container.tile_writer import code_arrays
 from softpack.container.writer import MIX_WH, fit_rows
@@ -37,6 +37,7 @@ def fit_model(
     *,
     target_bits: float | None = None,
     learned: Learned | None = None,
+    degree: int = 0,
     item_bits: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -50,7 +51,9 @@ def fit_model(
         settings: of the codec.
         target_bits: bits a label at most; chooses the settings that are left open.
         learned: the prototypes, where they have been learned already.
-        item_bits: bits a prototype, about; 4 for each label of its item by default.
+        degree: of the functions of where views look that an item has a prototype for each of, where they are not
+            learned yet; 0: one prototype.
+        item_bits: bits of an item's prototypes, about; 4 for each of its labels by default.
         seed: of the sample and of the fit.
         device: where it is fitted.
         progress: is told how far it is.
@@ -60,19 +63,20 @@ def fit_model(
         DataError: the source's rows are not what they should be.
     """
     codec = make_codec(codec_id, source.spec, settings, target_bits)
-    prototype_codec, prototypes, contexts = None, None, None
+    prototype_codec, prototypes, contexts, basis = None, None, None, None
     if codec.takes_context:
-        learned = learned or learn(source)
-        prototype_codec = fit_prototype_codec(
-            learned.rows_NC, item_bits or PROTOTYPE_BITS * source.n_rows / source.items, seed
-        )
+        learned = learned or learn(source, degree)
+        basis = learned.basis
+        item_bits = item_bits or PROTOTYPE_BITS * source.n_rows / source.items
+        rows_NPC = learned.rows_NPC
+        prototype_codec = fit_prototype_codec(rows_NPC.flatten(0, 1), item_bits / rows_NPC.shape[1], seed)
         prototypes = learned.prototypes(prototype_codec, device)
         contexts = _contexts(_Sample(source, seed, device), learned, prototypes)
     fitted = codec.fit(
         _Sample(source, seed, device), seed=seed, n_rows=source.n_rows, progress=progress, contexts=contexts
     )
     tables = _tables(fitted, source, learned, prototypes, seed, device)
-    return Model(fitted, prototype_codec, tables)
+    return Model(fitted, prototype_codec, tables, basis)
 
 
 def _contexts(sample: _Sample, learned: Learned, prototypes: Prototypes) -> Iterator[Tensor]:
@@ -91,14 +95,15 @@ def _tables(
     """Return the entropy coder's tables, from the codes of some rows and of all prototypes."""
     tables = {}
     if prototypes is not None:
-        tables = fit_tables(prototypes.codec, code_arrays(prototypes.codes), source.items, "prototype")
+        arrays = arrays_of_item(prototypes.codec, prototypes.n)
+        tables = fit_tables(arrays, code_arrays(prototypes.codes), source.items, "prototype")
     parts = []
     for block in source.sample(TABLE_ROWS, seed):
         rows_BC = torch.from_numpy(block.labels_BC).to(device).float()
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
         parts.append(code_arrays(codec.encode(rows_BC, context_BC)))
     sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return tables | fit_tables(codec, sample, source.n_rows, "codes")
+    return tables | fit_tables(codec.codes, sample, source.n_rows, "codes")
 
 
 class _Sample:
@@ -178,8 +183,9 @@ def encode_source(
         SoftpackError: the source, the codec or the disk refuses.
     """
     model = as_model(model)
+    check_model(model.codec, source.spec, "the model")
     if model.prototypes is not None and learned is None:
-        learned = learn(source)
+        learned = learn(source, basis=model.basis)
     with (
         _naming(source.path, path),
         create(
@@ -187,7 +193,8 @@ def encode_source(
             model,
             items=source.items,
             views=source.views,
-            prototypes=None if learned is None or model.prototypes is None else learned.rows_NC,
+            prototypes=None if learned is None or model.prototypes is None else learned.rows_NPC,
+            viewpoints=None if learned is None or model.basis is None else learned.viewpoints,
             mix_wh=MIX_WH if learned is None else learned.mix_wh,
             replay=replay,
             max_kl=max_kl,

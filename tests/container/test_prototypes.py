@@ -29,7 +29,7 @@ def learnt(items: int, *parts: tuple[np.ndarray, np.ndarray, Mixing]) -> np.ndar
     learner = PrototypeLearner(items, CLASSES)
     for part in parts:
         learner.add(*part)
-    return learner.solve()
+    return learner.solve()[:, 0]
 
 
 def test_unmixed_rows_give_their_mean():
@@ -116,7 +116,7 @@ def test_blocks_add_up(monkeypatch):
 
     whole_NC = learnt(ITEMS, (*together, mixing))
     np.testing.assert_allclose(learnt(ITEMS, *parts), whole_NC, atol=1e-4)
-    monkeypatch.setattr(prototypes, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(prototypes, "BLOCK_VALUES", 7 * CLASSES)
     np.testing.assert_allclose(learnt(ITEMS, (*together, mixing)), whole_NC, atol=1e-4)
 
 
@@ -133,7 +133,7 @@ def test_many_equal_rows_keep_their_prototype():
     learner = PrototypeLearner(1, CLASSES)
     for _ in range(20):
         learner.add(rows_BC, np.zeros(len(rows_BC), np.int64), Mixing.none(len(rows_BC)))
-    np.testing.assert_allclose(learner.solve()[0], rows_BC[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(learner.solve()[0, 0], rows_BC[0], rtol=1e-4, atol=1e-6)
 
 
 def test_a_row_mixed_with_its_own_item_is_that_item():
@@ -156,3 +156,36 @@ def test_a_partner_of_which_nothing_or_all_is_seen(share):
     found_NC = learnt(ITEMS, (rows_BC, item_B, Mixing(partner_B, np.full(ITEMS, share, np.float32))))
     drawn_NC = (made_NC + RIDGE * rows_BC.mean(0)) / (1 + RIDGE)
     np.testing.assert_allclose(found_NC, drawn_NC, atol=1e-3)
+
+
+def test_several_prototypes_of_mixed_items_are_undone_too():
+    """Rows are exactly what weighted prototypes of two items add up to, and every row is mixed."""
+    random, n_rows, n = np.random.default_rng(5), 60 * ITEMS, 4
+    made_NPC = random.normal(size=(ITEMS, n, CLASSES)).astype(np.float32)
+    item_B, partner_B = random.integers(0, ITEMS, (2, n_rows))
+    share_B = random.uniform(0.05, 0.6, n_rows).astype(np.float32)
+    own_BP, partner_BP = random.normal(size=(2, n_rows, n)).astype(np.float32)
+    own_BP[:, 0] = partner_BP[:, 0] = 1
+    own_BC, partner_BC = (
+        np.einsum("bp,bpc->bc", weights, made_NPC[items])
+        for weights, items in ((own_BP, item_B), (partner_BP, partner_B))
+    )
+    rows_BC = (1 - share_B)[:, None] * own_BC + share_B[:, None] * partner_BC
+    learner = PrototypeLearner(ITEMS, CLASSES, np.array([0, 1, 1, 1]))
+    learner.add(rows_BC, item_B, Mixing(partner_B, share_B, own_BP, partner_BP))
+    error_NPC = np.abs(learner.solve() - made_NPC)
+    assert error_NPC[:, 0].max() < 0.15
+    assert error_NPC.mean() < 0.1  # those of functions are drawn to 0, as by a few rows
+
+
+def test_prototypes_of_functions_are_zero_where_rows_do_not_vary():
+    rows_BC, item_B = np.repeat(known(), 20, 0), np.repeat(np.arange(ITEMS), 20)
+    weights_BP = np.random.default_rng(0).normal(size=(len(item_B), 4)).astype(np.float32)
+    weights_BP[:, 0] = 1
+    learner = PrototypeLearner(ITEMS, CLASSES, np.array([0, 1, 1, 1]))
+    learner.add(
+        rows_BC, item_B, Mixing(np.full(len(item_B), -1), np.zeros(len(item_B), "f4"), weights_BP, weights_BP)
+    )
+    found_NPC = learner.solve()
+    assert np.abs(found_NPC[:, 1:]).max() < 0.01
+    np.testing.assert_allclose(found_NPC[:, 0], known(), atol=0.01)

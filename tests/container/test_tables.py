@@ -44,7 +44,7 @@ def codes():
 
 @pytest.fixture(scope="module")
 def tables(codes):
-    return fit_tables(QUANTIZE, codes, 3000, "codes")
+    return fit_tables(QUANTIZE.codes, codes, 3000, "codes")
 
 
 @pytest.fixture(scope="module")
@@ -74,35 +74,35 @@ def test_uniform_codes_get_none():
         "minimum": random.integers(0, 1 << 16, 4000, np.uint16),
         "step": random.integers(0, 1 << 16, 4000, np.uint16),
     }
-    assert fit_tables(QUANTIZE, uniform, 1 << 20, "codes") == {}
+    assert fit_tables(QUANTIZE.codes, uniform, 1 << 20, "codes") == {}
 
 
 def test_tables_must_earn_what_they_weigh(codes, tables):
     """The same codes of a file of few rows save less than 6 x 16 frequencies take."""
     few = {name: values[:40] for name, values in codes.items()}
-    assert fit_tables(QUANTIZE, few, 40, "codes") == {}
-    assert list(fit_tables(QUANTIZE, few, 4000, "codes")) == list(tables)
+    assert fit_tables(QUANTIZE.codes, few, 40, "codes") == {}
+    assert list(fit_tables(QUANTIZE.codes, few, 4000, "codes")) == list(tables)
 
 
 def test_a_sample_of_no_rows_gives_no_tables(codes):
-    assert fit_tables(QUANTIZE, {name: values[:0] for name, values in codes.items()}, 9, "codes") == {}
+    assert fit_tables(QUANTIZE.codes, {name: values[:0] for name, values in codes.items()}, 9, "codes") == {}
 
 
 def test_without_the_library_there_are_none(codes, monkeypatch):
     monkeypatch.setattr(ans, "is_available", lambda: False)
-    assert fit_tables(QUANTIZE, codes, 3000, "codes") == {}
+    assert fit_tables(QUANTIZE.codes, codes, 3000, "codes") == {}
 
 
 def test_later_stages_are_streams_of_their_own():
     codec = make_codec("vqae", SPEC, {"slots": 2, "k": 16, "stages": 2})
     skewed = np.minimum(np.random.default_rng(0).geometric(0.6, (3000, 2)) - 1, 15).astype(np.uint8)
-    found = fit_tables(codec, {"index": skewed, "index_2": skewed}, 10**6, "codes")
+    found = fit_tables(codec.codes, {"index": skewed, "index_2": skewed}, 10**6, "codes")
     assert list(found) == ["codes.index", "codes_2.index_2"]
 
 
 def test_bits_per_row_are_what_the_ledger_finds(codes, tables, path):
-    with_tables = bits_per_row(QUANTIZE, codes, tables, "codes")
-    plain = bits_per_row(QUANTIZE, codes, {}, "codes")
+    with_tables = bits_per_row(QUANTIZE.codes, codes, tables, "codes")
+    plain = bits_per_row(QUANTIZE.codes, codes, {}, "codes")
     assert with_tables < plain - 1
     found = softpack.ledger(path).bits_of("codes") / (ITEMS * VIEWS)
     assert found == pytest.approx(with_tables, rel=0.02)
@@ -154,7 +154,7 @@ def test_repacking_and_appending_keep_the_tables(path, tmp_path):
 def test_codes_that_the_sample_had_not_are_coded_too(codes, tmp_path):
     """A table fitted to rows that use few levels serves rows that use them all."""
     narrow = {**codes, "levels": np.minimum(codes["levels"], 3)}
-    tables = fit_tables(QUANTIZE, narrow, 10**6, "codes")
+    tables = fit_tables(QUANTIZE.codes, narrow, 10**6, "codes")
     path = write(tmp_path / "a.spk", Model(QUANTIZE, tables=tables))
     labels = softpack.open(path)
     assert torch.equal(labels.read(*labels.cells()), QUANTIZE.decode(QUANTIZE.encode(peaked_rows())))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from softpack.errors import DataError
 from softpack.rate import curve
 from softpack.rate.curve import cases, measure
+from softpack.records import LabelSpec
 from softpack.sources.opening import open_source
 
 CODECS = ("lowrank", "topk", "quantize", "raw")
@@ -21,6 +23,7 @@ AT = (1.0, 4.0)
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     monkeypatch.setattr(curve, "RATES", (16, 40))
+    monkeypatch.setattr(curve, "RATES_OF", {})
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,13 @@ def made(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rd")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(curve, "RATES", (16, 40))
+        patch.setattr(curve, "RATES_OF", {})
         return folder, measure(source, folder, CODECS, AT)
+
+
+def labels_of(items, views, columns=()):
+    spec = LabelSpec(1000)
+    return SimpleNamespace(spec=spec, items=items, n_rows=items * views, columns=columns, item_columns={})
 
 
 def table(folder):
@@ -49,7 +58,7 @@ def test_every_case_is_a_point(made, source):
     assert names.count("lowrank") == 2
     assert {"FKD smoothing, k=5", "LPQLD MR-10", "int4", "int8", "fp16"} <= set(names)
     assert not {"TinyViT top-100", "top-50"} & set(names)  # there are 15 classes
-    assert len(names) == len(list(cases(CODECS, 15, 120, 6.0)))
+    assert len(names) == len(list(cases(CODECS, source)))
 
 
 def test_points_are_measured_on_files(made):
@@ -142,12 +151,32 @@ def test_a_folder_that_cannot_be_is_refused(source, tmp_path):
 
 
 def test_trained_codecs_are_measured_with_context_and_without():
-    found = list(cases(("vqae",), 1000, 18_600, 62.0))
+    found = list(cases(("vqae",), labels_of(300, 62)))
     assert [(case.curve, case.target_bits + case.item_bits) for case in found] == [
         ("vqae with context", 16), ("vqae with context", 40), ("vqae", 16), ("vqae", 40)
     ]  # fmt: skip
     assert all(case.settings.get("context", False) == bool(case.item_bits) for case in found)
-    assert {case.curve for case in cases(("vqae",), 1000, 300, 1.0)} == {"vqae"}
+    assert {case.curve for case in cases(("vqae",), labels_of(300, 1))} == {"vqae"}
+
+
+def test_crops_are_context_where_items_have_views_enough():
+    crops = ("crop_xywh_fraction",)
+    assert {case.curve for case in cases(("klt",), labels_of(300, 62, crops))} == {
+        "klt with context by crop", "klt with context", "klt"
+    }  # fmt: skip
+    assert {case.degree for case in cases(("klt",), labels_of(300, 62, crops))} == {0, 1}
+    assert {case.degree for case in cases(("klt",), labels_of(300, 6, crops))} == {0}
+
+
+def test_a_codec_that_refuses_is_left_out_and_said(source, tmp_path):
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curve, "RATES", (1, 40))
+        curves = measure(source, tmp_path, ("lowrank",), AT, refused=lambda *why: said.append(why))
+    assert [point["asked_bits"] for point in curves.points] == ["40"]
+    assert [
+        (case.asked_bits, "ask for more" in why or "cheap" in why or "least" in why) for case, why in said
+    ] == [("1", True)]
 
 
 def test_pictures(made, tmp_path):

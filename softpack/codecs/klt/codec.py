@@ -202,6 +202,17 @@ class KLT(Codec):
             return logits_BC
         return torch.log_softmax(logits_BC / self.gives.temperature, dim=-1)
 
+    def decode_sum(self, codes: Codes, weights_BP: Tensor) -> Tensor:
+        """Return weighted sums of P rows each; coefficients are summed first, so that each row is made once."""
+        if self.context or self.gives.space != "logits":
+            return super().decode_sum(codes, weights_BP)
+        codes_BPR = torch.cat([code_values(codes[group.name], group.bits) for group in self._groups], dim=2)
+        transform = self._transform
+        coefficients_BPR = transform.values.take(codes_BPR + transform.start_R)
+        coefficients_BR = torch.bmm(weights_BP.unsqueeze(1), coefficients_BPR).squeeze(1)
+        mean_BC = weights_BP.sum(1, keepdim=True) * transform.mean_C
+        return torch.addmm(mean_BC, coefficients_BR, transform.axes_RC)
+
     def state(self) -> dict[str, Tensor]:
         """Return the mean and the axes as int8 with their scales, and the levels of each axis."""
         return {name: tensor for name, tensor in self.tensors.items() if name != "threshold"}
