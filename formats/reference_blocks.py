@@ -9,7 +9,7 @@ from reference_codecs import NotSpkError, TruncatedError, UnsupportedError, expa
 Block: Any = namedtuple("Block", "sync type coding stream seq part tile_item tile_view span_items span_views "
                         "n_rows stored_len raw reserved payload_hash seal head payload")
 HEADER, MODEL, TILE, INDEX, COMMIT = 1, 2, 3, 4, 5
-PARTS = DECODER, ENCODER, PROTOTYPES, PROTOTYPE_ENCODER, TABLES = 0, 1, 3, 4, 5
+PARTS = DECODER, ENCODER, PROTOTYPES, PROTOTYPE_ENCODER, TABLES, VIEW_BASIS = 0, 1, 3, 4, 5, 7
 
 def xxh64(data: bytes, seed: int = 0) -> int:
     """Return the XXH64 of bytes. Sums and products may grow beyond 64 bits until they are rotated."""

@@ -141,25 +141,6 @@ def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
     names = ["index", *(f"index_{stage}" for stage in range(2, s["stages"] + 1))]
     return [[(name, [s["slots"]], s["k"])] for name in names], shapes
 
-def context_of(prototypes: Any, items: Any, columns: dict[str, Any], width: int, height: int) -> Any:
-    """Return the context [n, classes] of rows by the prototypes of the first items: section 9."""
-    rows = np.vstack([prototypes, np.zeros((1, prototypes.shape[1]), np.float32)])  # the last of items without
-    own = rows[np.minimum(items, len(prototypes))]
-    if "mix_item" not in columns:
-        return own
-    share: Any = np.zeros(len(items))
-    if "mix_share" in columns:
-        share = columns["mix_share"] / 256
-    elif "mix_lam" in columns:
-        share = 1 - columns["mix_lam"].astype(np.float64)
-    if "mix_box_xyxy" in columns:
-        left, top, right, bottom = columns["mix_box_xyxy"].astype(np.float64).T
-        area = np.maximum(right - left, 0) * np.maximum(bottom - top, 0) / (width * height)
-        share = np.where(right >= 0, area, share)
-    share = np.nan_to_num(share).clip(0, 1).astype(np.float32)[:, None]
-    partner = rows[np.clip(columns["mix_item"], 0, len(prototypes))]
-    return np.where(columns["mix_item"][:, None] >= 0, own + share * (partner - own), own)
-
 def decode(codec: Any, takes: Any, codes: Any, tensors: Any, context: Any = None) -> Any:
     """Return rows of labels, float32 [n, classes], of codes [n, ...] of all stages or the first."""
     (name, s), c = settings_of(codec), takes["classes"]

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import zstandard
 from reference_blocks import (DECODER, ENCODER, MODEL, PARTS, PROTOTYPE_ENCODER, PROTOTYPES, TABLES, TILE,
-                              read_blocks)
-from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, context_of, decode,
-                              fields, gives_of, need, page_of, read_tensors, read_tile, settings_of)
+                              VIEW_BASIS, read_blocks)
+from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, decode, fields,
+                              gives_of, need, page_of, read_tensors, read_tile, settings_of)
+from reference_context import context_of, correct, weights_of
 
 STREAMS = {  # name: per, scope, and the columns that it may have
     **dict.fromkeys(["codes", *(f"codes_{stage}" for stage in range(2, 65))], ("row", "codes", "")),
@@ -56,9 +57,12 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
     names, takes_context = [stream.name for stream in streams], settings_of(codec)[1]["context"]
     need(names[:len(pages)] == [*pages] and len({*names}) == len(names), f"streams {names}")
     if context:
-        of_items, width, height = fields(context, "codec width height")
+        of_items, width, height, degree = fields(context, "codec width height", "degree")
         need(0 < width < 1 << 31 and 0 < height < 1 << 31, "size of pictures")
-        [pages["prototype"]], _ = page_of(of_items, c)
+        need("degree" not in context or (type(degree) is int and 1 <= degree <= 3), f"degree {degree}")
+        [arrays], _ = page_of(of_items, c)
+        several = [math.comb(degree + 3, 3)] if degree else []
+        pages["prototype"] = [(name, [*several, *shape], levels) for name, shape, levels in arrays]
         logits = {**takes, "space": "logits", "temperature": "1.0"}
         need(gives_of(of_items, logits) == logits and not settings_of(of_items)[1]["context"], "prototypes")
     made = {s.name: [(a.name, a.shape, a.levels) for a in s.arrays] for s in streams if not STREAMS[s.name][2]}
@@ -76,14 +80,15 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
     need(gives == gives_of(codec, takes), f"gives {gives}")
     return root, [PRESENCE, *streams]
 
-def read_model(blocks: list[Any], streams: list[Any], with_context: bool) -> dict[int, dict[str, Any]]:
+def read_model(blocks: list[Any], streams: list[Any], context: Any) -> dict[int, dict[str, Any]]:
     """Return the tensors of each part of the model, checked if they are tables: section 9."""
     parts: dict[int, dict[str, Any]] = {part: {} for part in PARTS}
     for b in (b for b in blocks if b.type == MODEL):
-        need(with_context or b.stream not in (PROTOTYPES, PROTOTYPE_ENCODER), "prototypes for no context")
+        need(context or b.stream not in (PROTOTYPES, PROTOTYPE_ENCODER), "prototypes for no context")
         tensors = read_tensors(b.payload) if b.stream not in (ENCODER, PROTOTYPE_ENCODER) else {}
         need(not tensors.keys() & parts[b.stream].keys(), "a tensor twice")
         parts[b.stream] |= tensors
+    need({*parts[VIEW_BASIS]} == ({"weight"} if context and "degree" in context else set()), "part 7")
     arrays = {f"{s.name}.{a.name}": a for s in streams[1:] for a in s.arrays if a.kind == "uint"}
     for name, table in parts[TABLES].items():
         shape = math.prod(arrays[name].shape), arrays[name].levels
@@ -115,33 +120,12 @@ def read_cells(presence: Any, parts: Any, tile: Any) -> Any:
     need(not presence, "presence bits of a full part, or of none")
     return np.concatenate(cells)
 
-def correct(rows: Any, tiles: Any, parts: Any, order: Any, step: Any, gives: Any) -> Any:
-    """Return decoded rows with the corrections in the tiles of these parts: section 9."""
-    c, moves = gives["classes"], [np.zeros(0)]
-    for key in parts:
-        moves.append(np.zeros(key[4] * c))
-        entries = tiles.pop((*key[:4], key[5]), None)
-        if entries:
-            at = np.cumsum(entries["gap"]) - 1
-            need(entries["gap"].min() > 0 and at[-1] < key[4] * c and entries["value"].all(), "a correction")
-            moves[-1][at] = entries["value"]
-    need(not tiles, "corrections of no part")
-    shift = (np.concatenate(moves).reshape(-1, c)[order] * float(step)).astype(np.float32)
-    hit, space = shift.any(axis=1), gives["space"]
-    with np.errstate(divide="ignore"):
-        moved = np.log(rows[hit]) if space == "probs" else rows[hit]
-    moved = moved + shift[hit] / float(gives["temperature"])
-    if space != "logits":
-        moved -= np.logaddexp.reduce(moved, axis=1, keepdims=True, dtype=np.float64)
-    rows[hit] = np.exp(moved) if space == "probs" else moved
-    return rows
-
 def read_rows(data: bytes, stages: int | None = None) -> dict[str, Any]:
     """Return what the bytes of a file hold, as `read` does."""
     blocks, (n_items, n_views, n_rows) = read_blocks(data)
     header, streams = read_header(blocks[0].payload)
     context, takes, tile = header.get("context"), header["takes"], fields(header["tile"], "items views")
-    model = read_model(blocks, streams, context is not None)
+    model = read_model(blocks, streams, context)
     presence, *tiles = read_tiles(blocks, streams, model[TABLES], takes["classes"], tile, (n_items, n_views))
     parts = sorted(tiles[0])
     cells = read_cells(presence, parts, tile)
@@ -168,9 +152,14 @@ def read_rows(data: bytes, stages: int | None = None) -> dict[str, Any]:
                for name, numbers in held.get(stream, {}).items()}
     rows_context = None
     if context:
-        known = decode(context["codec"], {**takes, "space": "logits"}, held["prototype"], model[PROTOTYPES])
-        sides, mixed = (context["width"], context["height"]), held.get("mix", columns)
-        rows_context = context_of(known, cells[:, 0], mixed, *sides)
+        degree, sides = context.get("degree", 0), (context["width"], context["height"])
+        weights = weights_of(model[VIEW_BASIS].get("weight"), degree, columns, cells[:, 0])
+        n, each = weights.shape[1], held["prototype"]
+        each = {name: v.reshape(-1, *v.shape[2:]) for name, v in each.items()} if degree else each
+        logits = {**takes, "space": "logits", "temperature": "1.0"}
+        known = decode(context["codec"], logits, each, model[PROTOTYPES])
+        known = known.reshape(-1, n, takes["classes"])
+        rows_context = context_of(known, weights, cells, held.get("mix", columns), sides)
     labels = decode(header["codec"], takes, codes, model[DECODER], rows_context)
     for stream, found in zip(streams[1:], tiles, strict=True):
         if stream.per == "correction" and len(stage_names) == sum(s.name.startswith("codes") for s in streams):

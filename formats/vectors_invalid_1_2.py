@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import safetensors.numpy as st
 from drafts import Draft
-from spoil import DESCRIPTOR, Change, copy, header
+from spoil import DESCRIPTOR, Change, copy, header, tensors
 from vectors_invalid_1_1 import stream, without
 
 from softpack.entropy.arrays import decode_array, encode_array
@@ -15,6 +17,8 @@ from softpack.entropy.arrays import decode_array, encode_array
 # fmt: off
 C, U = "CorruptError", "UnsupportedError"
 SOME, NONE, PARTS = (f"1.2_correction{name}" for name in ("", "_none", "_parts"))
+CROPS, PIXELS, MIXED = (f"1.2_crops{name}" for name in ("", "_pixels", "_mixed"))
+BASIS = 7
 
 
 def entries(change: Callable[[np.ndarray, np.ndarray], tuple[Any, Any]], number: int = 0) -> Change:
@@ -74,8 +78,73 @@ def in_words(draft: Draft) -> None:
     block.payload = b"\x03" + (block.payload or b"")[1:]
 
 
+def degree(value: Any) -> Change:
+    """Say another degree."""
+    return header(lambda h: h["context"].update(degree=value))
+
+
+def basis(change: Callable[[dict[str, Any]], Any]) -> Change:
+    """Change the functions of viewpoints."""
+    return tensors(change, BASIS)
+
+
+def beside(draft: Draft) -> None:
+    """Give a file whose items have one prototype functions of viewpoints."""
+    made = st.save({"weight": np.eye(4, dtype=np.float32)})
+    draft.blocks.insert(1, draft.block(made, type=2, stream=BASIS))
+
+
+def lost_partner(draft: Draft) -> None:
+    """Let a row be mixed with an item beyond those of the file."""
+    block = draft.tile(draft.stream("replay"))
+    names = [a["name"] for a in stream(json.loads(draft.blocks[0].content), "replay")["arrays"]]
+    shapes = {"crop_xywh_fraction": (4, 32), "mix_item": (1, 32), "mix_box_xyxy": (4, 32)}
+    view, made, n, before = memoryview(block.payload or b""), [], block.fields["n_rows"], 0
+    for name in names:
+        size, used = shapes[name][0], 0
+        if name == "mix_item":
+            values, used = decode_array(view, n, size, 32, None, name)
+            values = values.astype(np.int64)
+            before = encode_array(values)[1]
+            values[values >= 0] = 1000
+            made.append(encode_array(values))
+        else:
+            _, _, _, length, _ = DESCRIPTOR.unpack(view[:16])
+            used = 16 + length
+            made.append((bytes(view[:used]), 0))
+        view = view[used:]
+    block.payload = b"".join(data for data, _ in made)
+    block.fields["raw_len"] += made[names.index("mix_item")][1] - before
+
+
 # name: (kind, valid vector it begins with, why, change of the draft)
 DRAFTS: dict[str, tuple[str, str, str, Change]] = {
+    # prototypes that are weighted by crops
+    "crops_degree_0": (C, CROPS, "a degree of 0, which is none", degree(0)),
+    "crops_degree_4": (C, CROPS, "a degree above 3", degree(4)),
+    "crops_degree_true": (C, CROPS, "a degree that is true", degree(True)),
+    "crops_degree_2_of_4_prototypes": (C, CROPS, "a degree of 2, but prototypes of one of 1", degree(2)),
+    "crops_without_degree": (C, CROPS, "several prototypes of an item, but no degree",
+     header(lambda h: h["context"].pop("degree"))),
+    "crops_without_functions": (C, CROPS, "no functions that prototypes are weighted by",
+     lambda d: d.blocks.remove(d.model(BASIS))),
+    "crops_functions_of_one_prototype": (C, "1.1_context", "functions where an item has one prototype", beside),
+    "crops_functions_without_context": (C, "raw_fp16", "functions where there is no context", beside),
+    "crops_functions_twice": (C, CROPS, "functions in two blocks",
+     lambda d: d.blocks.insert(1, copy(d.model(BASIS)))),
+    "crops_functions_of_other_shape": (C, CROPS, "functions of another degree",
+     basis(lambda t: t.update(weight=np.eye(10, dtype=np.float32)))),
+    "crops_functions_fp16": (C, CROPS, "functions in fp16",
+     basis(lambda t: t.update(weight=t["weight"].astype(np.float16)))),
+    "crops_functions_nan": (C, CROPS, "functions with nan",
+     basis(lambda t: t.update(weight=np.full((4, 4), np.nan, np.float32)))),
+    "crops_functions_by_another_name": (C, CROPS, "functions by another name",
+     basis(lambda t: t.update(weights=t.pop("weight")))),
+    "crops_functions_and_more": (C, CROPS, "functions beside another tensor",
+     basis(lambda t: t.update(more=t["weight"]))),
+    "crops_not_there": (C, CROPS, "rows that do not say where they look", without("replay")),
+    "crops_pixels_without_sizes": (C, PIXELS, "crops in pixels of nobody knows how many", without("source")),
+    "crops_lost_partner": (C, MIXED, "rows mixed with an item that has no such row", lost_partner),
     # header
     "correction_without_stream": (C, SOME, "a step for corrections that there are none of", without("correction")),
     "correction_without_step": (C, NONE, "corrections without the step that they are multiples of",

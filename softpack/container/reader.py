@@ -243,6 +243,10 @@ class Labels:
 
     @cached_property
     def _picture_sizes(self) -> np.ndarray:
+        if "source_hw" not in self.item_columns:
+            raise CorruptError(
+                f"{self.file.name}: has no source_hw of every item, without which crops in pixels say nothing"
+            )
         return self.item_column("source_hw")
 
     def _partner_viewpoints(self, partner_B: np.ndarray, views: np.ndarray, own_B3: np.ndarray) -> np.ndarray:

@@ -81,7 +81,8 @@ class ModelPart(IntEnum):
     PROTOTYPES = 3  # what decodes the prototypes
     PROTOTYPE_ENCODER = 4
     TABLES = 5  # of the entropy coder
-    VIEW_BASIS = 6  # what prototypes are weighted by
+    # 6 is never given either.
+    VIEW_BASIS = 7  # what prototypes are weighted by
 
 
 IDS_STREAM = 0  # presence bits of a ragged part; streams of the header count from 1

@@ -101,7 +101,7 @@ def test_vectors_show_all_of_1_1() -> None:
     parts = {int(b["stream"]) for file in files.values() for b in file.blocks if b["type"] == BlockType.MODEL}
 
     assert {"codes_2", "codes_3", "prototype", "mix", "replay", "source", "target"} <= streams
-    assert parts == {0, 1, 3, 5}  # no codec of prototypes has an encoder apart
+    assert parts == {0, 1, 3, 5, 7}  # no codec of prototypes has an encoder apart
     assert {int(file.minor) for name, file in files.items() if name.startswith("1.1_")} == {1}
 
 
@@ -114,6 +114,8 @@ def test_vectors_show_all_of_1_2() -> None:
     assert corrected["1.2_correction_none"] == 0
     assert any(0 < n < files[name].n_rows for name, n in corrected.items())
     assert any(n == files[name].n_rows for name, n in corrected.items())
+    contexts = [labels.file.header.context for labels in files.values()]
+    assert {context.degree for context in contexts if context} == {0, 1, 2, 3}
     parts = files["1.2_correction_parts"].file
     number, _ = parts.header.stream("correction") or (0, None)
     assert {number in part.blocks for part in parts.parts} == {True, False}
