@@ -12,9 +12,9 @@ from typing import Any
 
 from common import facts, options, use_threads, write_csv
 
-from softpack.eval.fidelity import TEMPERATURES
 from softpack.rate.curve import CODECS, Case, measure
 from softpack.rate.plot import draw
+from softpack.records import TEMPERATURES
 from softpack.sources.opening import open_source
 
 SETS = ("imagenet_lite0", "imagenet_lite0_cutmix")

@@ -13,6 +13,7 @@ from softpack.errors import DataError
 
 SPACES = ("logits", "log_probs", "probs")
 MAX_CLASSES = 1 << 24
+TEMPERATURES = (1.0, 4.0, 20.0)  # that students train at: what labels are judged by unless others are named
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import click
 from softpack.accounting import grid
 from softpack.cli.options import DEVICE, SEED, SOURCE_FORMAT, SOURCE_TEMPERATURE, SPACE, positive
 from softpack.codecs.registry import check_codec_id
+from softpack.records import TEMPERATURES
 from softpack.sources.opening import open_source
 
 
@@ -51,7 +52,6 @@ def rd(
     for name in names or ():
         check_codec_id(name)
     rows = open_source(source, space=space, temperature=source_temperature, kind=source_format)
-    from softpack.eval.fidelity import TEMPERATURES
     from softpack.rate.curve import CODECS, Case, measure
     from softpack.rate.plot import draw
 

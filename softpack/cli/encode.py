@@ -25,6 +25,7 @@ from softpack.codecs.registry import check_codec_id, setting_names
 from softpack.container.file import SpkFile
 from softpack.errors import CodecError
 from softpack.rate.target import Target, parse_size
+from softpack.records import TEMPERATURES
 from softpack.sources.opening import open_source
 
 if TYPE_CHECKING:
@@ -168,13 +169,14 @@ def controlled(
 ) -> Model:
     """Fit what meets the target of the options best, and say what was tried."""
     from softpack.codecs.registry import typed_settings
-    from softpack.eval.fidelity import TEMPERATURES
+    from softpack.container.promise import promise
     from softpack.rate.control import Control
     from softpack.rate.trial import Bench, Trial
 
     temperatures = how["temperatures"] or TEMPERATURES
     codec_id = how["codec_id"] or ("vqae" if settings else None)
-    bench = Bench(rows, temperatures, replay, how["seed"], how["device"])
+    promised = promise(how["max_kl"], temperatures) if how.get("max_kl") else None
+    bench = Bench(rows, temperatures, replay, promised, how["seed"], how["device"])
     with Bar("fitting", "step") as bar:
 
         def say(trial: Trial, what: str) -> None:

@@ -10,6 +10,7 @@ from softpack.accounting import grid
 from softpack.cli.options import JSON, SOURCE_FORMAT, SOURCE_TEMPERATURE, SPACE, positive
 from softpack.cli.progress import Bar
 from softpack.container.file import SpkFile
+from softpack.records import TEMPERATURES
 from softpack.sources.opening import open_source
 
 
@@ -37,7 +38,7 @@ def evaluate(
     SpkFile(file)  # a bad one is refused at once, before torch is imported
     source = open_source(against, space=space, temperature=source_temperature, kind=source_format)
     from softpack.container.reader import Labels
-    from softpack.eval.fidelity import TEMPERATURES, fidelity
+    from softpack.eval.fidelity import fidelity
 
     labels = Labels(file)
     with Bar("comparing") as bar:

@@ -13,7 +13,7 @@ from softpack.codecs.checks import check_integer
 from softpack.codecs.floats import from_float_codes, to_float_codes
 from softpack.codecs.spaces import log_domain, to_log_domain
 from softpack.errors import CodecError
-from softpack.records import LabelSpec
+from softpack.records import TEMPERATURES, LabelSpec
 
 ROW_BITS = 32  # fp16 minimum, fp16 step
 MOST_BITS = 8
@@ -23,7 +23,6 @@ MOST_BITS = 8
 # The more bits, the less there is to gain; from 6 bits on it is nothing.
 LOW_ENDS = tuple(tenths / 10 for tenths in range(10, -3, -1))
 ENDS_TO_TRY = {1: 13, 2: 13, 3: 6, 4: 5, 5: 4}
-TEMPERATURES = (1.0, 4.0, 20.0)  # at which the choice is judged, as fidelity is
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from softpack.codecs.registry import make_codec, setting_names
 from softpack.container.blockfile import BlockFile
 from softpack.container.file import SpkFile
 from softpack.container.model import Model, as_model, fit_prototype_codec, load_model_of
-from softpack.container.promise import TEMPERATURES, promise
+from softpack.container.promise import promise
 from softpack.container.viewpoint import ViewpointTable
 from softpack.container.writer import MIX_WH, Writer
 from softpack.errors import CodecError, DataError
 from softpack.format.blocks import read_superblock
 from softpack.format.layout import BLOCK, SUPERBLOCK
-from softpack.records import LabelSpec
+from softpack.records import TEMPERATURES, LabelSpec
 
 PROTOTYPE_BITS = 4  # a view
 PROTOTYPE_VIEWS = 64  # of an item, where nothing is known

@@ -33,15 +33,12 @@ from torch import Tensor
 from softpack.codecs.divergence import kl_of_rows, log_softmax_at
 from softpack.codecs.spaces import to_logits
 from softpack.container.correcting import full_precision, moved
-from softpack.container.corrections import CORRECTION_STREAM, Corrections, stored_arrays
-from softpack.container.tiles import encode_tile
-from softpack.entropy.arrays import DESCRIPTOR
+from softpack.container.corrections import Corrections
 from softpack.errors import CodecError, DataError
 from softpack.format.header import CorrectionSpec
 from softpack.format.layout import MAX_TEMPERATURES
-from softpack.records import LabelSpec
+from softpack.records import TEMPERATURES, LabelSpec
 
-TEMPERATURES = (1.0, 4.0, 20.0)
 STEP = 2.0  # in sqrt(max_kl)
 MARGIN = 0.01  # of max_kl
 NEGLIGIBLE = 0.05  # of max_kl: what classes to which the teacher gives no probability may cost together
@@ -106,20 +103,6 @@ def find_corrections(
             found = (row_K[place_E], class_E, value_KC[place_E, class_E].to(torch.int32))
             parts.append(Corrections(*(tensor.cpu().numpy() for tensor in found)))
     return Corrections.join(parts)
-
-
-def correction_bits(
-    teacher_BC: Tensor, decoded_BC: Tensor, spec: LabelSpec, gives: LabelSpec, promised: CorrectionSpec
-) -> tuple[int, int]:
-    """Return how many of some rows a promise corrects, and in how many bits as they are stored.
-
-    Args and errors are those of `find_corrections`.
-    """
-    found = find_corrections(teacher_BC, decoded_BC, spec, gives, promised)
-    if not len(found):
-        return 0, 0
-    payload, _ = encode_tile(CORRECTION_STREAM, stored_arrays(found, spec.classes))
-    return found.n_rows, 8 * (len(payload) - DESCRIPTOR.size * len(CORRECTION_STREAM.arrays))
 
 
 def _far(

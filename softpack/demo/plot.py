@@ -7,7 +7,7 @@ from pathlib import Path
 
 from softpack.demo.run import Point
 from softpack.demo.teacher import demo_import
-from softpack.eval.fidelity import TEMPERATURES
+from softpack.records import TEMPERATURES
 
 COLORS = {"quantize": "#1b7837", "topk": "#b35806", "lowrank": "#762a83", "vqae": "#2166ac"}
 TICKS = (200, 500, 1000, 2000, 5000, 10_000)

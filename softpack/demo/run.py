@@ -16,8 +16,8 @@ from softpack.codecs.abc import Progress
 from softpack.container.ledger import ledger
 from softpack.demo.digits import Arm, Digits, make_digits, train_arm
 from softpack.demo.teacher import label_photos
-from softpack.eval.fidelity import TEMPERATURES, Fidelity, fidelity
-from softpack.records import LabelSpec
+from softpack.eval.fidelity import Fidelity, fidelity
+from softpack.records import TEMPERATURES, LabelSpec
 from softpack.sources import open_source
 from softpack.sources.encoding import encode_source, fit_model
 

@@ -22,10 +22,10 @@ from softpack.codecs.divergence import kl_of_rows, log_softmax_at
 from softpack.codecs.spaces import to_logits
 from softpack.container.reader import Labels
 from softpack.errors import DataError
+from softpack.records import TEMPERATURES
 from softpack.sources import Source, open_source
 from softpack.sources.base import block_rows
 
-TEMPERATURES = (1.0, 4.0, 20.0)
 VALUES_AT_ONCE = 1 << 18  # 2 MiB in float64; larger temporaries, mapped anew each time, are four times slower
 
 

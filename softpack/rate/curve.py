@@ -19,10 +19,11 @@ from softpack.container.ledger import ledger
 from softpack.container.reader import Labels
 from softpack.entropy import ans
 from softpack.errors import CodecError, DataError
-from softpack.eval.fidelity import TEMPERATURES, fidelity
+from softpack.eval.fidelity import fidelity
 from softpack.rate.bound import gaussian_bound, principal_variances
 from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps, item_share
 from softpack.rate.trial import degrees_worth
+from softpack.records import TEMPERATURES
 from softpack.sources.base import Source
 from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.learning import Learned, learn

@@ -5,7 +5,7 @@ Shapes in names: B rows of a batch, C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +16,11 @@ from softpack.codecs.abc import Progress
 from softpack.codecs.registry import codec_class
 from softpack.codecs.spaces import centred_logits
 from softpack.container.context import Prototypes
+from softpack.container.correcting import correct_by_list
+from softpack.container.corrections import CORRECTION_STREAM, Corrections, stored_arrays
 from softpack.container.mixing import mix_columns, mixing_of
 from softpack.container.model import Model, pack_tensors
+from softpack.container.promise import find_corrections
 from softpack.container.tables import bits_per_row
 from softpack.container.tile_writer import MIX_STREAM, code_arrays
 from softpack.container.tiles import encode_tile
@@ -25,7 +28,7 @@ from softpack.container.viewpoint import has_viewpoints, n_functions
 from softpack.entropy.tables import pack_tables
 from softpack.entropy.zstd import shrink
 from softpack.eval.fidelity import FidelityMeter
-from softpack.format.header import StreamSpec, column_array
+from softpack.format.header import CorrectionSpec, StreamSpec, column_array
 from softpack.format.layout import ModelPart
 from softpack.records import COLUMNS, RowBlock
 from softpack.sources.base import Source
@@ -101,6 +104,7 @@ class Bench:
         source: whose labels are to be encoded.
         temperatures: to measure at.
         replay: whether the file will keep the replay columns.
+        promised: what rows are held to by corrections; None if they stay as they decode.
         seed: of samples and fits.
         device: to fit and encode on.
     """
@@ -108,6 +112,7 @@ class Bench:
     source: Source
     temperatures: tuple[float, ...]
     replay: bool = True
+    promised: CorrectionSpec | None = None
     seed: int = 0
     device: str = "cpu"
 
@@ -157,8 +162,9 @@ class Bench:
         prototypes = None
         if model.prototypes is not None:
             prototypes = self.learned(model.degree).prototypes(model.prototypes, self.device)
-        codes, meter = self._coded(model, prototypes)
+        codes, meter, corrections = self._coded(model, prototypes)
         row_bits = bits_per_row(model.codec.codes, codes, model.tables, "codes") + BLOCK_BITS_A_ROW
+        row_bits += self._correction_bits(corrections)
         item_bits = 0.0
         if prototypes is not None:
             item_codes = code_arrays(prototypes.codes)
@@ -174,8 +180,8 @@ class Bench:
 
     def _coded(
         self, model: Model, prototypes: Prototypes | None
-    ) -> tuple[dict[str, np.ndarray], FidelityMeter]:
-        meter, parts = FidelityMeter(self.temperatures), []
+    ) -> tuple[dict[str, np.ndarray], FidelityMeter, Corrections]:
+        meter, parts, corrections, n_rows = FidelityMeter(self.temperatures), [], [], 0
         for block in self.sample:
             rows_BC = torch.from_numpy(block.labels_BC).to(self.device).float()
             context_BC = (
@@ -183,11 +189,25 @@ class Bench:
             )
             codes = model.codec.encode(rows_BC, context_BC)
             decoded_BC = model.codec.decode(codes, context_BC)
+            if self.promised is not None:
+                spec, gives = self.source.spec, model.codec.gives
+                found = find_corrections(rows_BC, decoded_BC, spec, gives, self.promised)
+                decoded_BC = correct_by_list(decoded_BC, found, gives, self.promised.step)
+                corrections.append(replace(found, row_E=found.row_E + n_rows))
+                n_rows += len(block)
             meter.update(
                 centred_logits(rows_BC, self.source.spec), centred_logits(decoded_BC, model.codec.gives)
             )
             parts.append(code_arrays(codes))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, meter
+        codes_of_all = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return codes_of_all, meter, Corrections.join(corrections)
+
+    def _correction_bits(self, corrections: Corrections) -> float:
+        """Return the bits a label of the corrections of the sample."""
+        if not len(corrections):
+            return 0.0
+        payload, _ = encode_tile(CORRECTION_STREAM, stored_arrays(corrections, self.source.spec.classes))
+        return 8 * len(payload) / max(sum(map(len, self.sample)), 1)
 
     def _mix_bits(self) -> float:
         """Return the bits a label that say who is mixed, where the replay columns do not."""

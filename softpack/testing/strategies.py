@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.spaces import convert
-from softpack.records import SPACES, LabelSpec
+from softpack.records import SPACES, TEMPERATURES, LabelSpec
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 STEP = 1 / 8  # logits are multiples of it, so that rows hold equal numbers, as fp16 rows do
-TEMPERATURES = (1.0, 4.0, 20.0)
 
 
 def label_rows(

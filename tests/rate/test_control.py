@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import softpack
+from softpack.container.promise import promise
 from softpack.errors import CodecError
 from softpack.rate import control
 from softpack.rate.control import CLOSE, Control
@@ -15,6 +16,7 @@ from softpack.sources.encoding import encode_source
 from softpack.sources.opening import open_source
 
 CODECS = ["klt", "vqae"]
+HELD = 0.03  # nats, of the worst row
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,20 @@ def test_bits_are_met_within_5_percent(source, tmp_path, codec_id, replay):
     assert (1 - CLOSE) * 70 <= trial.marginal_bits <= 70
     ledger = written(source, trial, tmp_path / "a.spk", replay)
     assert ledger.marginal_bits_per_label == pytest.approx(70, rel=0.05)
+
+
+def test_corrections_that_a_promise_takes_are_counted(source, tmp_path):
+    held = promise(HELD, (1.0, 4.0))
+    trial = Control(Bench(source, (1.0, 4.0), promised=held), Target(bits=24), "klt").run()
+    encode_source(source, tmp_path / "a.spk", trial.model, max_kl=HELD, temperatures=(1.0, 4.0))
+    ledger = softpack.ledger(tmp_path / "a.spk")
+    corrections = sum(entry.n_bits for entry in ledger.entries if entry.what == "corrections")
+    assert corrections / ledger.n_rows > 0.05
+    assert ledger.marginal_bits_per_label == pytest.approx(trial.marginal_bits, rel=0.1)
+    assert 22 < ledger.marginal_bits_per_label < 34  # with the file's own parts
+    found = softpack.fidelity(tmp_path / "a.spk", source, temperatures=(1.0, 4.0)).temperatures
+    assert max(at.kl_max for at in found.values()) <= HELD
+    assert found[1.0].kl_mean == pytest.approx(trial.kl[1.0], rel=0.1)
 
 
 def test_the_files_own_parts_come_on_top_where_they_are_most_of_a_rate(source):
