@@ -17,7 +17,7 @@ from softpack.codecs.registry import make_codec
 from softpack.container.context import Prototypes
 from softpack.container.create import PROTOTYPE_BITS, create
 from softpack.container.model import Model, arrays_of_item, as_model, fit_prototype_codec
-from softpack.container.tables import fit_tables
+from softpack.container.tables import bits_per_row, fit_tables
 from softpack.container.tile_writer import code_arrays
 from softpack.container.writer import MIX_WH, fit_rows
 from softpack.errors import CodecError, DataError
@@ -68,8 +68,7 @@ def fit_model(
         learned = learned or learn(source, degree)
         basis = learned.basis
         item_bits = item_bits or PROTOTYPE_BITS * source.n_rows / source.items
-        rows_NPC = learned.rows_NPC
-        prototype_codec = fit_prototype_codec(rows_NPC.flatten(0, 1), item_bits / rows_NPC.shape[1], seed)
+        prototype_codec = _fit_prototypes(learned.rows_NPC, item_bits, seed)
         prototypes = learned.prototypes(prototype_codec, device)
         contexts = _contexts(_Sample(source, seed, device), learned, prototypes)
     fitted = codec.fit(
@@ -77,6 +76,22 @@ def fit_model(
     )
     tables = _tables(fitted, source, learned, prototypes, seed, device)
     return Model(fitted, prototype_codec, tables, basis)
+
+
+def _fit_prototypes(rows_NPC: Tensor, bits: float, seed: int) -> Codec:
+    """Return a codec for the prototypes of items [N, P, C] under which those of an item cost about `bits` together.
+
+    It counts bits as if all prototypes were alike. Where an item has several, tables tell them apart and find them
+    to cost less, so it is fitted again.
+    """
+    rows_RC, n = rows_NPC.flatten(0, 1), rows_NPC.shape[1]
+    codec = fit_prototype_codec(rows_RC, bits / n, seed)
+    if n == 1:
+        return codec
+    codes = code_arrays(Prototypes.of_rows(codec, rows_NPC).codes)
+    arrays = arrays_of_item(codec, n)
+    found = bits_per_row(arrays, codes, fit_tables(arrays, codes, len(rows_NPC), "prototype"), "prototype")
+    return fit_prototype_codec(rows_RC, bits / n * min(max(bits / found, 0.5), 2.0), seed)
 
 
 def _contexts(sample: _Sample, learned: Learned, prototypes: Prototypes) -> Iterator[Tensor]:
