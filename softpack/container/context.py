@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from softpack.codecs.abc import Codec, Codes
 from softpack.container.mixing import Mixing
 
 DECODE_ROWS = 1024
-KEPT_VALUES = 1 << 25  # numbers of prototypes that are kept decoded; where there are more, they are when needed
+KEPT_VALUES = 1 << 26  # numbers of prototypes that are kept decoded; where there are more, they are when needed
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,24 @@ class Prototypes:
         codec: of the prototypes, which are logits whose mean is zero.
         codes: [N, ...] of the items that have some, the first ones; [N, P, ...] where they have several.
         n: P, prototypes of an item.
-        rows_NC: float32, the same decoded, of items that have one each; None where they are too many to be kept.
+        rows_RC: float32, the same decoded, those of an item one after the other; None where they are too many.
     """
 
     codec: Codec
     codes: Codes
     n: int = 1
-    rows_NC: Tensor | None = None
+    rows_RC: Tensor | None = None
 
     @classmethod
     def of_codes(cls, codec: Codec, codes: Codes, n: int = 1) -> Prototypes:
         """Decode them, a block at a time, if they are few enough."""
-        n_items = len(next(iter(codes.values())))
-        if n > 1 or not 0 < n_items * codec.spec.classes <= KEPT_VALUES:
+        n_rows = n * len(next(iter(codes.values())))
+        if not 0 < n_rows * codec.spec.classes <= KEPT_VALUES:
             return cls(codec, codes, n)
+        flat = {name: values.flatten(0, 1) if n > 1 else values for name, values in codes.items()}
         parts = [
-            codec.decode({name: values[start : start + DECODE_ROWS] for name, values in codes.items()})
-            for start in range(0, n_items, DECODE_ROWS)
+            codec.decode({name: values[start : start + DECODE_ROWS] for name, values in flat.items()})
+            for start in range(0, n_rows, DECODE_ROWS)
         ]
         return cls(codec, codes, n, torch.cat(parts))
 
@@ -116,8 +118,8 @@ class Prototypes:
     def to(self, device: torch.device) -> Prototypes:
         """Return them on a device."""
         codes = {name: values.to(device) for name, values in self.codes.items()}
-        rows_NC = None if self.rows_NC is None else self.rows_NC.to(device)
-        return Prototypes(self.codec.to(device), codes, self.n, rows_NC)
+        rows_RC = None if self.rows_RC is None else self.rows_RC.to(device)
+        return Prototypes(self.codec.to(device), codes, self.n, rows_RC)
 
     def context(self, items_B: Tensor, weights: Weights) -> Tensor:
         """Return the context of rows [B, C], on the device of the prototypes.
@@ -140,8 +142,8 @@ class Prototypes:
             return torch.zeros(len(items_B), self.codec.spec.classes, device=items_B.device)
         is_known_B = items_B < len(self)
         known_B = torch.where(is_known_B, items_B, 0)
-        if self.rows_NC is not None:
-            rows_BC = self.rows_NC.index_select(0, known_B)
+        if self.rows_RC is not None:
+            rows_BC = weighted_sum(self.rows_RC, known_B, weights_BP)
         else:
             codes = {name: values[known_B] for name, values in self.codes.items()}
             rows_BC = (
@@ -150,15 +152,18 @@ class Prototypes:
         return rows_BC if bool(is_known_B.all()) else rows_BC.masked_fill_(~is_known_B.unsqueeze(1), 0)
 
 
-def weighted_sum(rows_NPC: Tensor, items_B: Tensor, weights: Weights) -> Tensor:
+def context_of_rows(rows_NPC: Tensor, items_B: Tensor, weights: Weights) -> Tensor:
     """Return the context of rows [B, C] from prototypes that are not coded."""
+    return _mixed(partial(weighted_sum, rows_NPC.flatten(0, 1)), items_B, weights)
 
-    def of(items_B: Tensor, weights_BP: Tensor | None) -> Tensor:
-        if weights_BP is None:
-            return rows_NPC[items_B, 0]
-        return torch.einsum("bp,bpc->bc", weights_BP, rows_NPC[items_B])
 
-    return _mixed(of, items_B, weights)
+def weighted_sum(rows_RC: Tensor, items_B: Tensor, weights_BP: Tensor | None) -> Tensor:
+    """Return the sum of each item's rows by their weights [B, C], in one pass; the row where items have one each."""
+    if weights_BP is None:
+        return rows_RC.index_select(0, items_B)
+    n = weights_BP.shape[1]
+    which_BP = items_B.unsqueeze(1) * n + torch.arange(n, device=items_B.device)
+    return torch.nn.functional.embedding_bag(which_BP, rows_RC, mode="sum", per_sample_weights=weights_BP)
 
 
 def _mixed(of: Callable[[Tensor, Tensor | None], Tensor], items_B: Tensor, weights: Weights) -> Tensor:

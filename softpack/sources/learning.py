@@ -11,7 +11,7 @@ from torch import Tensor
 
 from softpack.codecs.abc import Codec
 from softpack.codecs.spaces import centred_logits
-from softpack.container.context import Prototypes, Weights, weighted_sum
+from softpack.container.context import Prototypes, Weights, context_of_rows
 from softpack.container.mixing import Mixing, box_size, mixing_of, seen
 from softpack.container.prototypes import PrototypeLearner
 from softpack.container.viewpoint import ViewBasis, ViewpointTable, has_viewpoints, viewpoints_of
@@ -59,7 +59,7 @@ class Learned:
     def exact_context_of(self, block: RowBlock) -> Tensor:
         """Return the context of rows, from prototypes that no codec has touched."""
         weights = Weights.of(self.mixing(block), torch.device("cpu"))
-        return weighted_sum(self.rows_NPC, torch.from_numpy(block.item_B), weights)
+        return context_of_rows(self.rows_NPC, torch.from_numpy(block.item_B), weights)
 
 
 def learn(source: Source, degree: int = 0, basis: ViewBasis | None = None) -> Learned:

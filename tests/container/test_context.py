@@ -113,7 +113,7 @@ def test_mixed_rows_are_given_both_prototypes(source, path):
 
     found_BC = labels.context(block.item_B, block.view_B).numpy()
 
-    made_NC = labels.prototypes.rows_NC.numpy()
+    made_NC = labels.prototypes.rows_RC.numpy()
     share_B1 = mixing.share_B[:, None]
     expected_BC = (1 - share_B1) * made_NC[block.item_B] + share_B1 * made_NC[mixing.partner_B]
     np.testing.assert_allclose(found_BC, expected_BC, atol=1e-5)
