@@ -19,7 +19,8 @@ LAYERS = (
     {"container"},
     {"sources", "data"},
     {"eval"},
-    {"demo", "rate"},
+    {"rate"},
+    {"demo"},
     {"cli"},
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

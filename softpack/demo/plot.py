@@ -9,7 +9,7 @@ from softpack.demo.run import Point
 from softpack.demo.teacher import demo_import
 from softpack.records import TEMPERATURES
 
-COLORS = {"quantize": "#1b7837", "topk": "#b35806", "lowrank": "#762a83", "vqae": "#2166ac"}
+COLORS = {"quantize": "#1b7837", "topk": "#b35806", "lowrank": "#762a83", "klt": "#b2182b", "vqae": "#2166ac"}
 TICKS = (200, 500, 1000, 2000, 5000, 10_000)
 MARKERS = "osD^vP"  # of a codec's settings, in the order of the table
 

@@ -17,6 +17,7 @@ from softpack.container.ledger import ledger
 from softpack.demo.digits import Arm, Digits, make_digits, train_arm
 from softpack.demo.teacher import label_photos
 from softpack.eval.fidelity import Fidelity, fidelity
+from softpack.rate.control import item_share
 from softpack.records import TEMPERATURES, LabelSpec
 from softpack.sources import open_source
 from softpack.sources.encoding import encode_source, fit_model
@@ -29,6 +30,7 @@ CODECS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("top-20", "topk", {"k": 20}),
     ("top-20, tail at T=20", "topk", {"k": 20, "tail": "bucket", "tail_temperature": 20.0}),
     ("PCA, 32 x 8 bits", "lowrank", {"rank": 32, "bits": 8}),
+    ("klt given crops, 64 bits", "klt", {"target_bits": 64, "context": True, "degree": 2}),
     ("vqae, 160 bits", "vqae", {"target_bits": 160}),
     ("vqae, 64 bits", "vqae", {"target_bits": 64, "steps": 800}),
 )
@@ -104,11 +106,18 @@ def _code(
 ) -> Point:
     source = open_source(folder / "photos.npz")
     settings = dict(settings)
-    target_bits = settings.pop("target_bits", None)
+    target_bits, degree = settings.pop("target_bits", None), settings.pop("degree", 0)
+    item_bits = None
+    if degree:
+        of_items = item_share(target_bits, source.n_rows / source.items, degree)
+        target_bits, item_bits = target_bits - of_items, of_items * source.n_rows / source.items
     path = folder / f"{name.replace(', ', '-').replace(' ', '-').replace('=', '')}.spk"
     with stage(f"fitting {name}", "step") as bar:
-        codec = fit_model(source, codec_id, settings, target_bits=target_bits, seed=seed, progress=bar)
-    encode_source(source, path, codec, seed=seed, force=True)
+        model = fit_model(
+            source, codec_id, settings, target_bits=target_bits, degree=degree, item_bits=item_bits, seed=seed,
+            progress=bar,
+        )  # fmt: skip
+    encode_source(source, path, model, seed=seed, force=True)
     return Point(name, codec_id, ledger(path), fidelity(path, folder / "photos.npz", TEMPERATURES))
 
 

@@ -45,7 +45,7 @@ BASELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("int8", "quantize", {"bits": 8}),
     ("fp16", "raw", {"dtype": "fp16"}),
 )
-CONTEXTS = {None: "", 0: " with context", 1: " with context by crop"}
+CONTEXTS = {None: "", 0: " with context", 1: " with context by crop", 2: " with context by crop, degree 2"}
 BOUND_ROWS = 1 << 15
 ENTROPY_ROWS = 1 << 16
 TEXTS = ("source", "curve", "codec", "asked_bits")
@@ -275,7 +275,9 @@ def _variances(source: Source, learned: dict[int, Learned]) -> dict[str, np.ndar
         parts.setdefault("rows", []).append(rows_BC.numpy())
         for degree, of_degree in learned.items():
             left_BC = rows_BC - of_degree.exact_context_of(block)
-            parts.setdefault("rows less their context" + " by crop" * degree, []).append(left_BC.numpy())
+            parts.setdefault(f"rows less their{CONTEXTS[degree].removeprefix(' with')}", []).append(
+                left_BC.numpy()
+            )
     return {name: principal_variances(np.concatenate(blocks)) for name, blocks in parts.items()}
 
 

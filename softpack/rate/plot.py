@@ -14,6 +14,7 @@ from softpack.rate.curve import BASELINES, Curves
 
 COLORS = {
     "vqae with context by crop": "#053061", "vqae with context": "#2166ac", "vqae": "#92c5de",
+    "vqae with context by crop, degree 2": "#000000", "klt with context by crop, degree 2": "#40000f",
     "klt with context by crop": "#67001f", "klt with context": "#b2182b", "klt": "#f4a582",
     "lowrank": "#762a83", "topk": "#b35806", "quantize": "#1b7837", "raw": "#4d4d4d",
 }  # fmt: skip
@@ -21,6 +22,7 @@ BOUNDS = {
     "rows": (":", "Gaussian bound"),
     "rows less their context": ("--", "Gaussian bound, given the context"),
     "rows less their context by crop": ("-.", "Gaussian bound, given the context by crop"),
+    "rows less their context by crop, degree 2": ((0, (1, 3)), "Gaussian bound, given that of degree 2"),
 }
 OTHER = "#4d4d4d"
 LEAST_KL = 1e-4  # drawn

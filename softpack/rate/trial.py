@@ -36,8 +36,8 @@ from softpack.sources.encoding import fit_model
 from softpack.sources.learning import Learned, learn
 
 MEASURED_ROWS = 4096
-DEGREES = (0, 1)
-VIEWS_A_FUNCTION = 3  # labels an item for each function, below which its prototypes cost more than they say
+DEGREES = (0, 1, 2)
+VIEWS_A_FUNCTION = 8  # labels an item for each function, below which its prototypes cost more than they say
 FIXED_BYTES = 1700  # superblock, header, index, commit and checksums of a small file
 CONTEXT_BYTES = 1000  # more of them where there are prototypes
 BLOCK_BITS_A_ROW = 0.1  # headers of blocks, index and padding of its tiles

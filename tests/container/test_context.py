@@ -147,7 +147,7 @@ def test_too_many_prototypes_are_decoded_when_they_are_needed(path, monkeypatch)
 
     labels = softpack.open(path)
 
-    assert labels.prototypes.rows_NC is None
+    assert labels.prototypes.rows_RC is None
     torch.testing.assert_close(labels.read(item_B, view_B), expected_BC, atol=1e-4, rtol=0)
     torch.testing.assert_close(labels.load().read(item_B, view_B), expected_BC, atol=1e-4, rtol=0)
 
@@ -248,7 +248,7 @@ def test_appended_items_have_no_prototype(source, model, tmp_path, replay):
 
     labels = softpack.open(path)
     found_BC = labels.context(item_B, view_B)
-    own_C = labels.prototypes.rows_NC[0]
+    own_C = labels.prototypes.rows_RC[0]
     assert not found_BC[:2].any()
     torch.testing.assert_close(found_BC[2], 0.5 * own_C)
     codes = model.codec.encode(torch.from_numpy(rows_BC), found_BC)
@@ -270,7 +270,7 @@ def test_a_partner_of_a_later_item_needs_no_prototype(views_of_items, tmp_path):
     labels = softpack.open(tmp_path / "a.spk")
 
     assert labels.shape == (20, 8, CLASSES)
-    made_NC = labels.prototypes.rows_NC
+    made_NC = labels.prototypes.rows_RC
     assert len(made_NC) == 15
     item_B, view_B = np.array([4, 4, 17, 17]), np.array([0, 1, 0, 1])
     context_BC = labels.context(item_B, view_B)
@@ -304,7 +304,7 @@ def test_prototypes_are_centred_and_of_any_kind(views_of_items, tmp_path):
             out.append(
                 rows_NVC.reshape(-1, CLASSES), item=np.repeat(np.arange(30), 8), view=np.tile(np.arange(8), 30)
             )
-    found = [softpack.open(path).prototypes.rows_NC for path in files]
+    found = [softpack.open(path).prototypes.rows_RC for path in files]
     assert found[0].mean(1).abs().max() < 0.1
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], atol=1e-2, rtol=1e-2)
@@ -324,7 +324,7 @@ def test_probabilities_have_logits_as_their_context(views_of_items, tmp_path, sp
 
     assert labels.spec == LabelSpec(CLASSES, "log_probs", temperature)
     expected_NC = centred_logits(logits_NVC, LabelSpec(CLASSES)).mean(1)
-    correlation = np.corrcoef(labels.prototypes.rows_NC.flatten(), expected_NC.flatten())[0, 1]
+    correlation = np.corrcoef(labels.prototypes.rows_RC.flatten(), expected_NC.flatten())[0, 1]
     assert correlation > 0.95
     decoded_BC = labels.read(*labels.cells())
     torch.testing.assert_close(decoded_BC.exp().sum(1), torch.ones(len(decoded_BC)))
@@ -382,7 +382,7 @@ def test_an_item_that_is_mixed_in_every_view(tmp_path, views_of_items):
     rows_NVC[3] = 0.75 * true_3C + 0.25 * others_8C
     arrays["logits"] = rows_NVC
     encoded(tmp_path, **arrays)
-    found_C = softpack.open(tmp_path / "a.spk").prototypes.rows_NC[3]
+    found_C = softpack.open(tmp_path / "a.spk").prototypes.rows_RC[3]
     assert np.corrcoef(found_C, true_3C)[0, 1] > 0.9
 
 
@@ -477,7 +477,7 @@ def test_a_saved_model_encodes_other_items(source, model, views_of_items, tmp_pa
     encode_source(other, tmp_path / "a.spk", loaded)
 
     labels = softpack.open(tmp_path / "a.spk")
-    assert len(labels.prototypes.rows_NC) == 11
+    assert len(labels.prototypes.rows_RC) == 11
     assert kl(labels, other) < 1.0
     assert loaded.tables.keys() == model.tables.keys()
 
@@ -498,4 +498,4 @@ def test_one_prototype_serves_all_its_rows():
     found_BC = made.context_of(np.array([0, 0, 1, 7]), mixing)
     expected_BC = [rows_NC[0], 0.75 * rows_NC[0] + 0.25 * rows_NC[1], 0.5 * rows_NC[1], rows_NC[0]]
     torch.testing.assert_close(found_BC, torch.stack(expected_BC))
-    assert torch.equal(made.rows_NC, rows_NC)  # not written to
+    assert torch.equal(made.rows_RC, rows_NC)  # not written to

@@ -21,7 +21,7 @@ def test_many_are_decoded_as_rows_need_them(monkeypatch):
     kept = softpack.open(BOXES)
     items, views = kept.cells()
     expected = kept.read(items, views)
-    assert kept.prototypes.rows_NC is not None
+    assert kept.prototypes.rows_RC is not None
     monkeypatch.setattr(context, "KEPT_VALUES", 5 * 12 - 1)
     sizes, decode = [], LowRank.decode
 
@@ -34,7 +34,7 @@ def test_many_are_decoded_as_rows_need_them(monkeypatch):
 
     np.testing.assert_allclose(labels.read(items, views), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(labels.load().read(items, views), expected, rtol=1e-5, atol=1e-5)
-    assert labels.prototypes.rows_NC is None
+    assert labels.prototypes.rows_RC is None
     sizes.clear()
     labels.read([2], [0])
     assert sizes == [1]
