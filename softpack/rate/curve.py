@@ -29,7 +29,7 @@ from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.learning import Learned, learn
 from softpack.sources.replacing import replacing
 
-CODECS = ("vqae", "klt", "lowrank", "topk", "quantize", "raw")
+CODECS = ("raw", "quantize", "topk", "lowrank", "klt", "vqae")  # the fast ones first: a run may be stopped
 RATES = (8, 16, 32, 64, 128, 256, 400)  # bits a label, for codecs that can be had at any
 RATES_OF = {"vqae": (16, 32, 64, 128, 256)}  # of codecs that take minutes to train
 BASELINES: tuple[tuple[str, str, dict[str, Any]], ...] = (
