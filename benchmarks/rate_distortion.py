@@ -27,7 +27,7 @@ def main() -> None:
     use_threads(given.threads)
     codecs = ("topk", "quantize") if given.quick else CODECS
     for name in SETS:
-        source = open_source(given.data / f"{name}.npz")
+        source = open_source(given.lite0.with_name(f"{name}.npz"))
         with tempfile.TemporaryDirectory() as nowhere:
             folder = Path(nowhere) if given.quick else FOLDER / name
             curves = measure(source, folder, codecs, TEMPERATURES, given.seed, say=said, refused=refused)
