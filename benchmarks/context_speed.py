@@ -24,7 +24,6 @@ from softpack.sources.learning import learn
 from softpack.sources.opening import open_source
 
 BATCHES = (256, 1024, 4096)
-WIDTHS = (96, 256)
 TARGET = 250_000
 CODES = (10_000_000, 256)  # codes a second that entropy decoding is held to; levels
 SLOTS, ROWS = 8, 8192

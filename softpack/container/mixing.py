@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from softpack.container.viewpoint import ViewBasis, ViewpointTable, viewpoints_of
+from softpack.container.viewpoint import ViewBasis, ViewpointTable, viewpoints_of_block
 from softpack.errors import DataError
 from softpack.records import RowBlock
 
@@ -81,7 +81,7 @@ def seen(
     basis: ViewBasis,
     viewpoints: ViewpointTable,
     block: RowBlock,
-    source_hw_B2: np.ndarray | None,
+    source_hw_N2: np.ndarray | None,
     where: str,
 ) -> Mixing:
     """Return mixing with what prototypes weigh in rows, by where they and the partners' rows look.
@@ -91,13 +91,13 @@ def seen(
         basis: the functions.
         viewpoints: of rows so far; those of the block are added.
         block: the rows.
-        source_hw_B2: height and width of their pictures, for crops in pixels.
+        source_hw_N2: height and width of the items' pictures, for crops in pixels.
         where: for messages.
 
     Raises:
         DataError: a partner's row has not come yet.
     """
-    own_B3 = viewpoints_of(block.replay, source_hw_B2)
+    own_B3 = viewpoints_of_block(block, source_hw_N2)
     new_B = ~viewpoints.find(block.item_B, block.view_B)[0]
     viewpoints.add(block.item_B[new_B], block.view_B[new_B], own_B3[new_B])
     is_there_B, partner_B3 = viewpoints.find(mixing.partner_B, block.view_B)

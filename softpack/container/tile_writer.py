@@ -249,8 +249,7 @@ class TileWriter:
         size_wh = (context.width, context.height) if context is not None else (1, 1)
         mixing = mixing_of(block.replay if context is not None else {}, size_wh, n_rows)
         if self._basis is not None:
-            hw_B2 = None if self.source_hw_N2 is None else self.source_hw_N2[block.item_B]
-            mixing = seen(mixing, self._basis, self._viewpoints, block, hw_B2, self._out.name)
+            mixing = seen(mixing, self._basis, self._viewpoints, block, self.source_hw_N2, self._out.name)
         if self._header.stream("mix") is None:
             return mixing, {}, block.replay
         mix = mix_columns(mixing)

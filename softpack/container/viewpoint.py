@@ -17,6 +17,7 @@ from math import comb
 import numpy as np
 
 from softpack.errors import CorruptError, DataError
+from softpack.records import RowBlock
 
 COORDINATES = 3  # size, x, y
 FLAT = 1e-4  # of a function's mean square, apart from the others, below which rows do not tell it from them
@@ -55,6 +56,11 @@ def viewpoints_of(columns: Mapping[str, np.ndarray], source_hw_B2: np.ndarray | 
         found_B3 = np.stack([size_B, 2 * left_B + width_B - 1, 2 * top_B + height_B - 1], 1)
     clipped_B3: np.ndarray = np.clip(np.nan_to_num(found_B3, posinf=1, neginf=-1), -1, 1)
     return clipped_B3
+
+
+def viewpoints_of_block(block: RowBlock, source_hw_N2: np.ndarray | None) -> np.ndarray:
+    """Return the viewpoints of rows, float64 [B, 3], by the sizes of all items' pictures where these are known."""
+    return viewpoints_of(block.replay, None if source_hw_N2 is None else source_hw_N2[block.item_B])
 
 
 def functions(viewpoint_B3: np.ndarray, degree: int) -> np.ndarray:
@@ -144,7 +150,8 @@ class ViewpointTable:
 
     def add(self, item_B: np.ndarray, view_B: np.ndarray, viewpoint_B3: np.ndarray) -> None:
         """Take the viewpoints of rows, each (item, view) once."""
-        self._waiting.append((_keys(item_B, view_B), viewpoint_B3.astype(np.float32)))
+        if len(item_B):  # else there is nothing to sort
+            self._waiting.append((_keys(item_B, view_B), viewpoint_B3.astype(np.float32)))
 
     def all(self) -> np.ndarray:
         """Return all of them, float32 [R, 3], by item and then view."""

@@ -14,7 +14,7 @@ from softpack.codecs.spaces import centred_logits
 from softpack.container.context import Prototypes, Weights, context_of_rows
 from softpack.container.mixing import Mixing, box_size, mixing_of, seen
 from softpack.container.prototypes import PrototypeLearner
-from softpack.container.viewpoint import ViewBasis, ViewpointTable, has_viewpoints, viewpoints_of
+from softpack.container.viewpoint import ViewBasis, ViewpointTable, has_viewpoints, viewpoints_of_block
 from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.sources.base import Source, block_rows
@@ -49,8 +49,7 @@ class Learned:
         mixing = mixing_of(block.replay, self.mix_wh, len(block))
         if self.basis is None:
             return mixing
-        hw_B2 = None if self.source_hw_N2 is None else self.source_hw_N2[block.item_B]
-        return seen(mixing, self.basis, self.viewpoints, block, hw_B2, "the source")
+        return seen(mixing, self.basis, self.viewpoints, block, self.source_hw_N2, "the source")
 
     def context_of(self, block: RowBlock, prototypes: Prototypes) -> Tensor:
         """Return the context of rows, from prototypes as they decode."""
@@ -100,8 +99,7 @@ def _viewpoints(source: Source) -> ViewpointTable:
         )
     table, source_hw_N2 = ViewpointTable(), source.item_columns.get("source_hw")
     for block in _blocks(source):
-        hw_B2 = None if source_hw_N2 is None else source_hw_N2[block.item_B]
-        table.add(block.item_B, block.view_B, viewpoints_of(block.replay, hw_B2))
+        table.add(block.item_B, block.view_B, viewpoints_of_block(block, source_hw_N2))
     return table
 
 
