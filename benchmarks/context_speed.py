@@ -1,12 +1,12 @@
 """Rows a second decoded given context, from resident codes, and codes a second of the entropy decoder.
 
 Real labels with their crops and mix partners. `d_h` is the width of vqae's network, `prototypes` how many an item
-has. Fits are of a few steps: speed does not depend on them.
+has, `matmul` what `torch.set_float32_matmul_precision` was told: "medium" lets processors that can multiply in
+bfloat16. Fits are of a few steps: speed does not depend on them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -43,13 +43,13 @@ def main() -> None:
                     for name, rate in rates(_ways(labels, batch, given.seed), at_least, repeats).items():
                         results.add(
                             what="decode", codec=codec, d_h=settings.get("d_h", ""),
-                            prototypes=labels.model.n_prototypes, dtype=name, batch=batch,
+                            prototypes=labels.model.n_prototypes, matmul=name, batch=batch,
                             **{column: round(value) for column, value in rate.columns("per_s").items()},
                             target=TARGET,
                         )  # fmt: skip
     rate = rates({"": _entropy_decoding(given.seed)}, at_least, repeats)[""]
     results.add(
-        what="entropy decoding", codec="", d_h="", prototypes="", dtype="", batch=ROWS,
+        what="entropy decoding", codec="", d_h="", prototypes="", matmul="", batch=ROWS,
         **{column: round(value) for column, value in rate.columns("per_s").items()}, target=CODES[0],
     )  # fmt: skip
 
@@ -69,18 +69,15 @@ def _ways(labels: softpack.Labels, batch: int, seed: int) -> dict[str, Callable[
     order = np.random.default_rng(seed).permutation(len(items))
     drawn = [order[start : start + batch] for start in range(0, len(order) - batch + 1, batch)]
 
-    def reads(precision: Callable[[], contextlib.AbstractContextManager[Any]]) -> Callable[[int], int]:
+    def reads(precision: str) -> Callable[[int], int]:
         def step(number: int) -> int:
             rows = drawn[number % len(drawn)]
-            with precision():
-                return len(resident.read(items[rows], views[rows]))
+            torch.set_float32_matmul_precision(precision)
+            return len(resident.read(items[rows], views[rows]))
 
         return step
 
-    return {
-        "float32": reads(contextlib.nullcontext),
-        "bfloat16": reads(lambda: torch.autocast("cpu", torch.bfloat16)),
-    }
+    return {precision: reads(precision) for precision in ("highest", "medium")}
 
 
 def _entropy_decoding(seed: int) -> Callable[[int], int]:

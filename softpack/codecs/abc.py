@@ -13,6 +13,7 @@ A codec has
 * `encode(rows_BC, context_BC)` and `decode(codes, context_BC)`, on any device, vectorised over the rows.
   Where `takes_context`, the context is what both sides know of a row before its codes: its item's prototype, in
   logits whose mean is zero (`softpack.codecs.spaces.centred_logits`). Else it is None.
+  Codecs that look at the context in more ways than to add to it say so by `features`, and `decode_onto` uses them.
 * `n_stages`, where arrays refine one another: `first_stages(n)` is the codec that stops after n of them.
 * `state()`, the named tensors that `decode` needs; `encoder_state()`, those that only `encode` needs besides;
   `load_state(tensors)` takes both, or the first alone, and then the codec can decode but not encode.
@@ -222,6 +223,23 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
         """Return float32 rows [B, C] in the space `gives`, on the device of the codes."""
+
+    def features(self, context_BC: Tensor) -> Tensor | None:
+        """Return all that decoding asks of context before it is added, [B, X]; None where that is nothing.
+
+        It is linear: a sum of rows has the sum of their features, and readers make it of those of the prototypes.
+        """
+        return None
+
+    def decode_onto(self, context_BC: Tensor, codes: Codes, features_BX: Tensor | None = None) -> Tensor:
+        """Return what `decode` does, in the memory of the context where that saves a pass over the rows.
+
+        Args:
+            context_BC: of the rows; not to be used again.
+            codes: of the rows.
+            features_BX: of the context, where they are known; else they are computed.
+        """
+        return self.decode(codes, context_BC)
 
     def decode_sum(self, codes: Codes, weights_BP: Tensor) -> Tensor:
         """Return weighted sums of P rows each, float32 [B, C], of codes [B, P, ...]: prototypes are mixed so.

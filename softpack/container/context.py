@@ -6,7 +6,7 @@ Shapes in names: B rows, C classes, N items, P prototypes of an item.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
@@ -78,12 +78,14 @@ class Prototypes:
         codes: [N, ...] of the items that have some, the first ones; [N, P, ...] where they have several.
         n: P, prototypes of an item.
         rows_RC: float32, the same decoded, those of an item one after the other; None where they are too many.
+        features_RX: what the codec of the rows sees of them, if it was asked.
     """
 
     codec: Codec
     codes: Codes
     n: int = 1
     rows_RC: Tensor | None = None
+    features_RX: Tensor | None = None
 
     @classmethod
     def of_codes(cls, codec: Codec, codes: Codes, n: int = 1) -> Prototypes:
@@ -119,7 +121,12 @@ class Prototypes:
         """Return them on a device."""
         codes = {name: values.to(device) for name, values in self.codes.items()}
         rows_RC = None if self.rows_RC is None else self.rows_RC.to(device)
-        return Prototypes(self.codec.to(device), codes, self.n, rows_RC)
+        features_RX = None if self.features_RX is None else self.features_RX.to(device)
+        return Prototypes(self.codec.to(device), codes, self.n, rows_RC, features_RX)
+
+    def seen_by(self, codec: Codec) -> Prototypes:
+        """Return them with what the codec of the rows sees of them, so that no row's context is looked through."""
+        return self if self.rows_RC is None else replace(self, features_RX=codec.features(self.rows_RC))
 
     def context(self, items_B: Tensor, weights: Weights) -> Tensor:
         """Return the context of rows [B, C], on the device of the prototypes.
@@ -130,50 +137,90 @@ class Prototypes:
             items_B: int64.
             weights: of the rows.
         """
-        return _mixed(self._of, items_B, weights)
+        return self._summed(_terms(items_B, weights, len(self)))
 
     def context_of(self, items_B: np.ndarray, mixing: Mixing) -> Tensor:
         """Return the context of rows [B, C] from numpy facts."""
         items = torch.tensor(items_B, device=self.device)  # copied: the caller's may be read-only
         return self.context(items, Weights.of(mixing, self.device))
 
-    def _of(self, items_B: Tensor, weights_BP: Tensor | None) -> Tensor:
+    def decoded(self, codec: Codec, codes: Codes, items_B: Tensor, weights: Weights) -> Tensor:
+        """Return rows [B, C] of a codec that takes context, decoded given these prototypes."""
+        terms = _terms(items_B, weights, len(self))
+        features_BX = None if self.features_RX is None else terms.sum(partial(weighted_sum, self.features_RX))
+        return codec.decode_onto(self._summed(terms), codes, features_BX)
+
+    def _summed(self, terms: _Terms) -> Tensor:
         if not len(self):
-            return torch.zeros(len(items_B), self.codec.spec.classes, device=items_B.device)
-        is_known_B = items_B < len(self)
-        known_B = torch.where(is_known_B, items_B, 0)
-        if self.rows_RC is not None:
-            rows_BC = weighted_sum(self.rows_RC, known_B, weights_BP)
-        else:
-            codes = {name: values[known_B] for name, values in self.codes.items()}
-            rows_BC = (
-                self.codec.decode(codes) if weights_BP is None else self.codec.decode_sum(codes, weights_BP)
-            )
-        return rows_BC if bool(is_known_B.all()) else rows_BC.masked_fill_(~is_known_B.unsqueeze(1), 0)
+            return torch.zeros(len(terms.items_B), self.codec.spec.classes, device=terms.items_B.device)
+        return terms.sum(self._sum_of_codes if self.rows_RC is None else partial(weighted_sum, self.rows_RC))
+
+    def _sum_of_codes(self, items_B: Tensor, weights_BP: Tensor) -> Tensor:
+        codes = {name: values[items_B] for name, values in self.codes.items()}
+        if self.n == 1:
+            codes = {name: values.unsqueeze(1) for name, values in codes.items()}
+        return self.codec.decode_sum(codes, weights_BP)
 
 
 def context_of_rows(rows_NPC: Tensor, items_B: Tensor, weights: Weights) -> Tensor:
     """Return the context of rows [B, C] from prototypes that are not coded."""
-    return _mixed(partial(weighted_sum, rows_NPC.flatten(0, 1)), items_B, weights)
+    return _terms(items_B, weights, len(rows_NPC)).sum(partial(weighted_sum, rows_NPC.flatten(0, 1)))
 
 
-def weighted_sum(rows_RC: Tensor, items_B: Tensor, weights_BP: Tensor | None) -> Tensor:
-    """Return the sum of each item's rows by their weights [B, C], in one pass; the row where items have one each."""
-    if weights_BP is None:
-        return rows_RC.index_select(0, items_B)
+def weighted_sum(rows_RX: Tensor, items_B: Tensor, weights_BP: Tensor) -> Tensor:
+    """Return the sum of each item's rows by their weights [B, X], in one pass."""
     n = weights_BP.shape[1]
-    which_BP = items_B.unsqueeze(1) * n + torch.arange(n, device=items_B.device)
-    return torch.nn.functional.embedding_bag(which_BP, rows_RC, mode="sum", per_sample_weights=weights_BP)
+    which_BP = items_B.unsqueeze(1)
+    if n > 1:
+        which_BP = which_BP * n + torch.arange(n, device=items_B.device)
+    return torch.nn.functional.embedding_bag(which_BP, rows_RX, mode="sum", per_sample_weights=weights_BP)
 
 
-def _mixed(of: Callable[[Tensor, Tensor | None], Tensor], items_B: Tensor, weights: Weights) -> Tensor:
-    """Return what items say of rows, mixed with what the partners' say."""
-    context_BC = of(items_B, weights.own_BP)
+@dataclass(frozen=True)
+class _Terms:
+    """What the context of rows is the sum of.
+
+    Args:
+        items_B: int64.
+        own_BP: what the prototypes of the items weigh, their share included.
+        mixed_M: rows that have a partner.
+        partner_M: int64, the partners.
+        partner_MP: what their prototypes weigh, with their share.
+    """
+
+    items_B: Tensor
+    own_BP: Tensor
+    mixed_M: Tensor
+    partner_M: Tensor
+    partner_MP: Tensor
+
+    def sum(self, of: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Return the sums of what `of` says of items by weights."""
+        said_BX = of(self.items_B, self.own_BP)
+        if len(self.mixed_M):
+            said_BX[self.mixed_M] += of(self.partner_M, self.partner_MP)
+        return said_BX
+
+
+def _terms(items_B: Tensor, weights: Weights, n_items: int) -> _Terms:
+    """Return what rows are sums of; items from `n_items` on weigh nothing."""
+    own_BP = weights.own_BP
+    if own_BP is None:
+        own_BP = torch.ones(len(items_B), 1, device=items_B.device)
+    items_B, own_BP = _known(items_B, own_BP, n_items)
     if weights.partner_B is None or weights.share_B is None:
-        return context_BC
+        return _Terms(items_B, own_BP, items_B[:0], items_B[:0], own_BP[:0])
     mixed_M = (weights.partner_B >= 0).nonzero()[:, 0]
-    if len(mixed_M):
-        partner_MP = None if weights.partner_BP is None else weights.partner_BP[mixed_M]
-        partner_MC = of(weights.partner_B[mixed_M].long(), partner_MP)
-        context_BC[mixed_M] = torch.lerp(context_BC[mixed_M], partner_MC, weights.share_B[mixed_M].unsqueeze(1))
-    return context_BC
+    partner_MP = weights.share_B[mixed_M].unsqueeze(1)
+    if weights.partner_BP is not None:
+        partner_MP = partner_MP * weights.partner_BP[mixed_M]
+    partner_M, partner_MP = _known(weights.partner_B[mixed_M].long(), partner_MP, n_items)
+    own_BP = own_BP * (1 - weights.share_B).unsqueeze(1)  # a share is 0 where there is no partner
+    return _Terms(items_B, own_BP, mixed_M, partner_M, partner_MP)
+
+
+def _known(items_B: Tensor, weights_BP: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
+    is_known_B = items_B < n_items
+    if bool(is_known_B.all()):
+        return items_B, weights_BP
+    return items_B * is_known_B, weights_BP * is_known_B.unsqueeze(1)

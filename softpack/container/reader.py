@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import Codec
-from softpack.container.context import Prototypes
+from softpack.container.context import Prototypes, Weights
 from softpack.container.correcting import correct_by_list, full_precision
 from softpack.container.corrections import NONE, Corrections
 from softpack.container.file import SpkFile
@@ -118,7 +118,8 @@ class Labels:
         _, stream = self.file.header.stream("prototype")  # type: ignore[misc]
         codes = as_codes(self.prototype_codes, stream)
         with full_precision(torch.device("cpu")):
-            return Prototypes.of_codes(self.model.prototypes, codes, self.model.n_prototypes)
+            prototypes = Prototypes.of_codes(self.model.prototypes, codes, self.model.n_prototypes)
+            return prototypes.seen_by(self.codec)
 
     @property
     def prototype_codes(self) -> dict[str, np.ndarray]:
@@ -171,9 +172,7 @@ class Labels:
     def read(self, items: Indices, views: Indices, device: torch.device | str = "cpu") -> Tensor:
         """Return the labels of these (item, view): float32 [B, C] on `device`.
 
-        Under `torch.autocast` codecs decode in its dtype, which may be faster; what they give is float32 then too,
-        and corrections are added in float32. What the file promises of its labels (`promise`) holds without
-        autocast; with it, but for the error of its dtype.
+        They are decoded in float32, under `torch.autocast` too; what `torch.set_float32_matmul_precision` says holds.
 
         Raises:
             DataError: one of them is not in the file.
@@ -181,7 +180,13 @@ class Labels:
         """
         items, views = _pair(items, views)
         codes = {name: array.to(device) for name, array in self.read_codes(items, views).items()}
-        rows_BC = self.codec_on(device).decode(codes, self.context(items, views, device)).float()
+        codec, prototypes = self.codec_on(device), self.prototypes_on(device)
+        with full_precision(torch.device(device)):
+            if prototypes is None:
+                rows_BC = codec.decode(codes)
+            else:
+                items_B, weights = torch.tensor(items, device=device), self._weights(items, views, device)
+                rows_BC = prototypes.decoded(codec, codes, items_B, weights)
         if self.promise is None:
             return rows_BC
         return correct_by_list(rows_BC, self.corrections(items, views), self.spec, self.promise.step)
@@ -206,7 +211,13 @@ class Labels:
             return None
         items, views = _pair(items, views)
         with full_precision(torch.device(device)):
-            return prototypes.context_of(items, self.mixing(items, views))
+            return prototypes.context(
+                torch.tensor(items, device=device), self._weights(items, views, device)
+            )
+
+    def _weights(self, items: np.ndarray, views: np.ndarray, device: torch.device | str) -> Weights:
+        """Return what prototypes weigh in these labels."""
+        return Weights.of(self.mixing(items, views), torch.device(device))
 
     def mixing(self, items: Indices, views: Indices) -> Mixing:
         """Return who is mixed into these labels, where their context depends on it."""

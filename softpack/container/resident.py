@@ -85,8 +85,14 @@ class ResidentLabels:
         device = self.device if device is None else torch.device(device)
         rows_B = torch.from_numpy(self.labels.row_numbers(items, views)).to(self.device)
         codes = {name: codes.to(device) for name, codes in self.codes_of_rows(rows_B).items()}
-        context_BC = self._context(items, rows_B, device)
-        rows_BC = self.labels.codec_on(device).decode(codes, context_BC).float()
+        codec, prototypes = self.labels.codec_on(device), self.labels.prototypes_on(device)
+        with full_precision(device):
+            if prototypes is None:
+                rows_BC = codec.decode(codes)
+            else:
+                items_B = torch.tensor(np.atleast_1d(np.asarray(items)).astype(np.int64), device=device)
+                weights = self._weights_of(rows_B).to(device)
+                rows_BC = prototypes.decoded(codec, codes, items_B, weights)
         if self._corrections is None or self.labels.promise is None:
             return rows_BC
         row_E, class_E, value_E = (found.to(device) for found in self._corrections.take(rows_B))
@@ -96,14 +102,6 @@ class ResidentLabels:
         """Return the codes of these (item, view) on the device of the codes."""
         rows = self.labels.row_numbers(items, views)
         return self.codes_of_rows(torch.from_numpy(rows).to(self.device))
-
-    def _context(self, items: Indices, rows_B: Tensor, device: torch.device) -> Tensor | None:
-        prototypes = self.labels.prototypes_on(device)
-        if prototypes is None:
-            return None
-        items_B = torch.tensor(np.atleast_1d(np.asarray(items)).astype(np.int64), device=device)
-        with full_precision(device):
-            return prototypes.context(items_B, self._weights_of(rows_B).to(device))
 
     def _weights_of(self, rows_B: Tensor) -> Weights:
         """Return what prototypes weigh in rows; in a partner's row its own prototypes weigh what the partner's do."""

@@ -187,6 +187,13 @@ class KLT(Codec):
         Raises:
             CodecError: the codec was neither fitted nor loaded, or the context is missing.
         """
+        return self._decoded(codes, None if context_BC is None else context_BC.clone())
+
+    def decode_onto(self, context_BC: Tensor, codes: Codes, features_BX: Tensor | None = None) -> Tensor:
+        """Return the same as `decode` in the memory of the context."""
+        return self._decoded(codes, context_BC)
+
+    def _decoded(self, codes: Codes, onto_BC: Tensor | None) -> Tensor:
         if not self.tensors:
             raise CodecError(
                 "klt: this codec was neither fitted nor loaded, and cannot decode; call fit() first"
@@ -194,10 +201,11 @@ class KLT(Codec):
         codes_BR = torch.cat([code_values(codes[group.name], group.bits) for group in self._groups], dim=1)
         transform = self._transform
         coefficients_BR = transform.values.take(codes_BR + transform.start_R)
-        logits_BC = torch.addmm(transform.mean_C, coefficients_BR, transform.axes_RC)
-        context_BC = self._context(context_BC, len(logits_BC))
-        if context_BC is not None:
-            logits_BC += context_BC
+        onto_BC = self._context(onto_BC, len(coefficients_BR))
+        if onto_BC is None:
+            logits_BC = torch.addmm(transform.mean_C, coefficients_BR, transform.axes_RC)
+        else:
+            logits_BC = onto_BC.add_(transform.mean_C).addmm_(coefficients_BR, transform.axes_RC)
         if self.gives.space == "logits":
             return logits_BC
         return torch.log_softmax(logits_BC / self.gives.temperature, dim=-1)

@@ -187,21 +187,36 @@ class VQAE(Codec):
             array.name: index_BNS[:, stage].to(code_dtype(array.bits)) for stage, array in enumerate(self.codes)
         }
 
-    @torch.no_grad()
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
         """Return float32 rows [B, C] in the space `gives`. Codes must be below `k`, as containers check.
 
         Raises:
             CodecError: the codec was neither fitted nor loaded, or the context is missing.
         """
+        return self._decoded(codes, None if context_BC is None else context_BC.clone(), None)
+
+    def features(self, context_BC: Tensor) -> Tensor | None:
+        """Return the `d_x` numbers that the networks see of the context."""
+        return nets.features(self._nets, context_BC) if self.context else None
+
+    def decode_onto(self, context_BC: Tensor, codes: Codes, features_BX: Tensor | None = None) -> Tensor:
+        """Return the same as `decode` in the memory of the context."""
+        return self._decoded(codes, context_BC, features_BX)
+
+    @torch.no_grad()
+    def _decoded(self, codes: Codes, onto_BC: Tensor | None, features_BX: Tensor | None) -> Tensor:
         if not self.tensors:
             raise CodecError(
                 "vqae: this codec was neither fitted nor loaded, and cannot decode; call fit() first"
             )
         index_BNS = torch.stack([code_values(codes[a.name], a.bits) for a in self.codes], 1)
         words_BL = nets.staged_codewords(self._nets["codebooks"], index_BNS.clamp_(max=self.k - 1))
-        self._check_context(words_BL, context_BC)
-        decoded_BC = nets.decoded(self._nets, words_BL, context_BC)
+        self._check_context(words_BL, onto_BC)
+        if features_BX is None:
+            features_BX = nets.features(self._nets, onto_BC)
+        units_BY = nets.units(self._nets, words_BL, features_BX)
+        last_YC = self._nets["last_layer"]
+        decoded_BC = units_BY @ last_YC if onto_BC is None else onto_BC.addmm_(units_BY, last_YC)
         if self.gives.space == "logits":
             return decoded_BC
         if self.context:

@@ -125,15 +125,19 @@ def before_hidden(nets: Tensors, latents_BL: Tensor, features_BX: Tensor | None 
     return torch.addmm(before_BH, features_BX, nets["context_hidden"])
 
 
+def units(nets: Tensors, latents_BL: Tensor, features_BX: Tensor | None = None) -> Tensor:
+    """Return what the decoder's last layer is given, [B, L + H + 1]: latents, hidden units and a one for the bias."""
+    hidden_BH = torch.relu(before_hidden(nets, latents_BL, features_BX))
+    return torch.cat([latents_BL, hidden_BH, latents_BL.new_ones(len(latents_BL), 1)], 1)
+
+
 def decoded(nets: Tensors, latents_BL: Tensor, context_BC: Tensor | None = None) -> Tensor:
     """Return the decoder's rows [B, C] of latents, by its last layer [L + H + 1, C], whose last row is the bias.
 
     In one product: to add bias or context afterwards would be another pass over the rows, which are by far the
     largest.
     """
-    hidden_BH = torch.relu(before_hidden(nets, latents_BL, features(nets, context_BC)))
-    ones_B1 = latents_BL.new_ones(len(latents_BL), 1)
-    units_BY = torch.cat([latents_BL, hidden_BH, ones_B1], 1)
+    units_BY = units(nets, latents_BL, features(nets, context_BC))
     if context_BC is None:
         return units_BY @ nets["last_layer"]
     return torch.addmm(context_BC, units_BY, nets["last_layer"])
