@@ -211,9 +211,7 @@ class Labels:
             return None
         items, views = _pair(items, views)
         with full_precision(torch.device(device)):
-            return prototypes.context(
-                torch.tensor(items, device=device), self._weights(items, views, device)
-            )
+            return prototypes.context(torch.tensor(items, device=device), self._weights(items, views, device))
 
     def _weights(self, items: np.ndarray, views: np.ndarray, device: torch.device | str) -> Weights:
         """Return what prototypes weigh in these labels."""

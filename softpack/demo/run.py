@@ -17,7 +17,7 @@ from softpack.container.ledger import ledger
 from softpack.demo.digits import Arm, Digits, make_digits, train_arm
 from softpack.demo.teacher import label_photos
 from softpack.eval.fidelity import Fidelity, fidelity
-from softpack.rate.control import item_share
+from softpack.rate.shares import shares
 from softpack.records import TEMPERATURES, LabelSpec
 from softpack.sources import open_source
 from softpack.sources.encoding import encode_source, fit_model
@@ -109,8 +109,9 @@ def _code(
     target_bits, degree = settings.pop("target_bits", None), settings.pop("degree", 0)
     item_bits = None
     if degree:
-        of_items = item_share(target_bits, source.n_rows / source.items, degree)
-        target_bits, item_bits = target_bits - of_items, of_items * source.n_rows / source.items
+        views = source.n_rows / source.items
+        shared = shares(target_bits, codec_id, settings, source.spec, views, degree)
+        target_bits, item_bits = shared.codes, shared.items * views
     path = folder / f"{name.replace(', ', '-').replace(' ', '-').replace('=', '')}.spk"
     with stage(f"fitting {name}", "step") as bar:
         model = fit_model(

@@ -15,6 +15,7 @@ from typing import Any
 
 from softpack.codecs.abc import Progress
 from softpack.errors import CodecError
+from softpack.rate.shares import Shares, moved, shares
 from softpack.rate.target import Target
 from softpack.rate.trial import BLOCK_BITS_A_ROW, FIXED_BYTES, Bench, Plan, Trial, degrees_worth, fixed_bytes
 
@@ -23,6 +24,7 @@ CLOSE = 0.05  # of what was asked: near enough
 FITS = {"vqae": 4}  # in full, at most
 CHEAP_FITS = 10  # of codecs that train nothing
 SLOPE = -0.6  # of log KL over log bits, where nothing is known
+LEAST_GAIN = 0.25  # measured bits for each bit more of a plan, as far as is believed
 LEAP = 4.0  # the bits are multiplied or divided by this at most, from one fit to the next
 QUICK_STEPS, FULL_STEPS = 200, 5000
 STILL_TO_GAIN = {"vqae": 0.75}  # what a fit in full leaves of the divergence of a short one
@@ -30,12 +32,7 @@ SEARCH = 8
 LEAST_VIEWS = 2.0  # labels an item, below which a prototype costs what it saves
 MOST_BITS = 8192.0
 FIXED_SHARE = 0.2  # of a rate that the file's own parts may take before they come on top of it
-ITEM_BITS_A_DOUBLING = 217.0  # of a prototype, for each doubling of the rate beyond 4 bits a label
-CROP_BITS = (
-    12.0  # of prototypes that crops weigh, for an item of 1 label at a rate of 1 bit; they grow with the
-)
-CROP_POWER = 0.68  # root of its labels, and with this power of the rate
-SHARES = (0.35, 0.6, 0.8)  # of a budget that codes and prototypes may take, the rest being the model
+BUDGET_SHARES = (0.35, 0.6, 0.8)  # of a budget that codes and prototypes may take, the rest being the model
 Say = Callable[[Trial, str], None]
 
 
@@ -74,14 +71,16 @@ class Control:
     # -- three targets ---------------------------------------------------------------------------------
 
     def _at_bits(self, bits: float) -> Trial:
-        best = self._best(self._families(bits), "at that rate")
-        not_counted = self._fixed_bits(best.plan) - self._counted_fixed(best.plan, bits)
-        return self._landed(best.plan, bits, lambda trial: trial.marginal_bits - not_counted, bits)
+        def counted(trial: Trial) -> float:
+            plan = trial.plan
+            return trial.marginal_bits - self._fixed_bits(plan) + self._counted_fixed(plan, bits)
+
+        return self._first_landed(self._ranked(self._families(bits), "at that rate"), counted, bits)
 
     def _at_kl(self, kl: float) -> Trial:
         temperature = self.bench.temperatures[0]
         bits = 64.0
-        plan = self._best(self._families(bits), "at 64 bits").plan
+        plan = self._ranked(self._families(bits), "at 64 bits")[0].plan
         tried: list[tuple[float, float, Trial]] = []
         for _ in range(FITS.get(plan.codec_id, CHEAP_FITS)):
             try:
@@ -105,11 +104,9 @@ class Control:
         return max(good, key=lambda entry: entry[1])[2]
 
     def _at_bytes(self, n_bytes: float) -> Trial:
-        best = self._best(self._budget_plans(n_bytes), "in the budget", n_bytes)
+        ranked = self._ranked(self._budget_plans(n_bytes), "in the budget", n_bytes)
         a_byte = 8 / self.bench.source.n_rows  # in bits a label
-        return self._landed(
-            best.plan, best.marginal_bits, lambda trial: trial.n_bytes * a_byte, n_bytes * a_byte
-        )
+        return self._first_landed(ranked, lambda trial: trial.n_bytes * a_byte, n_bytes * a_byte)
 
     def _fixed_bits(self, plan: Plan) -> float:
         """Return the bits a label of the file's own parts, which no setting can change."""
@@ -147,9 +144,18 @@ class Control:
         left = bits - BLOCK_BITS_A_ROW - self._counted_fixed(plan, bits)
         if not plan.takes_context:
             return dataclasses.replace(plan, bits=max(left, 1.0))
-        for_items = item_share(bits, source.n_rows / source.items, plan.degree)
-        item_bits = for_items * source.n_rows / source.items
-        return dataclasses.replace(plan, bits=max(left - for_items, 1.0), item_bits=item_bits)
+        views = source.n_rows / source.items
+        shared = shares(left, plan.codec_id, plan.settings, source.spec, views, plan.degree)
+        return dataclasses.replace(plan, bits=shared.codes, item_bits=shared.items * views)
+
+    def _moved(self, plan: Plan, by: float) -> Plan:
+        """Return a plan of `by` more bits a label."""
+        if not plan.takes_context or plan.item_bits is None:
+            return dataclasses.replace(plan, bits=max((plan.bits or 0.0) + by, 1.0))
+        source, views = self.bench.source, self.bench.source.n_rows / self.bench.source.items
+        before = Shares(plan.bits or 0.0, plan.item_bits / views)
+        shared = moved(before, by, plan.codec_id, plan.settings, source.spec)
+        return dataclasses.replace(plan, bits=shared.codes, item_bits=shared.items * views)
 
     def _budget_plans(self, n_bytes: float) -> Iterator[Plan]:
         source, bench = self.bench.source, self.bench
@@ -159,7 +165,7 @@ class Control:
                 f"a budget of {n_bytes:,.0f} bytes cannot be met: the replay columns take {bench.replay_bytes:,.0f} "
                 f"and the file's own parts {FIXED_BYTES:,}; ask for more, or leave the columns out with --no-replay"
             )
-        for share in SHARES:
+        for share in BUDGET_SHARES:
             bits = 8 * room * share / source.n_rows
             width = int(room * (1 - share) / (2 * source.spec.classes))
             for plan in self._families(bits):
@@ -169,8 +175,8 @@ class Control:
 
     # -- trials ----------------------------------------------------------------------------------------
 
-    def _best(self, plans: Iterator[Plan], what: str, n_bytes: float = math.inf) -> Trial:
-        """Try plans by short fits, and return the best of those that fit into a size."""
+    def _ranked(self, plans: Iterator[Plan], what: str, n_bytes: float = math.inf) -> list[Trial]:
+        """Try plans by short fits, and return those that fit into a size, the best first."""
         trials, refusals = [], []
         for plan in plans:
             quick = {"steps": QUICK_STEPS, "search": 0} if plan.codec_id == "vqae" else {}
@@ -187,7 +193,7 @@ class Control:
             least = min((trial.n_bytes for trial in trials), default=math.inf)
             reason = f"the least found is {least:,.0f} bytes" if trials else "; ".join(refusals)
             raise CodecError(f"nothing was found {what}: {reason}")
-        return min(fitting, key=lambda trial: trial.loss * STILL_TO_GAIN.get(trial.plan.codec_id, 1.0))
+        return sorted(fitting, key=lambda trial: trial.loss * STILL_TO_GAIN.get(trial.plan.codec_id, 1.0))
 
     def _full(self, plan: Plan) -> Trial:
         full = (
@@ -199,23 +205,36 @@ class Control:
         self.say(trial, "in full")
         return trial
 
-    def _landed(self, plan: Plan, bits: float, measure: Callable[[Trial], float], most: float) -> Trial:
+    def _first_landed(self, ranked: list[Trial], measure: Callable[[Trial], float], most: float) -> Trial:
+        """Return the first of some plans that meets the target; few bits cannot be had of every one."""
+        refusals = []
+        for trial in ranked:
+            try:
+                return self._landed(trial.plan, measure, most)
+            except CodecError as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
+
+    def _landed(self, plan: Plan, measure: Callable[[Trial], float], most: float) -> Trial:
         """Fit in full until what is measured, in bits a label, is at most `most`, and near it."""
         best: Trial | None = None
-        least = math.inf
-        found = math.nan
+        least, gain = math.inf, 1.0
+        found = before = None
         for _ in range(FITS.get(plan.codec_id, CHEAP_FITS)):
-            trial = self._full(self._plan_at(plan, bits) if plan.bits is not None else plan)
-            if measure(trial) == found:  # the codec has no other rate near
-                break
-            found = measure(trial)
+            trial = self._full(plan)
+            found, last = measure(trial), found
+            if last is not None and before is not None:  # bits that say nothing new are coded away
+                gain = (found - last) / ((plan.bits or 0.0) - (before.bits or 0.0) or 1.0)
+                gain = min(max(gain, LEAST_GAIN), 1.0) if gain > 0 else 1.0
             least = min(least, found)
             if found <= most and (best is None or measure(best) < found):
                 best = trial
-            if (1 - CLOSE) * most <= found <= most:
+            if plan.bits is None or (1 - CLOSE) * most <= found <= most:
                 break
-            # What lacks or is too much is all in the codes.
-            bits = max(1.0, bits + most * (1 - CLOSE / 4) - found)
+            by = (1 - CLOSE / 4) * most - found
+            plan, before = self._moved(plan, by / gain), plan
+            if plan == before or found == last:  # the codec has no other rate near
+                break
         if best is None:
             raise CodecError(
                 f"the target of {most:,.1f} bits a label cannot be met: the least found is {least:,.1f}; ask for that "
@@ -227,24 +246,6 @@ class Control:
 def full_steps(n_rows: int) -> int:
     """Return the steps of a fit in full: fewer where there are few rows to see again and again."""
     return max(800, min(FULL_STEPS, n_rows // 3))
-
-
-def item_share(bits: float, views: float, degree: int = 0) -> float:
-    """Return the bits a label that prototypes should take of a marginal rate.
-
-    Found by trying on real labels of 62 views an item: 7 of 16, 14 of 64, 17 of 128. What a prototype needs depends
-    on how close rows are to be told, not on how many share it. Where prototypes are weighted by crops, 10 of 16, 26 of
-    64, 41 of 128, and of 300 views an item 11 of 66: with more rows, more of what they say can be learnt.
-
-    Args:
-        bits: the marginal rate.
-        views: labels an item.
-        degree: of the functions of crops that an item has a prototype for each of; 0: one prototype.
-    """
-    an_item = ITEM_BITS_A_DOUBLING * math.log2(max(bits, 4.0) / 4)
-    if degree:
-        an_item = CROP_BITS * math.sqrt(views) * bits**CROP_POWER
-    return min(an_item / max(views, 1.0), bits / 2)
 
 
 def _width(codec_id: str, n_rows: int) -> dict[str, Any]:

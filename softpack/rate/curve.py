@@ -20,8 +20,9 @@ from softpack.container.reader import Labels
 from softpack.entropy import ans
 from softpack.errors import CodecError, DataError
 from softpack.eval.fidelity import fidelity
-from softpack.rate.bound import gaussian_bound, principal_variances
-from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps, item_share
+from softpack.rate.bound import Spectrum, gaussian_bound
+from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps
+from softpack.rate.shares import Shares, shares
 from softpack.rate.trial import degrees_worth
 from softpack.records import TEMPERATURES
 from softpack.sources.base import Source
@@ -60,22 +61,22 @@ class Case:
         curve: that it belongs to; a named baseline is a curve of one point.
         codec_id: of the codec.
         settings: of the codec.
-        target_bits: of a label's codes; None where the settings say it.
-        item_bits: of a label's share of its item's prototypes; 0 where there are none.
+        asked_bits: marginal bits a label; None where the settings say it.
+        shared: of these, what codes and prototypes are to take.
         degree: of the functions of crops that an item has a prototype for each of; 0: one prototype.
     """
 
     curve: str
     codec_id: str
     settings: dict[str, Any]
-    target_bits: float | None = None
-    item_bits: float = 0.0
+    asked_bits: float | None = None
+    shared: Shares | None = None
     degree: int = 0
 
     @property
-    def asked_bits(self) -> str:
-        """Marginal bits a label that are asked for; "" where the settings say it."""
-        return "" if self.target_bits is None else f"{self.target_bits + self.item_bits:g}"
+    def asked(self) -> str:
+        """The bits that are asked for, as the table says them."""
+        return "" if self.asked_bits is None else f"{self.asked_bits:g}"
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ class Curves:
 
     Args:
         points: one row of figures for each case, as the CSV has them.
-        variances: of the principal components, by "rows", "rows less their context" and the like.
+        spectra: of rows by themselves (None), and given context of each degree.
     """
 
     points: list[dict[str, Any]]
-    variances: dict[str, np.ndarray]
+    spectra: dict[int | None, Spectrum]
 
 
 def cases(codecs: Sequence[str], source: Source) -> Iterator[Case]:
@@ -108,10 +109,12 @@ def cases(codecs: Sequence[str], source: Source) -> Iterator[Case]:
             degrees = (*reversed(degrees_worth(source)), None)
         for degree in degrees:
             for bits in RATES_OF.get(codec_id, RATES):
-                items = 0.0 if degree is None else item_share(bits, views, degree)
-                told = {} if degree is None else {"context": True}
+                settings, shared = widths, Shares(bits)
+                if degree is not None:
+                    settings = {**widths, "context": True}
+                    shared = shares(bits, codec_id, settings, source.spec, views, degree)
                 name = f"{codec_id}{CONTEXTS[degree]}"
-                yield Case(name, codec_id, {**widths, **told}, bits - items, items, degree or 0)
+                yield Case(name, codec_id, settings, bits, shared, degree or 0)
 
 
 def measure(
@@ -151,22 +154,24 @@ def measure(
     points = _read(path)
     _check_source(points, source, path)
     _check_temperatures(points, temperatures, path)
-    variances = _variances(source, learned)
+    spectra = _spectra(source, learned)
+    for point in points:
+        point["bound_bits"] = _bound_bits(spectra, point["curve"], point["mse"])
     done = {(point["curve"], point["asked_bits"]) for point in points}
     for case in cases(codecs, source):
-        if (case.curve, case.asked_bits) in done:
+        if (case.curve, case.asked) in done:
             continue
         of_case = learned.get(case.degree)
         try:
             point = _point(case, source, folder / "point.spk", of_case, temperatures, seed, device)
-            point["bound_bits"] = _bound_bits(variances, case, point["mse"])
+            point["bound_bits"] = _bound_bits(spectra, case.curve, point["mse"])
         except CodecError as error:  # such as a rate that this codec cannot have
             refused(case, str(error))
             continue
         points.append(point)
         _write(path, points)
         say(point)
-    return Curves(points, variances)
+    return Curves(points, spectra)
 
 
 def _point(
@@ -179,10 +184,11 @@ def _point(
     device: str,
 ) -> dict[str, Any]:
     begun = time.perf_counter()
-    item_bits = case.item_bits * source.n_rows / source.items if case.item_bits else None
+    code_bits = None if case.shared is None else case.shared.codes
+    item_bits = None if case.shared is None else case.shared.items * source.n_rows / source.items
     model = fit_model(
-        source, case.codec_id, case.settings, target_bits=case.target_bits, learned=learned,
-        item_bits=item_bits, seed=seed, device=device,
+        source, case.codec_id, case.settings, target_bits=code_bits, learned=learned, item_bits=item_bits, seed=seed,
+        device=device,
     )  # fmt: skip
     fitted = time.perf_counter()
     encode_source(source, spk, model, learned=learned, seed=seed, device=device, force=True)
@@ -192,7 +198,7 @@ def _point(
         "source": _name(source),
         "curve": case.curve,
         "codec": case.codec_id,
-        "asked_bits": case.asked_bits,
+        "asked_bits": case.asked,
         "marginal_bits": account.marginal_bits_per_label,
         "code_bits": account.bits_of("codes") / account.n_rows,
         "entropy_bits": _entropy(Labels(spk)),
@@ -248,11 +254,11 @@ def _squared_error(spk: Path, source: Source) -> float:
     return total / max(n_rows, 1)
 
 
-def _bound_bits(variances: dict[str, np.ndarray], case: Case, error: float) -> float:
-    """Return the bits that a Gaussian source would need for a squared error, given the context that the case has."""
-    context = CONTEXTS[case.degree if case.item_bits else None].removeprefix(" with")
-    of_rows = variances.get(f"rows less their{context}", variances["rows"]) if context else variances["rows"]
-    return float(gaussian_bound(of_rows, np.array([error]))[0]) if math.isfinite(error) else math.nan
+def _bound_bits(spectra: dict[int | None, Spectrum], curve: str, error: float) -> float:
+    """Return the bits that a Gaussian source would need for a squared error, given the context that the curve has."""
+    degrees = [degree for degree, name in CONTEXTS.items() if curve.endswith(name)]
+    spectrum = spectra[max(degrees, key=lambda degree: len(CONTEXTS[degree]))]
+    return float(gaussian_bound(spectrum, np.array([error]))[0]) if math.isfinite(error) else math.nan
 
 
 def _entropy(labels: Labels) -> float:
@@ -268,17 +274,25 @@ def _entropy(labels: Labels) -> float:
     return total
 
 
-def _variances(source: Source, learned: dict[int, Learned]) -> dict[str, np.ndarray]:
-    parts: dict[str, list[np.ndarray]] = {}
+def _spectra(source: Source, learned: dict[int, Learned]) -> dict[int | None, Spectrum]:
+    rows: list[np.ndarray] = []
+    left: dict[int, list[np.ndarray]] = {degree: [] for degree in learned}
+    told = 0.0
     for block in source.sample(BOUND_ROWS, 0):
         rows_BC = centred_logits(torch.from_numpy(block.labels_BC), source.spec)
-        parts.setdefault("rows", []).append(rows_BC.numpy())
+        rows.append(rows_BC.numpy())
         for degree, of_degree in learned.items():
-            left_BC = rows_BC - of_degree.exact_context_of(block)
-            parts.setdefault(f"rows less their{CONTEXTS[degree].removeprefix(' with')}", []).append(
-                left_BC.numpy()
-            )
-    return {name: principal_variances(np.concatenate(blocks)) for name, blocks in parts.items()}
+            left[degree].append((rows_BC - of_degree.exact_context_of(block)).numpy())
+        for of_degree in list(learned.values())[:1]:
+            share_B = of_degree.mixing(block).share_B.astype(np.float64)
+            told += float(((1 - share_B) ** 2 + share_B**2).sum())
+    views = source.n_rows / source.items
+    told *= views / max(sum(map(len, rows)), 1)
+    spectra: dict[int | None, Spectrum] = {None: Spectrum.of_rows(np.concatenate(rows))}
+    for degree, of_degree in learned.items():
+        of_items = of_degree.rows_NPC.numpy()
+        spectra[degree] = Spectrum.of_items(np.concatenate(left[degree]), of_items, views, told)
+    return spectra
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -19,10 +19,10 @@ COLORS = {
     "lowrank": "#762a83", "topk": "#b35806", "quantize": "#1b7837", "raw": "#4d4d4d",
 }  # fmt: skip
 BOUNDS = {
-    "rows": (":", "Gaussian bound"),
-    "rows less their context": ("--", "Gaussian bound, given the context"),
-    "rows less their context by crop": ("-.", "Gaussian bound, given the context by crop"),
-    "rows less their context by crop, degree 2": ((0, (1, 3)), "Gaussian bound, given that of degree 2"),
+    None: (":", "Gaussian bound"),
+    0: ("--", "Gaussian bound, with context"),
+    1: ("-.", "Gaussian bound, with context by crop"),
+    2: ((0, (1, 3)), "Gaussian bound, with that of degree 2"),
 }
 OTHER = "#4d4d4d"
 LEAST_KL = 1e-4  # drawn
@@ -93,9 +93,9 @@ def _codec(points: list[dict[str, Any]], curve: str) -> str:
 def _bounds(panel: Any, curves: Curves) -> None:
     least, most = panel.get_ylim()
     errors = np.geomspace(least, most, 200)
-    for name, variances in curves.variances.items():
-        style, label = BOUNDS[name]
-        bits = gaussian_bound(variances, errors)
+    for degree, spectrum in curves.spectra.items():
+        style, label = BOUNDS[degree]
+        bits = gaussian_bound(spectrum, errors)
         shown = bits > 1
         panel.plot(bits[shown], errors[shown], style, color="black", linewidth=1, label=label)
 

@@ -124,13 +124,14 @@ def check_context(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None) -> N
     _require(torch.equal(given_BC, context_BC), "encode changed the context it was given")
     decoded_BC = codec.decode(codes, given_BC)
     _require(torch.equal(given_BC, context_BC), "decode changed the context it was given")
-    other_BC = codec.decode(codes, context_BC.flip(0))
+    flipped_BC = context_BC.flip(0)
+    other_BC = codec.decode(codes, flipped_BC)
     _require(not torch.equal(other_BC, decoded_BC), "decode gives the same rows whatever their context is")
     _close("decode_onto", codec.decode_onto(given_BC.clone(), codes), decoded_BC)
-    features_BX = codec.features(context_BC)
-    if features_BX is not None:
-        sums_BX = features_BX + 2 * codec.features(context_BC.flip(0))
-        _close("features of sums", codec.features(context_BC + 2 * context_BC.flip(0)), sums_BX)
+    found = [codec.features(each_BC) for each_BC in (context_BC, flipped_BC, context_BC + 2 * flipped_BC)]
+    features_BX, others_BX, sums_BX = found
+    if features_BX is not None and others_BX is not None and sums_BX is not None:
+        _close("features of sums", sums_BX, features_BX + 2 * others_BX)
         _close("decode_onto of features", codec.decode_onto(given_BC, codes, features_BX), decoded_BC)
     _refused("encode without the context", lambda: codec.encode(rows_BC))
     _refused("decode without the context", lambda: codec.decode(codes))

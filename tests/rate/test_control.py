@@ -16,7 +16,7 @@ from softpack.sources.encoding import encode_source
 from softpack.sources.opening import open_source
 
 CODECS = ["klt", "vqae"]
-HELD = 0.03  # nats, of the worst row
+HELD = 0.02  # nats, of the worst row
 
 
 @pytest.fixture(autouse=True)
@@ -103,8 +103,8 @@ def test_a_codec_of_few_rates_comes_as_near_as_it_can(source):
 
 def test_so_few_bits_cannot_be_had(source):
     with pytest.raises(CodecError, match=r"cannot be (met|had).*least") as refused:
-        found(source, Target(bits=1.5), "klt")
-    assert "1.5" in str(refused.value)
+        found(source, Target(bits=0.2), "klt")
+    assert "0.2" in str(refused.value)
 
 
 # -- divergence --------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_rate_that_a_codec_cannot_have_ends_no_search_that_found_something(sou
 
 
 @pytest.mark.parametrize(
-    ("codec_id", "n_bytes", "replay"), [("klt", 14_000, False), ("vqae", 60_000, False), (None, 16_000, True)]
+    ("codec_id", "n_bytes", "replay"), [("klt", 14_000, False), ("vqae", 45_000, False), (None, 16_000, True)]
 )
 def test_a_budget_is_never_exceeded(source, tmp_path, codec_id, n_bytes, replay):
     trial, _ = found(source, Target(n_bytes=n_bytes), codec_id, replay)

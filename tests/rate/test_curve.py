@@ -12,6 +12,7 @@ import pytest
 
 from softpack.errors import DataError
 from softpack.rate import curve
+from softpack.rate.bound import gaussian_bound
 from softpack.rate.curve import cases, measure
 from softpack.records import LabelSpec
 from softpack.sources.opening import open_source
@@ -86,11 +87,12 @@ def test_the_table_says_the_same(made):
     assert sorted(path.name for path in folder.iterdir()) == ["rd.csv"]  # no point.spk
 
 
-def test_rows_less_their_context_vary_less(made):
+def test_the_bound_with_context_is_lower(made):
     _, curves = made
-    rows, given = (curves.variances[name] for name in ("rows", "rows less their context"))
-    assert len(rows) == len(given) == 15
-    assert given.sum() < 0.6 * rows.sum()
+    point = next(p for p in curves.points if p["curve"] == "lowrank")
+    rows, given = (gaussian_bound(curves.spectra[d], np.array([point["mse"]]))[0] for d in (None, 0))
+    assert 0 < given < 0.8 * rows
+    assert point["bound_bits"] == rows
 
 
 def test_a_second_run_measures_nothing_anew(made, source, tmp_path, monkeypatch):
@@ -152,10 +154,10 @@ def test_a_folder_that_cannot_be_is_refused(source, tmp_path):
 
 def test_trained_codecs_are_measured_with_context_and_without():
     found = list(cases(("vqae",), labels_of(300, 62)))
-    assert [(case.curve, case.target_bits + case.item_bits) for case in found] == [
+    assert [(case.curve, case.asked_bits) for case in found] == [
         ("vqae with context", 16), ("vqae with context", 40), ("vqae", 16), ("vqae", 40)
     ]  # fmt: skip
-    assert all(case.settings.get("context", False) == bool(case.item_bits) for case in found)
+    assert all(case.settings.get("context", False) == bool(case.shared.items) for case in found)
     assert {case.curve for case in cases(("vqae",), labels_of(300, 1))} == {"vqae"}
 
 
@@ -174,9 +176,9 @@ def test_a_codec_that_refuses_is_left_out_and_said(source, tmp_path):
         patch.setattr(curve, "RATES", (1, 40))
         curves = measure(source, tmp_path, ("lowrank",), AT, refused=lambda *why: said.append(why))
     assert [point["asked_bits"] for point in curves.points] == ["40"]
-    assert [
-        (case.asked_bits, "ask for more" in why or "cheap" in why or "least" in why) for case, why in said
-    ] == [("1", True)]
+    assert [(case.asked, "ask for more" in why or "cheap" in why or "least" in why) for case, why in said] == [
+        ("1", True)
+    ]
 
 
 def test_pictures(made, tmp_path):
