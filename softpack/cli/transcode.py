@@ -81,6 +81,12 @@ def transcode(
     if takes_stages and len(found.header.code_streams) > 1:
         stages = stages_within(found, how["target_bits"], not no_replay)
         anew = stages is None
+        if anew:
+            note(f"{found.name}: its first stage takes more than that: labels are decoded and encoded again")
+        elif given:
+            raise click.UsageError(
+                f"{', '.join(given)}: of no use here: the stages that are kept stay as they are"
+            )
     if anew:
         encode_rows(open_source(file, kind="spk"), out, model, not no_replay, force, how)
     else:

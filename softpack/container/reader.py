@@ -16,13 +16,12 @@ from softpack.container.context import Prototypes, Weights
 from softpack.container.correcting import correct_by_list, full_precision
 from softpack.container.corrections import NONE, Corrections
 from softpack.container.file import SpkFile
-from softpack.container.mixing import Mixing, mixing_of, weighted
 from softpack.container.model import Model, load_model_of
 from softpack.container.rows import RowMap, row_map
 from softpack.container.tile_cache import TileCache
 from softpack.container.tiles import array_dtype, read_tile
-from softpack.container.viewpoint import ViewpointTable, viewpoints_of
-from softpack.errors import CorruptError, DataError
+from softpack.container.weighing import Weighing
+from softpack.errors import DataError
 from softpack.format.header import CorrectionSpec, StreamSpec
 from softpack.records import LabelSpec, RowBlock
 
@@ -128,6 +127,11 @@ class Labels:
         return {} if found is None else self._item_stream(*found)
 
     @cached_property
+    def weighing(self) -> Weighing:
+        """What prototypes weigh in labels."""
+        return Weighing(self)
+
+    @cached_property
     def _rows(self) -> RowMap:
         return row_map(self.file)
 
@@ -215,63 +219,7 @@ class Labels:
 
     def _weights(self, items: np.ndarray, views: np.ndarray, device: torch.device | str) -> Weights:
         """Return what prototypes weigh in these labels."""
-        return Weights.of(self.mixing(items, views), torch.device(device))
-
-    def mixing(self, items: Indices, views: Indices) -> Mixing:
-        """Return who is mixed into these labels, where their context depends on it."""
-        items, views = _pair(items, views)
-        header = self.file.header
-        found = header.stream("mix") or header.stream("replay")
-        if header.context is None or found is None:
-            return Mixing.none(len(items))
-        columns = self._stream_of(found[0], items, views)
-        mixing = mixing_of(columns, (header.context.width, header.context.height), len(items))
-        basis = self.model.basis
-        if basis is None:
-            return mixing
-        own_B3 = self._viewpoints_of(columns, items)
-        return weighted(mixing, basis, own_B3, self._partner_viewpoints(mixing.partner_B, views, own_B3))
-
-    def viewpoints_of(self, items: Indices, views: Indices) -> np.ndarray:
-        """Return where these views look, float64 [B, 3]; see `softpack.container.viewpoint`."""
-        items, views = _pair(items, views)
-        return self._viewpoints_of(self.replay(items, views), items)
-
-    @property
-    def viewpoints(self) -> ViewpointTable:
-        """Where all views look, in files whose prototypes are weighted by it; an empty table in others."""
-        table = ViewpointTable()
-        if self.model.basis is not None and self.n_rows:
-            items, views = self.cells()
-            table.add(items, views, self.viewpoints_of(items, views))
-        return table
-
-    def _viewpoints_of(self, columns: dict[str, np.ndarray], items: np.ndarray) -> np.ndarray:
-        needs_size = "crop_xywh_fraction" not in columns
-        return viewpoints_of(columns, self._picture_sizes[items] if needs_size else None)
-
-    @cached_property
-    def _picture_sizes(self) -> np.ndarray:
-        if "source_hw" not in self.item_columns:
-            raise CorruptError(
-                f"{self.file.name}: has no source_hw of every item, without which crops in pixels say nothing"
-            )
-        return self.item_column("source_hw")
-
-    def _partner_viewpoints(self, partner_B: np.ndarray, views: np.ndarray, own_B3: np.ndarray) -> np.ndarray:
-        """Return where the rows of the mix partners look; of rows without a partner their own."""
-        rows = np.flatnonzero(partner_B >= 0)
-        partners, found_B3 = partner_B[rows], own_B3.copy()
-        is_there = partners < self.shape[0]
-        is_there[is_there] = self.has(partners[is_there], views[rows][is_there])
-        if not is_there.all():
-            lost = rows[np.flatnonzero(~is_there)[0]]
-            raise CorruptError(
-                f"{self.file.name}: view {views[lost]} of item {partner_B[lost]} is not there, with which a row is "
-                "mixed that is coded given where both look; that row cannot be decoded"
-            )
-        found_B3[rows] = self.viewpoints_of(partners, views[rows])
-        return np.asarray(found_B3)
+        return Weights.of(self.weighing.mixing(items, views), torch.device(device))
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
         """Return the codes of these (item, view), as the codec takes them."""
@@ -285,14 +233,15 @@ class Labels:
         """Return the codes of these (item, view) as unsigned numbers, [B, ...] each."""
         stored: dict[str, np.ndarray] = {}
         for number in self._code_streams:
-            stored |= self._stream_of(number, *_pair(items, views))
+            stored |= self.stored(number, *_pair(items, views))
         return stored
 
     @property
     def _code_streams(self) -> tuple[int, ...]:
         return self.file.header.code_streams[: self._stages]
 
-    def _stream_of(self, number: int, items: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
+    def stored(self, number: int, items: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the arrays of a stream for these (item, view), as they are stored."""
         self._rows.need(items, views, self.file.name)
         return self._tiles.arrays(number, items, views)
 
@@ -307,7 +256,7 @@ class Labels:
         found = self.file.header.stream("replay")
         if found is None:
             return {}
-        return self._stream_of(found[0], *_pair(items, views))
+        return self.stored(found[0], *_pair(items, views))
 
     def item_column(self, name: str) -> np.ndarray:
         """Return a column that each item has, [items, ...] in the dtype of `COLUMNS`.

@@ -74,7 +74,7 @@ def repack(
             item, view = labels.cells(np.arange(start, stop))
             codes = labels.stored_codes(item, view)
             if keeps_mix:
-                codes |= mix_columns(labels.mixing(item, view))
+                codes |= mix_columns(labels.weighing.mixing(item, view))
             columns_B = labels.replay(item, view) if replay else {}
             tiles.add_codes(item, view, codes, columns_B, labels.corrections(item, view))
             if counted is not None:

@@ -135,7 +135,7 @@ class ResidentLabels:
                 for plane in planes[name]:
                     plane.bytes_RP[start : start + len(items)] = _pack(codes.reshape(len(items), -1), plane)
             if self.labels.prototypes is not None:
-                mixed.append(self.labels.mixing(items, views))
+                mixed.append(self.labels.weighing.mixing(items, views))
         self.weights = Weights.joined([Weights.of(mixing, self.device) for mixing in mixed])
         if self.weights.own_BP is not None and self.weights.partner_B is not None:
             self.partner_row_R = self._partner_rows(self.weights.partner_B.cpu().numpy())

@@ -138,43 +138,49 @@ def _moment(viewpoint_B3: np.ndarray, degree: int) -> np.ndarray:
 
 
 class ViewpointTable:
-    """The viewpoints of rows, found by item and view: those of mix partners count too."""
+    """The viewpoints of rows, found by item and view: those of mix partners count too.
+
+    Rows that come block by block lie in sorted runs, each at least twice as long as the next, so that few are looked
+    through and each row is sorted again only a few times.
+    """
 
     def __init__(self) -> None:
-        self._keys_R = np.zeros(0, np.int64)
-        self._viewpoint_R3 = np.zeros((0, COORDINATES), np.float32)
-        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
 
     def __len__(self) -> int:
-        return len(self._keys_R) + sum(len(keys) for keys, _ in self._waiting)
+        return sum(len(keys) for keys, _ in self._runs)
 
     def add(self, item_B: np.ndarray, view_B: np.ndarray, viewpoint_B3: np.ndarray) -> None:
         """Take the viewpoints of rows, each (item, view) once."""
-        if len(item_B):  # else there is nothing to sort
-            self._waiting.append((_keys(item_B, view_B), viewpoint_B3.astype(np.float32)))
+        if not len(item_B):
+            return
+        self._runs.append(_sorted([(_keys(item_B, view_B), viewpoint_B3.astype(np.float32))]))
+        while len(self._runs) > 1 and len(self._runs[-2][0]) < 2 * len(self._runs[-1][0]):
+            self._runs[-2:] = [_sorted(self._runs[-2:])]
 
     def all(self) -> np.ndarray:
         """Return all of them, float32 [R, 3], by item and then view."""
-        self._sort()
-        return self._viewpoint_R3
+        if not self._runs:
+            return np.zeros((0, COORDINATES), np.float32)
+        self._runs = [_sorted(self._runs)]
+        return self._runs[0][1]
 
     def find(self, item_B: np.ndarray, view_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return whether each row is there, bool [B], and viewpoints, float32 [B, 3], 0 where it is not."""
-        self._sort()
-        if not len(self._keys_R):
-            return np.zeros(len(item_B), bool), np.zeros((len(item_B), COORDINATES), np.float32)
+        is_there_B, found_B3 = np.zeros(len(item_B), bool), np.zeros((len(item_B), COORDINATES), np.float32)
         keys_B = _keys(item_B, view_B)
-        at_B = np.minimum(np.searchsorted(self._keys_R, keys_B), len(self._keys_R) - 1)
-        is_there_B = self._keys_R[at_B] == keys_B
-        return is_there_B, np.where(is_there_B[:, None], self._viewpoint_R3[at_B], 0)
+        for keys_R, viewpoint_R3 in self._runs:
+            at_B = np.minimum(np.searchsorted(keys_R, keys_B), len(keys_R) - 1)
+            here_B = keys_R[at_B] == keys_B
+            is_there_B |= here_B
+            found_B3[here_B] = viewpoint_R3[at_B[here_B]]
+        return is_there_B, found_B3
 
-    def _sort(self) -> None:
-        if not self._waiting:
-            return
-        keys = np.concatenate([self._keys_R, *(keys for keys, _ in self._waiting)])
-        viewpoints = np.concatenate([self._viewpoint_R3, *(found for _, found in self._waiting)])
-        order = np.argsort(keys, kind="stable")
-        self._keys_R, self._viewpoint_R3, self._waiting = keys[order], viewpoints[order], []
+
+def _sorted(runs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    keys = np.concatenate([keys for keys, _ in runs])
+    order = np.argsort(keys, kind="stable")  # which merges runs
+    return keys[order], np.concatenate([viewpoints for _, viewpoints in runs])[order]
 
 
 def _keys(item_B: np.ndarray, view_B: np.ndarray) -> np.ndarray:

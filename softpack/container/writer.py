@@ -125,7 +125,7 @@ class Writer:
     def _resume(self, file: SpkFile) -> None:
         labels = Labels(file.path)
         self._prototypes = labels.prototypes
-        self._viewpoints = labels.viewpoints
+        self._viewpoints = labels.weighing.table()
         self._tiles = TileWriter(
             self._out, self.model, file.header, None, None, self._device, self._prototypes, self._viewpoints
         )

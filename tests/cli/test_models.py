@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 import softpack
 from softpack.cli import main
+from softpack.rate import control
 
 
 def test_a_fitted_model_encodes_as_its_own_fit_does(run, here):
@@ -111,3 +112,21 @@ def test_an_appendable_file_grows_without_a_model(tmp_path, monkeypatch):
         writer.append(rows_NVC[:, 0], item=np.arange(40), view=2)
 
     assert softpack.open("a.spk").shape == (40, 3, 12)
+
+
+@pytest.fixture
+def staged(run):
+    fast = "--set slots=8 --set k=16 --set d_c=1 --set d_h=4 --set stages=2 --set steps=5"
+    assert run(f"encode logits.npz -o two.spk --codec vqae {fast} --no-replay").code == 0
+    return run("info two.spk --json").json["marginal_bits_per_label"]
+
+
+def test_transcode_says_when_not_even_the_first_stage_fits(run, staged, monkeypatch):
+    monkeypatch.setattr(control, "CODECS", ("klt",))
+    ran = run("transcode two.spk -o one.spk --target-bits 24 --json")
+    assert "two.spk: its first stage takes more than that: labels are decoded and encoded again" in ran.err
+
+
+def test_transcode_refuses_what_stages_that_are_kept_have_no_use_for(staged, refused):
+    said = refused(f"transcode two.spk -o one.spk --target-bits {staged - 1} --seed 3", code=2)
+    assert "--seed: of no use here: the stages that are kept stay as they are" in said

@@ -104,7 +104,7 @@ def test_rows_may_be_asked_for_in_any_way(path):
 
 def test_mixed_rows_are_given_both_prototypes(source, path):
     labels, block = softpack.open(path), rows_of(source)
-    mixing = labels.mixing(block.item_B, block.view_B)
+    mixing = labels.weighing.mixing(block.item_B, block.view_B)
     is_mixed_B = block.replay["mix_item"] >= 0
     assert 0.2 < is_mixed_B.mean() < 0.6
     np.testing.assert_array_equal(mixing.partner_B, block.replay["mix_item"])
@@ -193,7 +193,7 @@ def test_without_replay_who_is_mixed_is_kept(source, path, bare):
     assert labels.file.header.stream("mix") is not None
     assert softpack.ledger(bare).bits_of("replay") == 0
 
-    found, whole = (softpack.open(p).mixing(block.item_B, block.view_B) for p in (bare, path))
+    found, whole = (softpack.open(p).weighing.mixing(block.item_B, block.view_B) for p in (bare, path))
 
     np.testing.assert_array_equal(found.partner_B, whole.partner_B)
     assert 0 < np.abs(found.share_B - whole.share_B).max() <= 1 / 256
@@ -221,7 +221,9 @@ def test_repacking_drops_and_keeps_what_the_context_needs(source, path, bare, tm
     assert torch.equal(again.read(*cells), labels.read(*cells))
     assert again.columns == labels.columns
     assert dropped.columns == ()
-    np.testing.assert_array_equal(dropped.mixing(*cells).partner_B, labels.mixing(*cells).partner_B)
+    np.testing.assert_array_equal(
+        dropped.weighing.mixing(*cells).partner_B, labels.weighing.mixing(*cells).partner_B
+    )
     assert torch.equal(kept.read(*cells), softpack.open(bare).read(*cells))
 
 

@@ -124,3 +124,20 @@ def test_a_table_finds_rows_by_item_and_view():
     assert found.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]]
     assert len(table) == 3
     assert table.all().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
+
+
+def test_rows_that_come_block_by_block_are_found_and_lie_in_few_runs():
+    random = np.random.default_rng(0)
+    order_R = random.permutation(4000)
+    item_R, view_R, viewpoint_R3 = order_R // 20, order_R % 20, random.uniform(-1, 1, (4000, 3)).astype("f4")
+    table = ViewpointTable()
+    for start in range(0, 4000, 10):
+        new = slice(start, start + 10)
+        assert not table.find(item_R[new], view_R[new])[0].any()
+        table.add(item_R[new], view_R[new], viewpoint_R3[new])
+        is_there_B, found_B3 = table.find(item_R[: start + 10], view_R[: start + 10])
+        assert is_there_B.all()
+        np.testing.assert_array_equal(found_B3, viewpoint_R3[: start + 10])
+        assert len(table._runs) <= 10
+    assert len(table) == 4000
+    np.testing.assert_array_equal(table.all(), viewpoint_R3[np.argsort(order_R)])
