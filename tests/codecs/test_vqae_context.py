@@ -301,7 +301,20 @@ def test_a_search_of_all_codewords_of_one_slot_is_exhaustive(rows, context):
     torch.testing.assert_close(found_B, all_BK.min(1).values, atol=1e-3, rtol=1e-4)
 
 
-def test_the_loss_is_the_kl_but_for_a_constant_of_the_row(rows):
+def test_rows_that_are_told_badly_are_searched_among_more(rows, context, fitted, monkeypatch):
+    codec = with_search(fitted, 1)
+    monkeypatch.setattr(search, "BAD", float("inf"))
+    few_B = losses(rows, again(codec, rows, context))
+    at = float(few_B.median()) / 3  # `losses` are sums over three temperatures
+    monkeypatch.setattr(search, "BAD", at)
+    more_B = losses(rows, again(codec, rows, context))
+    bad_B = few_B / 3 > at
+    assert torch.equal(more_B[~bad_B], few_B[~bad_B])
+    assert (more_B[bad_B] <= few_B[bad_B] + 1e-3).all()
+    assert more_B[bad_B].mean() < 0.98 * few_B[bad_B].mean()
+
+
+def test_the_loss_above_the_least_is_the_kl(rows):
     decoded_BMC = rows.unsqueeze(1) + 0.5 * torch.randn(
         400, 3, CLASSES, generator=torch.Generator().manual_seed(0)
     )
@@ -309,8 +322,7 @@ def test_the_loss_is_the_kl_but_for_a_constant_of_the_row(rows):
     loss = search.Loss.of(rows, temperatures)
     found_BM = loss(decoded_BMC - loss.top_B1.unsqueeze(1), torch.empty_like(decoded_BMC))
     kl_BM = torch.stack([losses(rows, decoded_BMC[:, m]) for m in range(3)], 1)
-    differences = (found_BM - found_BM[:, :1]) - (kl_BM - kl_BM[:, :1])
-    assert differences.abs().max() < 0.02
+    assert ((found_BM - loss.least_B.unsqueeze(1)) - kl_BM).abs().max() < 0.02
 
 
 def test_large_logits_do_not_overflow_the_search():

@@ -2,13 +2,14 @@
 
 The nearest codeword is the best one for a linear decoder and squared error. For KL and hidden units it is not:
 here each slot in turn tries the codewords near its point, and keeps the one whose decoded row has the least loss.
+Rows that are still told badly, most of them unlike those of the fit, are searched again among many more.
 
 Shapes as in `nets`; M candidates.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from softpack.codecs.vqae import nets
 
 SWEEPS = 2  # over the slots; a third changes hardly a code
+BAD = 0.2  # nats of KL * T^2 averaged over temperatures, above which a row is searched again, among more codewords
+WIDER = 8  # times as many
 CHUNK_ENTRIES = 1 << 19  # numbers of decoded candidates at a time: what a cache holds
 
 
@@ -27,11 +30,13 @@ class Loss:
         temperatures: T.
         pull_BC: sum over T of T * softmax(rows / T).
         top_B1: about the largest logit of each row, so that exponentials stay in range.
+        least_B: what rows that are told exactly have.
     """
 
     temperatures: tuple[float, ...]
     pull_BC: Tensor
     top_B1: Tensor
+    least_B: Tensor
 
     @classmethod
     def of(cls, logits_BC: Tensor, temperatures: tuple[float, ...]) -> Loss:
@@ -39,11 +44,14 @@ class Loss:
         pull_BC = torch.zeros_like(logits_BC)
         for temperature in temperatures:
             pull_BC.add_(torch.softmax(logits_BC / temperature, 1), alpha=temperature)
-        return cls(temperatures, pull_BC, logits_BC.amax(1, keepdim=True))
+        top_B1 = logits_BC.amax(1, keepdim=True)
+        loss = cls(temperatures, pull_BC, top_B1, top_B1[:, 0])
+        exact_B1C = (logits_BC - top_B1).unsqueeze(1)
+        return replace(loss, least_B=loss(exact_B1C, torch.empty_like(exact_B1C))[:, 0])
 
-    def rows(self, which: slice) -> Loss:
+    def rows(self, which: slice | Tensor) -> Loss:
         """Return the loss of some of the rows."""
-        return Loss(self.temperatures, self.pull_BC[which], self.top_B1[which])
+        return Loss(self.temperatures, self.pull_BC[which], self.top_B1[which], self.least_B[which])
 
     def __call__(self, decoded_BMC: Tensor, scratch_BMC: Tensor) -> Tensor:
         """Return the loss of each candidate, [B, M].
@@ -82,23 +90,31 @@ def refined(
         loss: against the rows.
         n_candidates: M, beside the codeword chosen so far.
     """
-    chunk = max(1, CHUNK_ENTRIES // (n_candidates * tensors["last_layer"].shape[1]))
-    parts = []
-    for start in range(0, len(index_BS), chunk):
-        rows = slice(start, start + chunk)
-        parts.append(
-            _refined_chunk(
-                tensors,
-                stage,
-                index_BS[rows].clone(),
-                points_SBD[:, rows],
-                None if earlier_BL is None else earlier_BL[rows],
-                None if context_BC is None else context_BC[rows],
-                loss.rows(rows),
-                n_candidates,
-            )
+
+    def searched(index_BS: Tensor, rows: slice | Tensor, n: int) -> tuple[Tensor, Tensor]:
+        return _refined_chunk(
+            tensors,
+            stage,
+            index_BS,
+            points_SBD[:, rows],
+            None if earlier_BL is None else earlier_BL[rows],
+            None if context_BC is None else context_BC[rows],
+            loss.rows(rows),
+            n,
         )
-    return torch.cat([index_BS[:0], *parts])
+
+    index_BS = index_BS.clone()
+    for rows in _chunks(torch.arange(len(index_BS), device=index_BS.device), n_candidates, loss):
+        index_BS[rows], above_B = searched(index_BS[rows], rows, n_candidates)
+        for bad in _chunks(rows[above_B > BAD], n_candidates * WIDER, loss):
+            index_BS[bad], _ = searched(index_BS[bad], bad, n_candidates * WIDER)
+    return index_BS
+
+
+def _chunks(rows_B: Tensor, n_candidates: int, loss: Loss) -> tuple[Tensor, ...]:
+    """Return rows, so many at a time that their decoded candidates are about `CHUNK_ENTRIES` numbers."""
+    size = max(1, CHUNK_ENTRIES // (n_candidates * loss.pull_BC.shape[1]))
+    return torch.split(rows_B, size) if len(rows_B) else ()
 
 
 def _refined_chunk(
@@ -110,7 +126,8 @@ def _refined_chunk(
     context_BC: Tensor | None,
     loss: Loss,
     n_candidates: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
+    """Return better indices, and the mean KL * T^2 of the rows that they decode to, [B]."""
     codebooks_SKD = tensors["codebooks"][stage]
     slots, _, d_c = codebooks_SKD.shape
     last_YC, latent = tensors["last_layer"], slots * d_c
@@ -125,7 +142,7 @@ def _refined_chunk(
     linear_BC -= loss.top_B1
     n_tried = near_SBM.shape[2] + 1
     decoded_BMC, scratch_BMC = linear_BC.new_empty(2, len(index_BS), n_tried, linear_BC.shape[1])
-    rows_B = torch.arange(len(index_BS), device=index_BS.device)
+    least_B = loss.least_B
     for _ in range(SWEEPS):
         for slot in range(slots):
             own = slice(slot * d_c, (slot + 1) * d_c)
@@ -136,12 +153,13 @@ def _refined_chunk(
             units_BMY = torch.cat([moves_BMD, hidden_BMH], -1)
             layer_YC = torch.cat([last_YC[own], last_YC[latent:-1]])
             torch.mm(units_BMY.flatten(0, 1), layer_YC, out=decoded_BMC.view(-1, linear_BC.shape[1]))
-            best_B = loss(decoded_BMC.add_(linear_BC.unsqueeze(1)), scratch_BMC).argmin(1)
-            index_BS[:, slot] = tried_BM[rows_B, best_B]
-            move_BD = moves_BMD[rows_B, best_B]
+            least_B, best_B = loss(decoded_BMC.add_(linear_BC.unsqueeze(1)), scratch_BMC).min(1)
+            best_B1 = best_B.unsqueeze(1)
+            index_BS[:, slot] = tried_BM.gather(1, best_B1)[:, 0]
+            move_BD = moves_BMD.take_along_dim(best_B1.unsqueeze(2), 1)[:, 0]
             before_BH += move_BD @ tensors["hidden_weight"][own]
             linear_BC += move_BD @ last_YC[own]
-    return index_BS
+    return index_BS, (least_B - loss.least_B) / len(loss.temperatures)
 
 
 def _nearest(points_SBD: Tensor, codebooks_SKD: Tensor, n: int) -> Tensor:
