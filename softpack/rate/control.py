@@ -25,6 +25,7 @@ FITS = {"vqae": 4}  # in full, at most
 CHEAP_FITS = 10  # of codecs that train nothing
 SLOPE = -0.6  # of log KL over log bits, where nothing is known
 LEAST_GAIN = 0.25  # measured bits for each bit more of a plan, as far as is believed
+START_BITS = (64.0, 512.0, 4096.0, 32768.0)  # where the search for a divergence starts: the first that can be had
 LEAP = 4.0  # the bits are multiplied or divided by this at most, from one fit to the next
 QUICK_STEPS, FULL_STEPS = 200, 5000
 STILL_TO_GAIN = {"vqae": 0.75}  # what a fit in full leaves of the divergence of a short one
@@ -79,8 +80,7 @@ class Control:
 
     def _at_kl(self, kl: float) -> Trial:
         temperature = self.bench.temperatures[0]
-        bits = 64.0
-        plan = self._ranked(self._families(bits), "at 64 bits")[0].plan
+        plan, bits = self._best_at_some_rate()
         tried: list[tuple[float, float, Trial]] = []
         for _ in range(FITS.get(plan.codec_id, CHEAP_FITS)):
             try:
@@ -98,10 +98,20 @@ class Control:
         if not good:
             nearest = min(tried, key=lambda entry: entry[1])
             raise CodecError(
-                f"a KL of {kl:g} at T={temperature:g} cannot be met: the least found is {nearest[1]:.4f}, at "
+                f"a KL of {kl:g} at T={temperature:g} cannot be met: the least found is {nearest[1]:.3g}, at "
                 f"{nearest[2].marginal_bits:.0f} bits a label; ask for {nearest[1]:.3g} or more, or take raw"
             )
         return max(good, key=lambda entry: entry[1])[2]
+
+    def _best_at_some_rate(self) -> tuple[Plan, float]:
+        """Return the best plan at the first rate that some codec can have, and that rate."""
+        refusals = []
+        for bits in START_BITS:
+            try:
+                return self._ranked(self._families(bits), f"at {bits:g} bits")[0].plan, bits
+            except CodecError as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
 
     def _at_bytes(self, n_bytes: float) -> Trial:
         ranked = self._ranked(self._budget_plans(n_bytes), "in the budget", n_bytes)
@@ -161,9 +171,10 @@ class Control:
         source, bench = self.bench.source, self.bench
         room = n_bytes - bench.replay_bytes
         if room < FIXED_BYTES:
+            less = ", or leave the columns out with --no-replay" if bench.replay_bytes else ""
             raise CodecError(
                 f"a budget of {n_bytes:,.0f} bytes cannot be met: the replay columns take {bench.replay_bytes:,.0f} "
-                f"and the file's own parts {FIXED_BYTES:,}; ask for more, or leave the columns out with --no-replay"
+                f"and the file's own parts {FIXED_BYTES:,}; ask for more{less}"
             )
         for share in BUDGET_SHARES:
             bits = 8 * room * share / source.n_rows
@@ -237,7 +248,7 @@ class Control:
                 break
         if best is None:
             raise CodecError(
-                f"the target of {most:,.1f} bits a label cannot be met: the least found is {least:,.1f}; ask for that "
+                f"the target of {most:.4g} bits a label cannot be met: the least found is {least:.4g}; ask for that "
                 "or more, or take another codec"
             )
         return best

@@ -130,6 +130,12 @@ def test_a_trained_codec_meets_a_divergence_too(source, tmp_path):
     assert kl == pytest.approx(trial.kl[1.0], rel=0.1)
 
 
+def test_a_codec_of_one_rate_meets_a_divergence_at_that(source):
+    trial, said = found(source, Target(kl=0.05), "raw")
+    assert (trial.plan.codec_id, trial.kl[1.0] < 1e-5) == ("raw", True)
+    assert [what for _, what in said] == ["at 512 bits", "in full"]
+
+
 def test_a_divergence_is_that_at_the_first_temperature(source):
     bench = Bench(source, (20.0, 1.0))
     trial = Control(bench, Target(kl=0.05), "klt").run()

@@ -254,7 +254,7 @@ class _Trainer:
         teacher_BC = torch.log_softmax(rows_BC / temperature, 1)
         student_BC = torch.log_softmax(decoded_BC / temperature, 1)
         kl = (teacher_BC.exp() * (teacher_BC - student_BC)).sum(1).mean() * temperature**2
-        self.progress(self.done + 1, self.plan.steps, f"KL {kl:.3f}")
+        self.progress(self.done + 1, self.plan.steps, f"KL {kl.clamp_min(0):.3f}")
 
 
 @torch.no_grad()
