@@ -72,3 +72,13 @@ def batches(
 def as_float32(rows_BC: np.ndarray) -> torch.Tensor:
     """Return rows as the float32 tensor that a loss takes."""
     return torch.from_numpy(rows_BC).float()
+
+
+def save_views(path: Path, out: Path, views: range) -> dict[str, np.ndarray]:
+    """Write the rows of some views of every photo, counted from 0 again, as `.npz`; return its arrays."""
+    with np.load(path) as arrays:
+        which_R = np.isin(arrays["view"], views)
+        kept: dict[str, np.ndarray] = {name: arrays[name][which_R] for name in arrays.files}
+    kept["view"] = kept["view"] - views.start
+    np.savez(out, **kept)
+    return kept
