@@ -25,7 +25,12 @@ FITS = {"vqae": 4}  # in full, at most
 CHEAP_FITS = 10  # of codecs that train nothing
 SLOPE = -0.6  # of log KL over log bits, where nothing is known
 LEAST_GAIN = 0.25  # measured bits for each bit more of a plan, as far as is believed
-START_BITS = (64.0, 512.0, 4096.0, 32768.0)  # where the search for a divergence starts: the first that can be had
+START_BITS = (
+    64.0,
+    512.0,
+    4096.0,
+    32768.0,
+)  # where the search for a divergence starts: the first that can be had
 LEAP = 4.0  # the bits are multiplied or divided by this at most, from one fit to the next
 QUICK_STEPS, FULL_STEPS = 200, 5000
 STILL_TO_GAIN = {"vqae": 0.75}  # what a fit in full leaves of the divergence of a short one

@@ -280,9 +280,8 @@ def encode(
         points_SBD = nets.by_slot(left_BL, slots)
         index_BS = start.nearest(points_SBD, tensors["encoder_codebooks"][stage]).T
         if loss is not None:
-            index_BS = search.refined(
-                tensors, stage, index_BS, points_SBD, words_BL, context_BC, loss, n_candidates
-            )
+            rows = search.Rows(points_SBD, words_BL, context_BC, loss)
+            index_BS = search.refined(tensors, stage, index_BS, rows, n_candidates)
             found_BL = nets.codewords(tensors["codebooks"][stage], index_BS)
             words_BL = found_BL if words_BL is None else words_BL + found_BL
         if stage + 1 < stages:

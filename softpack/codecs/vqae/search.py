@@ -67,74 +67,71 @@ class Loss:
         return loss_BM
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows whose codes are looked for.
+
+    Args:
+        points_SBD: the encoder's latents, which candidates are near to.
+        earlier_BL: sum of the decoder's codewords of the stages before; None in the first.
+        context_BC: of the rows.
+        loss: against them.
+    """
+
+    points_SBD: Tensor
+    earlier_BL: Tensor | None
+    context_BC: Tensor | None
+    loss: Loss
+
+    def some(self, which_B: Tensor) -> Rows:
+        """Return some of them."""
+        earlier_BL, context_BC = (
+            None if of_rows is None else of_rows[which_B] for of_rows in (self.earlier_BL, self.context_BC)
+        )
+        return Rows(self.points_SBD[:, which_B], earlier_BL, context_BC, self.loss.rows(which_B))
+
+
 @torch.no_grad()
-def refined(
-    tensors: nets.Tensors,
-    stage: int,
-    index_BS: Tensor,
-    points_SBD: Tensor,
-    earlier_BL: Tensor | None,
-    context_BC: Tensor | None,
-    loss: Loss,
-    n_candidates: int,
-) -> Tensor:
+def refined(tensors: nets.Tensors, stage: int, index_BS: Tensor, rows: Rows, n_candidates: int) -> Tensor:
     """Return better indices of one stage, int64 [B, S].
 
     Args:
         tensors: of encoder and decoder.
         stage: from 0.
         index_BS: where to begin.
-        points_SBD: the encoder's latents, which candidates are near to.
-        earlier_BL: sum of the decoder's codewords of the stages before; None in the first.
-        context_BC: of the rows.
-        loss: against the rows.
+        rows: that they are of.
         n_candidates: M, beside the codeword chosen so far.
     """
-
-    def searched(index_BS: Tensor, rows: slice | Tensor, n: int) -> tuple[Tensor, Tensor]:
-        return _refined_chunk(
-            tensors,
-            stage,
-            index_BS,
-            points_SBD[:, rows],
-            None if earlier_BL is None else earlier_BL[rows],
-            None if context_BC is None else context_BC[rows],
-            loss.rows(rows),
-            n,
-        )
-
     index_BS = index_BS.clone()
-    for rows in _chunks(torch.arange(len(index_BS), device=index_BS.device), n_candidates, loss):
-        index_BS[rows], above_B = searched(index_BS[rows], rows, n_candidates)
-        for bad in _chunks(rows[above_B > BAD], n_candidates * WIDER, loss):
-            index_BS[bad], _ = searched(index_BS[bad], bad, n_candidates * WIDER)
+    all_B, classes = torch.arange(len(index_BS), device=index_BS.device), tensors["last_layer"].shape[1]
+    for some_B in _chunks(all_B, n_candidates * classes):
+        index_BS[some_B], above_B = _refined_chunk(
+            tensors, stage, index_BS[some_B], rows.some(some_B), n_candidates
+        )
+        for bad_B in _chunks(some_B[above_B > BAD], WIDER * n_candidates * classes):
+            index_BS[bad_B], _ = _refined_chunk(
+                tensors, stage, index_BS[bad_B], rows.some(bad_B), WIDER * n_candidates
+            )
     return index_BS
 
 
-def _chunks(rows_B: Tensor, n_candidates: int, loss: Loss) -> tuple[Tensor, ...]:
-    """Return rows, so many at a time that their decoded candidates are about `CHUNK_ENTRIES` numbers."""
-    size = max(1, CHUNK_ENTRIES // (n_candidates * loss.pull_BC.shape[1]))
-    return torch.split(rows_B, size) if len(rows_B) else ()
+def _chunks(rows_B: Tensor, entries: int) -> tuple[Tensor, ...]:
+    """Return rows, so many at a time that their decoded candidates, `entries` of a row, stay in a cache."""
+    return torch.split(rows_B, max(1, CHUNK_ENTRIES // entries)) if len(rows_B) else ()
 
 
 def _refined_chunk(
-    tensors: nets.Tensors,
-    stage: int,
-    index_BS: Tensor,
-    points_SBD: Tensor,
-    earlier_BL: Tensor | None,
-    context_BC: Tensor | None,
-    loss: Loss,
-    n_candidates: int,
+    tensors: nets.Tensors, stage: int, index_BS: Tensor, rows: Rows, n_candidates: int
 ) -> tuple[Tensor, Tensor]:
     """Return better indices, and the mean KL * T^2 of the rows that they decode to, [B]."""
+    loss, context_BC = rows.loss, rows.context_BC
     codebooks_SKD = tensors["codebooks"][stage]
     slots, _, d_c = codebooks_SKD.shape
     last_YC, latent = tensors["last_layer"], slots * d_c
-    near_SBM = _nearest(points_SBD, tensors["encoder_codebooks"][stage], n_candidates)
+    near_SBM = _nearest(rows.points_SBD, tensors["encoder_codebooks"][stage], n_candidates)
     words_BL = nets.codewords(codebooks_SKD, index_BS)
-    if earlier_BL is not None:
-        words_BL = words_BL + earlier_BL
+    if rows.earlier_BL is not None:
+        words_BL = words_BL + rows.earlier_BL
     before_BH = nets.before_hidden(tensors, words_BL, nets.features(tensors, context_BC))
     linear_BC = torch.addmm(last_YC[-1], words_BL, last_YC[:latent])
     if context_BC is not None:
