@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Loader": "softpack.data.loader",
     "SoftLabelDataset": "softpack.data.dataset",
+    "ViewSampler": "softpack.data.sampler",
     "append": "softpack.container.create",
     "create": "softpack.container.create",
     "fidelity": "softpack.eval.fidelity",
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
     from softpack.container.recover import recover as recover
     from softpack.container.verify import verify as verify
     from softpack.data.dataset import SoftLabelDataset as SoftLabelDataset
+    from softpack.data.loader import Loader as Loader
     from softpack.data.replay import replay as replay
+    from softpack.data.sampler import ViewSampler as ViewSampler
     from softpack.eval.fidelity import fidelity as fidelity
 
 

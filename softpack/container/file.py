@@ -99,6 +99,11 @@ class SpkFile:
             os.close(self._fd)  # type: ignore[arg-type]
         self._fd = None
 
+    @property
+    def fingerprint(self) -> str:
+        """A number of 16 hexadecimal digits that changes with any byte of what the last commit holds."""
+        return f"{payload_hash(self.blocks.tobytes()):016x}"
+
     # -- bytes -----------------------------------------------------------------------------------------
 
     def pread(self, offset: int, length: int) -> bytes:

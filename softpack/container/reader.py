@@ -84,6 +84,16 @@ class Labels:
         return self.file.commit.n_rows
 
     @property
+    def fingerprint(self) -> str:
+        """A number of 16 hexadecimal digits that tells these labels from others."""
+        return self.file.fingerprint
+
+    @property
+    def tile_items(self) -> int:
+        """Items whose labels lie together."""
+        return self.file.header.tile_items
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the replay columns that each row has."""
         found = self.file.header.stream("replay")

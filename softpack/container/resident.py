@@ -19,6 +19,10 @@ from softpack.container.reader import Indices, Labels
 from softpack.records import LabelSpec
 
 LOAD_ROWS = 1 << 16
+OF_THE_FILE = (
+    "shape", "n_rows", "columns", "item_columns", "promise", "fingerprint", "tile_items", "has", "view_counts",
+    "nth_view", "cells", "replay", "item_column",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,7 @@ class ResidentLabels:
 
     def __getattr__(self, name: str) -> Any:
         # Facts and replay columns are those of the file.
-        if name in ("shape", "n_rows", "columns", "item_columns", "promise", "has", "view_counts", "nth_view", "cells",
-                    "replay", "item_column"):  # fmt: skip
+        if name in OF_THE_FILE:
             return getattr(self.labels, name)
         raise AttributeError(name)
 
