@@ -196,9 +196,11 @@ class _Trainer:
         for start_row in range(0, len(self.residual_RC), CODE_ROWS):
             index_B = slice(start_row, start_row + CODE_ROWS)
             residual_BC, context_BC = self._rows(index_B)
-            parts.append(
-                encode(encoder, residual_BC, context_BC, self.plan.temperatures, self.plan.n_candidates).int()
+            plan = self.plan
+            codes_BNS = encode(
+                encoder, residual_BC, context_BC, plan.temperatures, plan.n_candidates, again=False
             )
+            parts.append(codes_BNS.int())
         return torch.cat(parts)
 
     def _rows(self, index_B: Tensor | slice) -> tuple[Tensor, Tensor | None]:
@@ -264,11 +266,13 @@ def encode(
     context_BC: Tensor | None,
     temperatures: tuple[float, ...],
     n_candidates: int = 0,
+    again: bool = True,
 ) -> Tensor:
     """Return the codes of logits of mean zero less their context, int64 [B, N, S].
 
     Stage by stage the nearest codewords to what is left of the latents or, with candidates, those near them
-    whose decoded row has the least loss. Decoded rows are taken to be logits.
+    whose decoded row has the least loss; with `again` those of rows that are told badly are searched again, among
+    more. Decoded rows are taken to be logits.
     """
     stages, slots = tensors["encoder_codebooks"].shape[:2]
     left_BL = nets.latents(tensors, residual_BC, nets.features(tensors, context_BC))
@@ -281,7 +285,8 @@ def encode(
         index_BS = start.nearest(points_SBD, tensors["encoder_codebooks"][stage]).T
         if loss is not None:
             rows = search.Rows(points_SBD, words_BL, context_BC, loss)
-            index_BS = search.refined(tensors, stage, index_BS, rows, n_candidates)
+            last = stage == stages - 1  # before it, most rows are told badly
+            index_BS = search.refined(tensors, stage, index_BS, rows, n_candidates, again and last)
             found_BL = nets.codewords(tensors["codebooks"][stage], index_BS)
             words_BL = found_BL if words_BL is None else words_BL + found_BL
         if stage + 1 < stages:

@@ -17,7 +17,7 @@ from torch import Tensor
 from softpack.codecs.vqae import nets
 
 SWEEPS = 2  # over the slots; a third changes hardly a code
-BAD = 0.2  # nats of KL * T^2 averaged over temperatures, above which a row is searched again, among more codewords
+BAD = 0.4  # nats of KL * T^2 averaged over temperatures, above which a row is searched again, among more codewords
 WIDER = 8  # times as many
 CHUNK_ENTRIES = 1 << 19  # numbers of decoded candidates at a time: what a cache holds
 
@@ -92,7 +92,9 @@ class Rows:
 
 
 @torch.no_grad()
-def refined(tensors: nets.Tensors, stage: int, index_BS: Tensor, rows: Rows, n_candidates: int) -> Tensor:
+def refined(
+    tensors: nets.Tensors, stage: int, index_BS: Tensor, rows: Rows, n_candidates: int, again: bool
+) -> Tensor:
     """Return better indices of one stage, int64 [B, S].
 
     Args:
@@ -101,6 +103,7 @@ def refined(tensors: nets.Tensors, stage: int, index_BS: Tensor, rows: Rows, n_c
         index_BS: where to begin.
         rows: that they are of.
         n_candidates: M, beside the codeword chosen so far.
+        again: search again for rows that are told badly.
     """
     index_BS = index_BS.clone()
     all_B, classes = torch.arange(len(index_BS), device=index_BS.device), tensors["last_layer"].shape[1]
@@ -108,7 +111,8 @@ def refined(tensors: nets.Tensors, stage: int, index_BS: Tensor, rows: Rows, n_c
         index_BS[some_B], above_B = _refined_chunk(
             tensors, stage, index_BS[some_B], rows.some(some_B), n_candidates
         )
-        for bad_B in _chunks(some_B[above_B > BAD], WIDER * n_candidates * classes):
+        all_bad_B = some_B[above_B > BAD] if again else some_B[:0]
+        for bad_B in _chunks(all_bad_B, WIDER * n_candidates * classes):
             index_BS[bad_B], _ = _refined_chunk(
                 tensors, stage, index_BS[bad_B], rows.some(bad_B), WIDER * n_candidates
             )
