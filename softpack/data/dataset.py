@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from softpack.container.reader import open as open_labels
@@ -102,9 +103,16 @@ class SoftLabelDataset(Dataset[Sample]):
         if len(indices) == 0:
             return Batch([], torch.empty(0, self.labels.shape[2]))
         items_B, views_B = self._rows(indices)
-        labels_BC = self.labels.read(items_B, views_B)
+        return self._batch(items_B, views_B, self.labels.read(items_B, views_B))
+
+    def undecoded(self, indices: Sequence[int | tuple[int, int]]) -> Batch:
+        """Return the same with item and view in place of each label, int64 [B, 2], to be decoded elsewhere."""
+        items_B, views_B = self._rows(indices)
+        return self._batch(items_B, views_B, torch.from_numpy(np.stack([items_B, views_B], 1)))
+
+    def _batch(self, items_B: np.ndarray, views_B: np.ndarray, labels_BX: Tensor) -> Batch:
         inputs = self._inputs.of(items_B, views_B, self.labels)
-        return Batch([(*given, label) for given, label in zip(inputs, labels_BC, strict=True)], labels_BC)
+        return Batch([(*given, label) for given, label in zip(inputs, labels_BX, strict=True)], labels_BX)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the `epoch`-th of its views the next of every item, counted from 0 and round again.

@@ -17,6 +17,7 @@ from softpack.data import order
 from softpack.data.sampler import ViewSampler
 from softpack.errors import DataError
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
@@ -366,6 +367,30 @@ def test_a_loader_knows_what_has_come_out_of_it(dataset, workers):
     rest = seen([batch for _ in range(2) for batch in resumed])
     assert shown + rest == expected[7:]
     assert resumed.state_dict()["epoch"] == 3
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_decodes_what_the_dataset_does_and_workers_hand_over_no_labels(dataset, workers, monkeypatch):
+    sampler = softpack.ViewSampler(dataset.labels, 7, seed=4)
+    expected = [dataset.__getitems__(batch) for batch in sampler]
+    sampler.set_epoch(0)
+    handed = []
+
+    def seen(batch):
+        handed.append([tuple(sample[-1].shape) for sample in batch])
+        return softpack.data.collate(batch)
+
+    loader = softpack.Loader(dataset, sampler, num_workers=workers, collate_fn=seen)
+    for batch, (images_B, labels_BC) in zip(expected, loader, strict=True):
+        assert images_B.tolist() == [image for image, _ in batch]
+        assert torch.equal(labels_BC, batch.labels_BC)
+    assert workers or set(itertools.chain(*handed)) == {(2,)}
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_a_loader_decodes_on_the_device_that_it_is_told(dataset, device):
+    loader = softpack.Loader(dataset, softpack.ViewSampler(dataset.labels, 7), device=device)
+    assert {labels_BC.device.type for _, labels_BC in loader} == {torch.device(device).type}
 
 
 def test_the_state_says_which_labels_it_is_of(dataset, tmp_path):
