@@ -32,9 +32,11 @@ _PUBLIC = {
     "save_model": "softpack.container.create",
     "verify": "softpack.container.verify",
 }
-__all__ = ["__version__", *sorted(_PUBLIC)]
+_MODULES = ("losses",)
+__all__ = ["__version__", *sorted([*_PUBLIC, *_MODULES])]
 
 if TYPE_CHECKING:
+    from softpack import losses as losses
     from softpack.container.create import append as append
     from softpack.container.create import create as create
     from softpack.container.create import load_model as load_model
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"softpack.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'softpack' has no attribute {name!r}")
     value = getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -17,7 +17,7 @@ LAYERS = (
     {"errors", "records", "bits", "accounting", "checks"},
     {"format", "codecs", "entropy"},
     {"container"},
-    {"sources", "data"},
+    {"sources", "data", "losses"},
     {"eval"},
     {"rate"},
     {"demo"},
