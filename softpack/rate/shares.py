@@ -16,7 +16,7 @@ ITEM_BITS_A_DOUBLING = 217.0  # of a prototype, for each doubling of the rate be
 CROP_BITS = (
     12.0  # of prototypes that crops weigh, for an item of one label at a rate of one bit; they grow with
 )
-CROP_POWER = 0.68  # the root of its labels, and with this power of the rate
+CROP_POWER = 0.7  # the root of its labels, and with this power of the rate
 MOST_OF_ITEMS = 0.75  # of a rate
 CODED = 0.985  # of the bits of vqae's codes, what they take entropy-coded
 MOST_OFF = 4  # bits by which slots may miss their share
@@ -67,8 +67,8 @@ def item_share(bits: float, views: float, degree: int = 0) -> float:
     """Return the bits a label that prototypes should take of a rate.
 
     Found by trying on real labels of 62 views an item: 7 of 16, 14 of 64, 17 of 128. What a prototype needs depends
-    on how close rows are to be told, not on how many share it. Where prototypes are weighted by crops, 10 of 16, 26 of
-    64, 41 of 128, and of 300 views an item 11 of 66: with more rows, more of what they say can be learnt.
+    on how close rows are to be told, not on how many share it. Where prototypes are weighted by crops, 10 of 16, 28 of
+    64, 47 of 128, and of 300 views an item 11 of 66: with more rows, more of what they say can be learnt.
 
     Args:
         bits: the marginal rate.
