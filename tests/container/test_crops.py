@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import softpack
+from softpack.container import context
 from softpack.container.model import Model
 from softpack.container.repack import repack
 from softpack.container.viewpoint import n_functions, viewpoints_of
@@ -220,3 +221,22 @@ def test_prototypes_of_another_number_are_refused(model, tmp_path):
 def test_functions_without_prototypes_are_refused(model):
     with pytest.raises(CodecError, match="functions to weigh prototypes by, but no codec for prototypes"):
         Model(softpack.codecs.registry.make_codec("raw", model.codec.spec, {}), basis=model.basis)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept decoded", "decoded as needed"])
+@pytest.mark.parametrize("resident", [False, True])
+def test_what_codecs_see_of_prototypes_is_what_they_see_of_the_context(source, monkeypatch, kept, resident):
+    """vqae's networks see features of the context: those of a row are summed from the prototypes' as the row is."""
+    monkeypatch.setattr(context, "KEPT_VALUES", context.KEPT_VALUES if kept else 0)
+    settings = {"context": True, "slots": 2, "k": 8, "d_c": 2, "d_h": 8, "d_x": 4, "steps": 30}
+    path = source.path.with_name("seen.spk")
+    encode_source(source, path, fit_model(source, "vqae", settings, degree=1, item_bits=200), force=True)
+    labels = softpack.open(path)
+    cells = labels.cells()
+    assert (labels.prototypes.features_RX is not None) == kept
+
+    found_BC = (labels.load() if resident else labels).read(*cells)
+
+    expected_BC = labels.codec.decode(labels.read_codes(*cells), labels.context(*cells))
+    torch.testing.assert_close(found_BC, expected_BC, rtol=1e-5, atol=1e-5)
+    assert (labels.codec.decode(labels.read_codes(*cells), 0 * found_BC) - found_BC).abs().max() > 1
