@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import kl_div, log_softmax, softmax
 from torch.utils.data import DataLoader
 
 import softpack
@@ -42,8 +41,7 @@ if __name__ == "__main__":
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
     for epoch in range(VIEWS):  # each sees the next view of every image
         for pixels, labels in loader:  # in any order and batch size, each label with the pixels of its view
-            log_q = log_softmax(student(pixels) / T, dim=1)
-            loss = T**2 * kl_div(log_q, softmax(labels / T, dim=1), reduction="batchmean")
+            loss = softpack.losses.kl(student(pixels), labels, temperature=T)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
