@@ -31,6 +31,7 @@ START_BITS = (
     4096.0,
     32768.0,
 )  # where the search for a divergence starts: the first that can be had
+MOST_HIDDEN, WIDE_CODEWORD, MANY_CLASSES = 256, 16, 512
 LEAP = 4.0  # the bits are multiplied or divided by this at most, from one fit to the next
 QUICK_STEPS, FULL_STEPS = 200, 5000
 STILL_TO_GAIN = {"vqae": 0.75}  # what a fit in full leaves of the divergence of a short one
@@ -137,8 +138,9 @@ class Control:
     def _families(self, bits: float) -> Iterator[Plan]:
         """Yield each codec, with context and without, at a marginal rate."""
         for codec_id in [self.codec_id] if self.codec_id else CODECS:
+            widths = width(codec_id, self.bench.source.n_rows, self.bench.source.spec.classes)
             for context, degree in self._contexts(codec_id):
-                settings = {**_width(codec_id, self.bench.source.n_rows), "context": context, **self.settings}
+                settings = {**widths, "context": context, **self.settings}
                 yield self._plan_at(Plan(codec_id, settings, degree=degree), bits)
 
     def _contexts(self, codec_id: str) -> Iterator[tuple[bool, int]]:
@@ -264,9 +266,17 @@ def full_steps(n_rows: int) -> int:
     return max(800, min(FULL_STEPS, n_rows // 3))
 
 
-def _width(codec_id: str, n_rows: int) -> dict[str, Any]:
-    """Return the width of a network that suits the rows, where its weights are not what counts."""
-    return {"d_h": max(32, min(256, n_rows // 32 // 8 * 8))} if codec_id == "vqae" else {}
+def width(codec_id: str, n_rows: int, classes: int) -> dict[str, Any]:
+    """Return the settings of a network that suits the rows, where its weights are not what counts.
+
+    Codewords of two numbers for each bit of a code lose least, of rows that have so many directions.
+    """
+    if codec_id != "vqae":
+        return {}
+    d_h = max(32, min(MOST_HIDDEN, n_rows // 32 // 8 * 8))
+    return (
+        {"d_h": d_h, "d_c": WIDE_CODEWORD} if d_h == MOST_HIDDEN and classes >= MANY_CLASSES else {"d_h": d_h}
+    )
 
 
 def _at_width(plan: Plan, width: int, classes: int) -> Plan | None:

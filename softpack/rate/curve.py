@@ -21,7 +21,7 @@ from softpack.entropy import ans
 from softpack.errors import CodecError, DataError
 from softpack.eval.fidelity import fidelity
 from softpack.rate.bound import Spectrum, gaussian_bound
-from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps
+from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps, width
 from softpack.rate.shares import Shares, shares
 from softpack.rate.trial import degrees_worth
 from softpack.records import TEMPERATURES
@@ -101,9 +101,9 @@ def cases(codecs: Sequence[str], source: Source) -> Iterator[Case]:
                 yield Case(name, codec_id, settings)
         if codec_id in ("topk", "quantize", "raw"):
             continue
-        widths: dict[str, Any] = (
-            {"steps": full_steps(n_rows), "search": SEARCH, "d_h": 256} if codec_id == "vqae" else {}
-        )
+        widths = width(codec_id, n_rows, classes)
+        if codec_id == "vqae":
+            widths |= {"steps": full_steps(n_rows), "search": SEARCH}
         degrees: tuple[int | None, ...] = (None,)
         if views >= LEAST_VIEWS and codec_id in ("vqae", "klt"):
             degrees = (*reversed(degrees_worth(source)), None)
