@@ -185,9 +185,9 @@ class Control:
             )
         for share in BUDGET_SHARES:
             bits = 8 * room * share / source.n_rows
-            width = int(room * (1 - share) / (2 * source.spec.classes))
+            n_wide = int(room * (1 - share) / (2 * source.spec.classes))
             for plan in self._families(bits):
-                sized = _at_width(plan, width, source.spec.classes)
+                sized = _at_width(plan, n_wide, source.spec.classes)
                 if sized is not None and (plan.bits or 0) >= 1:
                     yield sized
 
