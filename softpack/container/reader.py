@@ -199,7 +199,8 @@ class Labels:
             if prototypes is None:
                 rows_BC = codec.decode(codes)
             else:
-                items_B, weights = torch.tensor(items, device=device), self._weights(items, views, device)
+                weights = Weights.of(self.weighing.mixing(items, views), prototypes.device)
+                items_B = torch.tensor(items, device=prototypes.device)
                 rows_BC = prototypes.decoded(codec, codes, items_B, weights)
         if self.promise is None:
             return rows_BC
@@ -225,11 +226,7 @@ class Labels:
             return None
         items, views = _pair(items, views)
         with full_precision(torch.device(device)):
-            return prototypes.context(torch.tensor(items, device=device), self._weights(items, views, device))
-
-    def _weights(self, items: np.ndarray, views: np.ndarray, device: torch.device | str) -> Weights:
-        """Return what prototypes weigh in these labels."""
-        return Weights.of(self.weighing.mixing(items, views), torch.device(device))
+            return prototypes.context_of(items, self.weighing.mixing(items, views))
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
         """Return the codes of these (item, view), as the codec takes them."""

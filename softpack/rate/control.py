@@ -25,13 +25,9 @@ FITS = {"vqae": 4}  # in full, at most
 CHEAP_FITS = 10  # of codecs that train nothing
 SLOPE = -0.6  # of log KL over log bits, where nothing is known
 LEAST_GAIN = 0.25  # measured bits for each bit more of a plan, as far as is believed
-START_BITS = (
-    64.0,
-    512.0,
-    4096.0,
-    32768.0,
-)  # where the search for a divergence starts: the first that can be had
-MOST_HIDDEN, WIDE_CODEWORD, MANY_CLASSES = 256, 16, 512
+START_BITS = (64.0, 512.0, 4096.0, 32768.0)  # a divergence is looked for from the first that can be had
+MOST_HIDDEN = 256  # units of a network
+WIDE_CODEWORD, MANY_CLASSES = 16, 512  # numbers of a codeword where there are so many classes
 LEAP = 4.0  # the bits are multiplied or divided by this at most, from one fit to the next
 QUICK_STEPS, FULL_STEPS = 200, 5000
 STILL_TO_GAIN = {"vqae": 0.75}  # what a fit in full leaves of the divergence of a short one
@@ -273,10 +269,10 @@ def width(codec_id: str, n_rows: int, classes: int) -> dict[str, Any]:
     """
     if codec_id != "vqae":
         return {}
-    d_h = max(32, min(MOST_HIDDEN, n_rows // 32 // 8 * 8))
-    return (
-        {"d_h": d_h, "d_c": WIDE_CODEWORD} if d_h == MOST_HIDDEN and classes >= MANY_CLASSES else {"d_h": d_h}
-    )
+    found = {"d_h": max(32, min(MOST_HIDDEN, n_rows // 32 // 8 * 8))}
+    if found["d_h"] == MOST_HIDDEN and classes >= MANY_CLASSES:
+        found["d_c"] = WIDE_CODEWORD
+    return found
 
 
 def _at_width(plan: Plan, width: int, classes: int) -> Plan | None:

@@ -283,8 +283,8 @@ def _spectra(source: Source, learned: dict[int, Learned]) -> dict[int | None, Sp
         rows.append(rows_BC.numpy())
         for degree, of_degree in learned.items():
             left[degree].append((rows_BC - of_degree.exact_context_of(block)).numpy())
-        for of_degree in list(learned.values())[:1]:
-            share_B = of_degree.mixing(block).share_B.astype(np.float64)
+        if learned:
+            share_B = learned[0].mixing(block).share_B.astype(np.float64)
             told += float(((1 - share_B) ** 2 + share_B**2).sum())
     views = source.n_rows / source.items
     told *= views / max(sum(map(len, rows)), 1)

@@ -13,10 +13,8 @@ from softpack.errors import CodecError
 from softpack.records import LabelSpec
 
 ITEM_BITS_A_DOUBLING = 217.0  # of a prototype, for each doubling of the rate beyond 4 bits a label
-CROP_BITS = (
-    12.0  # of prototypes that crops weigh, for an item of one label at a rate of one bit; they grow with
-)
-CROP_POWER = 0.7  # the root of its labels, and with this power of the rate
+CROP_BITS = 12.0  # of the prototypes by crop of an item of one label, at a rate of one bit
+CROP_POWER = 0.7  # of the rate, with which they grow, as with the root of an item's labels
 MOST_OF_ITEMS = 0.75  # of a rate
 CODED = 0.985  # of the bits of vqae's codes, what they take entropy-coded
 MOST_OFF = 4  # bits by which slots may miss their share
