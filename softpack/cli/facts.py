@@ -13,7 +13,7 @@ from softpack.container.file import SpkFile
 from softpack.container.ledger import ledger_of
 from softpack.format.layout import VERSION_MAJOR
 
-COLUMN_STREAMS = ("replay", "source", "target")
+ITEM_STREAMS = ("source", "target")
 
 
 def facts_of(file: SpkFile) -> dict[str, Any]:
@@ -38,8 +38,11 @@ def facts_of(file: SpkFile) -> dict[str, Any]:
         "temperature": header.gives.temperature,
         "encoded_from": header.takes.space,
         "columns": [
-            a.name for stream in header.streams if stream.name in COLUMN_STREAMS for a in stream.arrays
+            *header.replay_columns,
+            *(a.name for stream in header.streams if stream.name in ITEM_STREAMS for a in stream.arrays),
         ],
+        "columns_are_drawn": header.recipe is not None and header.stream("replay") is None,
+        "recipe": header.recipe and vars(header.recipe),
         "tile": [header.tile_items, header.tile_views],
         "commits": commit.number + 1,
         "bytes": file.file_len,
@@ -82,10 +85,23 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("labels", f"{facts['rows']:,} of {facts['items']:,} items x {facts['views']:,} views{missing}"),
         *each,
         ("columns", ", ".join(facts["columns"]) or "none"),
+        *_recipe(facts),
         *_promise(facts),
         ("bits/label", f"{marginal:.2f} marginal; {all_in:.2f} all-in, of which " + _shares(facts)),
         ("ratio", f"{facts['ratio_vs_fp16']:.1f} times smaller than fp16 (whole file)"),
     ]
+
+
+def _recipe(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    if facts["recipe"] is None:
+        return []
+    settings = " ".join(f"{name}={_spelled(value)}" for name, value in facts["recipe"].items() if value is not None)
+    what = "columns are drawn by it, not stored" if facts["columns_are_drawn"] else "columns are stored"
+    return [("recipe", f"{settings}; {what}")]
+
+
+def _spelled(value: Any) -> str:
+    return ",".join(f"{number:g}" for number in value) if isinstance(value, tuple) else str(value)
 
 
 def _corrected(file: SpkFile) -> tuple[int, int]:

@@ -33,7 +33,10 @@ class Bar:
         )  # fmt: skip
 
     def __call__(self, done: int, total: int, seen: str = "") -> None:
-        """Show that `done` of `total` are done."""
+        """Show that `done` of `total` are done; 0 begins, or begins anew."""
+        if not done:
+            self._begun = self._clock()
+            self._bar.reset(total)
         if self._bar.disable:
             self._say_line(done, total, seen)
             return

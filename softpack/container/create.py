@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from softpack.container.writer import MIX_WH, Writer
 from softpack.errors import CodecError, DataError
 from softpack.format.blocks import read_superblock
 from softpack.format.layout import BLOCK, SUPERBLOCK
+from softpack.recipe import Recipe
 from softpack.records import TEMPERATURES, LabelSpec
 
 PROTOTYPE_BITS = 4  # a view
@@ -48,6 +49,8 @@ def create(
     temperatures: Sequence[float] | float | str | None = None,
     tile: tuple[int, int] | None = None,
     appendable: bool = False,
+    recipe: Recipe | None = None,
+    images: Mapping[int, bytes] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     force: bool = False,
@@ -77,6 +80,10 @@ def create(
             that have a setting of this name.
         tile: items and views that are stored and read together; chosen by default.
         appendable: keep the encoder in the file, so that `append` needs no model beside it.
+        recipe: that views were made by; it draws the replay columns, and rows come without. With `replay` they are
+            stored too, else the recipe says them again whenever they are asked for.
+        images: what some of the labelled images look like, by their items (`softpack.data.thumbprint`), so that
+            others are refused.
         seed: of the fit; the same rows and seed give the same bytes on the same machine.
         device: where the codec is fitted and encodes.
         force: overwrite what is there.
@@ -117,7 +124,7 @@ def create(
         return Writer(
             out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
             seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
-            prototypes=rows_NPC, viewpoints=viewpoints, promised=promised,
+            prototypes=rows_NPC, viewpoints=viewpoints, promised=promised, recipe=recipe, images=images,
         )  # fmt: skip
     except BaseException:
         out.abandon()

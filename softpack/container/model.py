@@ -197,6 +197,7 @@ def _load_basis(file: SpkFile) -> ViewBasis | None:
     if not degree:
         return None
     columns = {array.name for stream in file.header.streams for array in stream.arrays}
+    columns |= {*file.header.replay_columns}
     if file.commit.n_rows and not has_viewpoints(columns, columns):
         raise CorruptError(
             f"{file.name}: prototypes are weighted by the views' crops, but the file has no crop_xywh_fraction, nor "

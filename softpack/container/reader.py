@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ from softpack.container.rows import RowMap, row_map
 from softpack.container.tile_cache import TileCache
 from softpack.container.tiles import array_dtype, read_tile
 from softpack.container.weighing import Weighing
-from softpack.errors import DataError
+from softpack.errors import CorruptError, DataError
 from softpack.format.header import CorrectionSpec, StreamSpec
+from softpack.recipe import Recipe
 from softpack.records import LabelSpec, RowBlock
 
 if TYPE_CHECKING:
@@ -95,9 +96,18 @@ class Labels:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the replay columns that each row has."""
-        found = self.file.header.stream("replay")
-        return tuple(array.name for array in found[1].arrays) if found else ()
+        """Names of the replay columns that each row has, stored or drawn from the recipe."""
+        return self.file.header.replay_columns
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How views were made, where the file says it."""
+        return self.file.header.recipe
+
+    @property
+    def images(self) -> Mapping[int, bytes]:
+        """What some of the labelled images look like, by their items; see `softpack.data.thumbprint`."""
+        return self.file.header.images
 
     @property
     def item_columns(self) -> tuple[str, ...]:
@@ -259,11 +269,38 @@ class Labels:
         return stages or there
 
     def replay(self, items: Indices, views: Indices) -> dict[str, np.ndarray]:
-        """Return the replay columns of these (item, view), each [B, ...] in the dtype of `COLUMNS`."""
+        """Return the replay columns of these (item, view), each [B, ...] in the dtype of `COLUMNS`.
+
+        Raises:
+            DataError: one of them is not in the file.
+        """
+        items, views = _pair(items, views)
         found = self.file.header.stream("replay")
-        if found is None:
+        if found is not None:
+            return self.stored(found[0], items, views)
+        if self.recipe is None:
             return {}
-        return self.stored(found[0], *_pair(items, views))
+        self._rows.need(items, views, self.file.name)
+        return self.recipe.draw(items, views, self.picture_sizes(items))
+
+    def picture_sizes(self, items: np.ndarray) -> np.ndarray:
+        """Return height and width of the pictures of items [B, 2]; zeros for a recipe that does not ask.
+
+        Raises:
+            CorruptError: the file does not say them.
+        """
+        if self._source_hw_N2 is not None:
+            return self._source_hw_N2[items]
+        if self.recipe is not None and self.recipe.scale is None:
+            return np.zeros((len(items), 2), np.int32)
+        raise CorruptError(
+            f"{self.file.name}: has no source_hw of every item, without which crops cannot be drawn, and those in "
+            "pixels say nothing"
+        )
+
+    @cached_property
+    def _source_hw_N2(self) -> np.ndarray | None:
+        return self.item_column("source_hw") if "source_hw" in self.item_columns else None
 
     def item_column(self, name: str) -> np.ndarray:
         """Return a column that each item has, [items, ...] in the dtype of `COLUMNS`.

@@ -47,21 +47,24 @@ def repack(
     codec = model.codec
     items, views, _ = labels.shape
     item_columns = {n: labels.item_column(n) for n in labels.item_columns if replay or n == "target"}
-    columns = labels.columns if replay else ()
+    columns = labels.columns if replay and old.stream("replay") else ()
+    recipe = old.recipe if replay else None
     is_mixed = old.stream("mix") is not None or "mix_item" in labels.columns
     if model.degree and not replay:
         raise DataError(
             f"{labels.file.name}: labels are coded given where their views look, which the replay columns say; keep "
             "them, or encode anew from the labels' source with --no-replay"
         )
-    keeps_mix = model.prototypes is not None and is_mixed and "mix_item" not in columns
+    is_drawn = recipe is not None and "mix_item" in recipe.columns
+    keeps_mix = model.prototypes is not None and is_mixed and "mix_item" not in columns and not is_drawn
     promised = labels.promise
     streams = make_streams(model, columns, tuple(item_columns), keeps_mix, corrects=promised is not None)
     tile = choose_tile(streams, most_rows(streams, labels.spec.classes), items, views)
     config = codec.get_config() if stages else old.config
     header = Header(
-        old.codec_id, config, old.takes, old.gives, *tile, streams, old.made_by, old.context, promised
-    )
+        old.codec_id, config, old.takes, old.gives, *tile, streams, old.made_by, old.context, promised, recipe,
+        old.images if replay else {},
+    )  # fmt: skip
     file = BlockFile(out, force)
     try:
         file.begin(header.to_bytes(), max(header.minor, model.minor))
@@ -75,7 +78,7 @@ def repack(
             codes = labels.stored_codes(item, view)
             if keeps_mix:
                 codes |= mix_columns(labels.weighing.mixing(item, view))
-            columns_B = labels.replay(item, view) if replay else {}
+            columns_B = labels.replay(item, view) if columns else {}
             tiles.add_codes(item, view, codes, columns_B, labels.corrections(item, view))
             if counted is not None:
                 counted(stop, labels.n_rows)

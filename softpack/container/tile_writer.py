@@ -206,7 +206,7 @@ class TileWriter:
         if "mix_item" in replay:
             mixed = replay["mix_item"] >= 0
             self.presence.name(replay["mix_item"][mixed].astype(np.int64), view_B[mixed])
-        self._pending.add(item_B, view_B, codes | replay)
+        self._pending.add(item_B, view_B, codes | (replay if self._header.stream("replay") else {}))
         self._corrections.add(corrections, item_B, view_B)
         if self._waiting_bytes > PENDING_BYTES:
             self._write_parts(complete_only=True)

@@ -17,6 +17,7 @@ from math import comb
 import numpy as np
 
 from softpack.errors import CorruptError, DataError
+from softpack.recipe import Recipe
 from softpack.records import RowBlock
 
 COORDINATES = 3  # size, x, y
@@ -174,6 +175,31 @@ class ViewpointTable:
             here_B = keys_R[at_B] == keys_B
             is_there_B |= here_B
             found_B3[here_B] = viewpoint_R3[at_B[here_B]]
+        return is_there_B, found_B3
+
+
+class DrawnViewpoints(ViewpointTable):
+    """The viewpoints of all rows that a recipe draws: each is known before it comes.
+
+    Args:
+        recipe: of the views, with crops.
+        source_hw_N2: height and width of the pictures.
+    """
+
+    def __init__(self, recipe: Recipe, source_hw_N2: np.ndarray) -> None:
+        super().__init__()
+        self._recipe, self._source_hw_N2 = recipe, source_hw_N2
+
+    def add(self, item_B: np.ndarray, view_B: np.ndarray, viewpoint_B3: np.ndarray) -> None:
+        """Do nothing."""
+
+    def find(self, item_B: np.ndarray, view_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return that each item that there is has its row, bool [B], and viewpoints, float32 [B, 3]."""
+        is_there_B = (item_B >= 0) & (item_B < len(self._source_hw_N2))
+        found_B3 = np.zeros((len(item_B), COORDINATES), np.float32)
+        sizes_hw = self._source_hw_N2[item_B[is_there_B]]
+        columns = self._recipe.crops(item_B[is_there_B], view_B[is_there_B], sizes_hw)
+        found_B3[is_there_B] = viewpoints_of({"crop_xywh": columns}, sizes_hw)
         return is_there_B, found_B3
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,10 +27,13 @@ class Weighing:
     def mixing(self, items_B: np.ndarray, views_B: np.ndarray) -> Mixing:
         """Return who is mixed into labels, and what prototypes weigh in them, where their context depends on it."""
         header = self._labels.file.header
-        found = header.stream("mix") or header.stream("replay")
-        if header.context is None or found is None:
+        if header.context is None:
             return Mixing.none(len(items_B))
-        columns = self._labels.stored(found[0], items_B, views_B)
+        found = header.stream("mix")
+        if found is not None:
+            columns = self._labels.stored(found[0], items_B, views_B)
+        else:
+            columns = self._labels.replay(items_B, views_B)
         mixing = mixing_of(columns, (header.context.width, header.context.height), len(items_B))
         basis = self._labels.model.basis
         if basis is None:
@@ -53,15 +55,7 @@ class Weighing:
 
     def _viewpoints_of(self, columns: dict[str, np.ndarray], items_B: np.ndarray) -> np.ndarray:
         needs_size = "crop_xywh_fraction" not in columns
-        return viewpoints_of(columns, self._picture_sizes[items_B] if needs_size else None)
-
-    @cached_property
-    def _picture_sizes(self) -> np.ndarray:
-        if "source_hw" not in self._labels.item_columns:
-            raise CorruptError(
-                f"{self._labels.file.name}: has no source_hw of every item, without which crops in pixels say nothing"
-            )
-        return self._labels.item_column("source_hw")
+        return viewpoints_of(columns, self._labels.picture_sizes(items_B) if needs_size else None)
 
     def _of_partners(self, partner_B: np.ndarray, views_B: np.ndarray, own_B3: np.ndarray) -> np.ndarray:
         """Return where the rows of the mix partners look; of rows without a partner their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -29,9 +30,10 @@ from softpack.container.tile_writer import (
     most_rows,
     write_model,
 )
-from softpack.container.viewpoint import ViewpointTable, has_viewpoints
+from softpack.container.viewpoint import DrawnViewpoints, ViewpointTable, has_viewpoints
 from softpack.errors import CodecError, DataError
 from softpack.format.header import ContextSpec, CorrectionSpec, Header
+from softpack.recipe import Recipe
 from softpack.records import RowBlock
 
 MIX_WH = (224, 224)
@@ -67,6 +69,8 @@ class Writer:
         mix_wh: width and height of the pictures in which `mix_box_xyxy` lies.
         keep_replay: store the replay columns.
         promised: what rows are held to by corrections; None if they stay as they decode.
+        recipe: draws the replay columns, which rows then come without.
+        images: what some of the labelled images look like.
     """
 
     def __init__(
@@ -88,6 +92,8 @@ class Writer:
         mix_wh: tuple[int, int] = MIX_WH,
         keep_replay: bool = True,
         promised: CorrectionSpec | None = None,
+        recipe: Recipe | None = None,
+        images: Mapping[int, bytes] | None = None,
     ) -> None:
         self.model = model
         self.n_rows = 0
@@ -106,6 +112,7 @@ class Writer:
         self._tiles: TileWriter | None = None
         self._mix_wh, self._keep_replay = mix_wh, keep_replay
         self._promised = promised
+        self._recipe, self._images = recipe, images or {}
         self._viewpoints = ViewpointTable() if viewpoints is None else viewpoints
         self._prototypes: Prototypes | None = None
         if model.prototypes is not None and prototypes is not None:
@@ -125,14 +132,17 @@ class Writer:
     def _resume(self, file: SpkFile) -> None:
         labels = Labels(file.path)
         self._prototypes = labels.prototypes
-        self._viewpoints = labels.weighing.table()
+        self._item_values = {name: labels.item_column(name) for name in labels.item_columns}
+        self._recipe = file.header.recipe
+        drawn = self._drawn_viewpoints()
+        self._viewpoints = labels.weighing.table() if drawn is None else drawn
         self._tiles = TileWriter(
             self._out, self.model, file.header, None, None, self._device, self._prototypes, self._viewpoints
         )
         self._tiles.resume(file)
         self._columns = None if file.header.stream("mix") else labels.columns
-        self._item_values = {name: labels.item_column(name) for name in labels.item_columns}
         self._tiles.source_hw_N2 = self._item_values.get("source_hw")
+        self._keep_replay = file.header.stream("replay") is not None
         self.n_rows = file.commit.n_rows
 
     def append(self, labels_BC: Any, *, item: Any, view: Any, **columns: Any) -> None:
@@ -172,6 +182,8 @@ class Writer:
                 f"{self._out.name}: codec {self.codec.codec_id} codes rows given their items' prototypes, and none "
                 "were given; give prototypes= to softpack.create"
             )
+        if self._recipe is not None:
+            block = self._drawn(block, self._recipe)
         if self._columns is None:
             self._columns = tuple(block.replay)
         if tuple(block.replay) != self._columns:
@@ -189,6 +201,31 @@ class Writer:
         self.n_rows += len(block)
         if sum(map(len, self._spool)) >= fit_rows(self.codec.spec.classes):
             self._fit()
+
+    def _drawn(self, block: RowBlock, recipe: Recipe) -> RowBlock:
+        """Return rows with the columns that the recipe draws.
+
+        Raises:
+            DataError: they come with columns of their own, or the recipe is for other items.
+        """
+        expected = recipe.columns
+        if block.replay and tuple(block.replay) != expected:
+            raise DataError(
+                f"{self._out.name}: found the columns {', '.join(block.replay)}; the recipe draws "
+                f"{', '.join(expected) or 'none'}; give rows without columns"
+            )
+        size_hw_N2 = self._item_values.get("source_hw")
+        if recipe.scale is not None and size_hw_N2 is None:
+            raise DataError(
+                f"{self._out.name}: the recipe draws crops of images whose sizes are not known; say "
+                "set_items(source_hw=...) before the first rows"
+            )
+        if "mix_item" in expected and not 0 <= block.item_B.max(initial=0) < recipe.items:
+            raise DataError(
+                f"{self._out.name}: found item {block.item_B.max()}; the recipe draws partners of {recipe.items} items"
+            )
+        sizes_B2 = np.zeros((len(block), 2), np.int32) if size_hw_N2 is None else size_hw_N2[block.item_B]
+        return replace(block, replay=recipe.draw(block.item_B, block.view_B, sizes_B2))
 
     def set_items(self, **columns: Any) -> None:
         """Say what each item has: `target` [items], `source_hw` [items, 2]; before the first rows.
@@ -261,6 +298,8 @@ class Writer:
             header = self._header()
             self._out.begin(header.to_bytes(), max(header.minor, self.model.minor))
             write_model(self._out, self.model, self._keep_encoder)
+            drawn = self._drawn_viewpoints()
+            self._viewpoints = self._viewpoints if drawn is None else drawn
             self._tiles = TileWriter(
                 self._out,
                 self.model,
@@ -279,10 +318,18 @@ class Writer:
                 self._write_items(self._tiles)
         return self._tiles
 
+    def _drawn_viewpoints(self) -> ViewpointTable | None:
+        """Return where all rows look, if the recipe says it."""
+        source_hw_N2 = self._item_values.get("source_hw")
+        if self._recipe is None or self._recipe.scale is None or source_hw_N2 is None:
+            return None
+        return DrawnViewpoints(self._recipe, source_hw_N2)
+
     def _header(self) -> Header:
         columns = self._columns or ()
         self._check_viewpoints(columns)
         keeps_mix = self.model.prototypes is not None and not self._keep_replay and "mix_item" in columns
+        keeps_mix = keeps_mix and self._recipe is None  # which says it
         kept = columns if self._keep_replay else ()
         corrects = self._promised is not None
         streams = make_streams(self.model, kept, tuple(self._item_values), keeps_mix, corrects)
@@ -299,13 +346,14 @@ class Writer:
         codec = self.codec
         return Header(
             codec.codec_id, codec.get_config(), codec.spec, codec.gives, *tile, streams, made_by, context,
-            self._promised,
+            self._promised, self._recipe, self._images,
         )  # fmt: skip
 
     def _check_viewpoints(self, columns: tuple[str, ...]) -> None:
         """Refuse rows that do not say where they look, where prototypes are weighted by that; models have none."""
         is_model = self._columns is None and not self.n_rows
-        said = has_viewpoints(columns, self._item_values.keys()) and self._keep_replay
+        is_kept = self._keep_replay or self._recipe is not None
+        said = has_viewpoints(columns, self._item_values.keys()) and is_kept
         if self.model.degree and not said and not is_model:
             raise DataError(
                 f"{self._out.name}: the model weighs prototypes by the views' crops, which the file would not have; "

@@ -19,9 +19,10 @@ from softpack.container.reader import open as open_labels
 from softpack.container.resident import ResidentLabels
 from softpack.data.batch import Batch, Sample
 from softpack.data.draws import Draws
-from softpack.data.inputs import PlainInputs, ReplayedInputs
+from softpack.data.inputs import PlainInputs, ReplayedInputs, image_of
 from softpack.data.replay import Replay
 from softpack.data.source import LabelSource
+from softpack.data.thumbprint import check_images
 from softpack.errors import DataError
 
 RESIDENT_BYTES = 1 << 30  # files up to here are held in memory unless the caller says otherwise
@@ -76,7 +77,8 @@ class SoftLabelDataset(Dataset[Sample]):
             resident = Path(path).stat().st_size <= RESIDENT_BYTES if resident is None else resident
         _check_images(images, labels)
         if not ignore_replay:
-            _check_transform(transform, labels.columns)
+            _check_transform(transform, labels)
+            check_images(lambda item: image_of(images[item], item), labels.images)
         self._draws = Draws(labels)
         self._inputs: PlainInputs
         if isinstance(transform, Replay) and not ignore_replay:
@@ -167,7 +169,8 @@ def _check_images(images: Any, labels: LabelSource) -> None:
         )
 
 
-def _check_transform(transform: Any, columns: tuple[str, ...]) -> None:
+def _check_transform(transform: Any, labels: LabelSource) -> None:
+    columns = labels.columns
     if not columns:
         return
     if not isinstance(transform, Replay):
@@ -177,6 +180,11 @@ def _check_transform(transform: Any, columns: tuple[str, ...]) -> None:
         raise DataError(
             f"the labels belong to augmented images ({', '.join(columns)}), but {fault}; "
             "give transform=softpack.replay(size), or ignore_replay=True if the images are augmented already"
+        )
+    if labels.recipe is not None and labels.recipe.size != transform.size:
+        raise DataError(
+            f"the labels belong to views of {labels.recipe.size} x {labels.recipe.size} pixels, and transform makes them "
+            f"{transform.size} x {transform.size}; give transform=softpack.replay({labels.recipe.size})"
         )
     if "mix_item" in columns and not {"mix_lam", "mix_box_xyxy"} & set(columns):
         raise DataError(

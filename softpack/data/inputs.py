@@ -91,7 +91,7 @@ class ReplayedInputs(PlainInputs):
         image, *target = self.with_target(samples.take(item), item)
         partner = None
         if done.mix_item >= 0:
-            partner = _split(samples.take(done.mix_item), done.mix_item)[0]
+            partner = image_of(samples.take(done.mix_item), done.mix_item)
         try:
             self._check_size(image, item)
             if partner is not None:
@@ -130,6 +130,15 @@ class _Samples:
 def item_tensor(labels: LabelSource, name: str) -> Tensor | None:
     """Return a column of the items as a tensor [N, ...], which spawned workers share; None if there is none."""
     return torch.from_numpy(np.array(labels.item_column(name))) if name in labels.item_columns else None
+
+
+def image_of(sample: Any, item: int) -> Any:
+    """Return the image of what an image dataset gave.
+
+    Raises:
+        DataError: it gave neither an image nor (image, target).
+    """
+    return _split(sample, item)[0]
 
 
 def _split(sample: Any, item: int) -> Sample:

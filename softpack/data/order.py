@@ -1,7 +1,5 @@
 """In which order items are shown, as pure functions of numbers: the same on every machine and in every version.
 
-Random numbers are hashes of what they are for, not a stream that somebody has to be at the right place of.
-
 Shapes in names: N items, B rows of a batch, V views.
 """
 
@@ -9,21 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-
-
-def hashed(*numbers: int | np.ndarray) -> np.ndarray:
-    """Return uint64 hashes of whole numbers that are broadcast together; each may be any int64.
-
-    They are folded one after the other by the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable
-    pseudorandom number generators", 2014).
-    """
-    state = np.zeros((), np.uint64)
-    with np.errstate(over="ignore"):
-        for number in numbers:
-            state = _finalised(state + GOLDEN + np.asarray(number).astype(np.int64).view(np.uint64))
-    return state
+from softpack.chance import hashed
 
 
 def shuffled(n_items: int, seed: int, epoch: int, block: int = 0, at_once: int = 1) -> np.ndarray:
@@ -98,9 +82,3 @@ def together(order_N: np.ndarray, group_N: np.ndarray, place_N: np.ndarray) -> n
     first_N = np.full(len(order_N), len(order_N))
     np.minimum.at(first_N, group_N, rank_N)
     return np.lexsort((rank_N, place_N, first_N[group_N]))
-
-
-def _finalised(state: np.ndarray) -> np.ndarray:
-    state = (state ^ (state >> np.uint64(30))) * FIRST
-    state = (state ^ (state >> np.uint64(27))) * SECOND
-    return np.asarray(state ^ (state >> np.uint64(31)))

@@ -62,6 +62,34 @@ def resized(image: Any, crop_xywh: tuple[int, int, int, int], size: int) -> Tens
     return torch.from_numpy(np.array(crop.resize((size, size), PIL_BILINEAR))).permute(2, 0, 1)
 
 
+def shuffled(image: Any, rows: list[int], columns: list[int]) -> Any:
+    """Return an image whose strips stand in another order, of the same kind.
+
+    Args:
+        image: any that can be replayed.
+        rows: which strip from the top comes 1st, 2nd, ...; [] leaves them.
+        columns: the same from the left. The last strip of the image has what is left over.
+    """
+    height, width = image_hw(image)
+    at_y, at_x = _places(height, rows), _places(width, columns)
+    if isinstance(image, Tensor):
+        return image[..., at_y[:, None], at_x]
+    if isinstance(image, np.ndarray):
+        return image[at_y[:, None], at_x]
+    from PIL import Image
+
+    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return Image.fromarray(pixels[at_y[:, None], at_x])
+
+
+def _places(length: int, order: list[int]) -> np.ndarray:
+    """Return from which row or column of the image each of the shuffled one comes."""
+    if not order:
+        return np.arange(length)
+    edges = [*(strip * (length // len(order)) for strip in range(len(order))), length]
+    return np.concatenate([np.arange(edges[strip], edges[strip + 1]) for strip in order])
+
+
 def _as_rgb(pixels: np.ndarray) -> Tensor:
     """Return numpy pixels [H, W] or [H, W, 1, 3 or 4] as a tensor [3, H, W] of its own."""
     pixels_HWC = pixels.reshape(*pixels.shape[:2], -1)[..., :3]

@@ -1,6 +1,6 @@
 """Make the pixels again that a label was given to.
 
-Crop, resize, flip, scale to [0, 1], normalise, then CutMix or Mixup: the order and the rounding of SRe2L
+Shuffle strips, crop, resize, flip, scale to [0, 1], normalise, then CutMix or Mixup: the order and the rounding of SRe2L
 (Yin et al., 2023, arXiv:2306.13092), whose crops are torchvision's RandomResizedCrop on PIL images.
 
 Nothing is drawn at random here. PIL images come out bit for bit as PIL's own crop and resize give them.
@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softpack.data.pixels import image_hw, resized
+from softpack.data.pixels import image_hw, resized, shuffled
 from softpack.errors import DataError
+from softpack.recipe import strips_of
 
 
 class Augmentation(NamedTuple):
@@ -35,6 +36,8 @@ class Augmentation(NamedTuple):
         mix_item: the partner of CutMix or Mixup; -1 is none.
         mix_lam: weight of the image itself in Mixup. CutMix does not use it.
         mix_box_xyxy: x1, y1, x2, y2 of CutMix in output pixels, half-open; None or -1 is no CutMix.
+        patch_order: in which order strips of the image stand, from the top and from the left, as RDED shuffles them
+            before the crop; hexadecimal digits after a 1 (`softpack.recipe.strips_of`), 0 is as they are.
     """
 
     crop_xywh: Sequence[int] | None = None
@@ -43,6 +46,7 @@ class Augmentation(NamedTuple):
     mix_item: int = -1
     mix_lam: float | None = None
     mix_box_xyxy: Sequence[int] | None = None
+    patch_order: Sequence[int] = (0, 0)
 
 
 UNCHANGED = Augmentation()
@@ -123,6 +127,8 @@ class Replay:
 
     def unmixed(self, image: Any, done: Augmentation) -> Tensor:
         """Return the pixels of a view before it was mixed, float32 [C, size, size]."""
+        if any(done.patch_order):
+            image = shuffled(image, *(strips_of(code) for code in done.patch_order))
         pixels_CHW = resized(image, _crop(done, *image_hw(image)), self.size)
         if done.flip:
             pixels_CHW = pixels_CHW.flip(-1)

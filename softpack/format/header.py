@@ -22,6 +22,7 @@ from softpack.format.layout import (
     MAX_TEMPERATURES,
     MAX_TILE_CELLS,
 )
+from softpack.format.recipe import images_json, images_of, recipe_json, recipe_of
 from softpack.format.strict import (
     LaterError,
     check_fields,
@@ -33,6 +34,7 @@ from softpack.format.strict import (
     name_of,
     positive_of,
 )
+from softpack.recipe import Recipe
 from softpack.records import COLUMNS, MAX_CLASSES, SPACES, Column, LabelSpec
 
 MIX_SHARE = Column("mix_share", (), "uint8")  # made of the others where those are not stored
@@ -54,6 +56,7 @@ STREAMS = {  # name: (per, scope, columns)
     "source": ("item", "replay", ("source_hw",)),
     "target": ("item", "item", ("target",)),
 }
+LATER_COLUMNS = ("patch_order",)  # since version 1.3
 FIRST_STREAMS = ("codes", "replay", "source", "target")  # those of version 1.0
 WHOLE_STREAMS = ("mix", "correction")  # that have all of their arrays, in their order
 COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1), "uint8": ("uint", 8)}
@@ -178,6 +181,8 @@ class Header:
         made_by: versions and seed, for people.
         context: where rows are coded given their items' prototypes.
         correction: where some rows may be corrected after decoding.
+        recipe: of the replay columns; where there is no stream of them, it draws them.
+        images: what some of the labelled images look like, by their items; see `softpack.data.thumbprint`.
     """
 
     codec_id: str
@@ -190,6 +195,8 @@ class Header:
     made_by: Mapping[str, Any] = field(default_factory=dict)
     context: ContextSpec | None = None
     correction: CorrectionSpec | None = None
+    recipe: Recipe | None = None
+    images: Mapping[int, bytes] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON."""
@@ -205,6 +212,10 @@ class Header:
             document["context"] = self.context.to_json()
         if self.correction is not None:
             document["correction"] = without_floats(vars(self.correction))
+        if self.recipe is not None:
+            document["recipe"] = recipe_json(self.recipe)
+        if self.images:
+            document["images"] = images_json(self.images)
         return canonical(document)
 
     @property
@@ -213,8 +224,18 @@ class Header:
         return tuple(n for n, stream in enumerate(self.streams, 1) if stream.name.startswith("codes"))
 
     @property
+    def replay_columns(self) -> tuple[str, ...]:
+        """Names of the replay columns that each row has, stored or drawn."""
+        found = self.stream("replay")
+        if found is not None:
+            return tuple(array.name for array in found[1].arrays)
+        return () if self.recipe is None else self.recipe.columns
+
+    @property
     def minor(self) -> int:
         """The least minor version that has all that the header says."""
+        if self.recipe is not None or self.images or {*LATER_COLUMNS} & {*self.replay_columns}:
+            return 3
         if self.correction is not None or (self.context is not None and self.context.degree):
             return 2
         later = any(stream.name not in FIRST_STREAMS for stream in self.streams) or self.context is not None
@@ -264,7 +285,7 @@ def _array_json(a: ArraySpec) -> dict[str, Any]:
 
 
 def _header(document: Any) -> Header:
-    check_fields(document, "header", "codec takes gives tile streams made_by", "context correction")
+    check_fields(document, "header", "codec takes gives tile streams made_by", "context correction recipe images")
     check_fields(document["tile"], "tile", "items views")
     tile_items = integer_of(document["tile"]["items"], "tile.items", 1, MAX_TILE_CELLS)
     tile_views = integer_of(document["tile"]["views"], "tile.views", 1, MAX_TILE_CELLS)
@@ -285,6 +306,9 @@ def _header(document: Any) -> Header:
         raise ValueError("prototypes and the context that they are for go together")
     if "mix" in names and (context is None or "replay" in names):
         raise ValueError("the stream mix is for the context of rows where there are no replay columns")
+    recipe = recipe_of(document["recipe"]) if "recipe" in document else None
+    if recipe is not None:
+        _check_recipe(recipe, names)
     codec_id, config = _codec(document["codec"], "codec")
     if not isinstance(document["made_by"], dict):
         raise ValueError("made_by: expected objects")
@@ -299,6 +323,8 @@ def _header(document: Any) -> Header:
         made_by=document["made_by"],
         context=context,
         correction=correction,
+        recipe=recipe,
+        images=images_of(document["images"]) if "images" in document else {},
     )
 
 
@@ -330,6 +356,15 @@ def _correction(value: Any) -> CorrectionSpec:
             f"correction.temperatures: found {listed}; expected 1 to {MAX_TEMPERATURES}, each given once"
         )
     return CorrectionSpec(max_kl, step, temperatures)
+
+
+def _check_recipe(recipe: Recipe, streams: set[str]) -> None:
+    if "mix" in streams:
+        raise ValueError("the stream mix is for files that cannot say otherwise who is mixed, which a recipe does")
+    if "replay" not in streams and recipe.scale is not None and "source" not in streams:
+        raise ValueError("a recipe that draws crops needs the size of every image, and there is no stream source")
+    if "mix_item" in recipe.columns and not recipe.items:
+        raise ValueError("a recipe that mixes needs the number of items, of which partners are drawn")
 
 
 def _spec(value: Any, where: str) -> LabelSpec:

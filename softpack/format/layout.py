@@ -9,7 +9,7 @@ import numpy as np
 
 MAGIC = b"\x89SPK\r\n\x1a\n"  # the line ends catch transfers in text mode
 VERSION_MAJOR = 1
-VERSION_MINOR = 2
+VERSION_MINOR = 3
 ALIGN = 64
 
 # magic, major, minor, size of the superblock, file id, features (incompatible, read-only compatible,
@@ -99,6 +99,8 @@ MAX_PROTOTYPE_VALUES = 1 << 31  # numbers in the prototypes of all items: one ro
 MAX_STAGES = 64  # of codes
 MAX_TEMPERATURES = 16  # of a promise
 MAX_DEGREE = 3  # of the functions of a viewpoint
+MAX_IMAGES = 64  # whose looks a header has
+THUMBPRINT_LEN = 16  # bytes of how an image looks
 ITEM_TILE = 1 << 16  # items in a tile of a stream per item,
 ITEM_TILE_VALUES = 1 << 22  # but not more than hold this many numbers
 

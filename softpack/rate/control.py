@@ -30,7 +30,7 @@ MOST_HIDDEN = 256  # units of a network
 WIDE_CODEWORD, MANY_CLASSES = 16, 512  # numbers of a codeword where there are so many classes
 LEAP = 4.0  # the bits are multiplied or divided by this at most, from one fit to the next
 QUICK_STEPS, FULL_STEPS = 200, 5000
-STILL_TO_GAIN = {"vqae": 0.75}  # what a fit in full leaves of the divergence of a short one
+STILL_TO_GAIN = {"vqae": 0.7}  # what a fit in full leaves of the divergence of a short one
 SEARCH = 8
 LEAST_VIEWS = 2.0  # labels an item, below which a prototype costs what it saves
 MOST_BITS = 8192.0
@@ -224,20 +224,25 @@ class Control:
         refusals = []
         for trial in ranked:
             try:
-                return self._landed(trial.plan, measure, most)
+                return self._landed(trial, measure, most)
             except CodecError as refusal:
                 refusals.append(refusal)
         raise refusals[0]
 
-    def _landed(self, plan: Plan, measure: Callable[[Trial], float], most: float) -> Trial:
-        """Fit in full until what is measured, in bits a label, is at most `most`, and near it."""
+    def _landed(self, trial: Trial, measure: Callable[[Trial], float], most: float) -> Trial:
+        """Fit in full until what is measured, in bits a label, is at most `most`, and near it.
+
+        A short fit takes about the bits that one in full takes, so the first is moved by what it took already.
+        """
         best: Trial | None = None
-        least, gain = math.inf, 1.0
-        found = before = None
+        least, gain, aim = math.inf, 1.0, (1 - CLOSE / 4) * most
+        plan, last, before = trial.plan, measure(trial), None
+        if plan.bits is not None and not (1 - CLOSE) * most <= last <= most:
+            plan, before = self._moved(plan, aim - last), plan
         for _ in range(FITS.get(plan.codec_id, CHEAP_FITS)):
             trial = self._full(plan)
-            found, last = measure(trial), found
-            if last is not None and before is not None:  # bits that say nothing new are coded away
+            found = measure(trial)
+            if before is not None:  # bits that say nothing new are coded away
                 gain = (found - last) / ((plan.bits or 0.0) - (before.bits or 0.0) or 1.0)
                 gain = min(max(gain, LEAST_GAIN), 1.0) if gain > 0 else 1.0
             least = min(least, found)
@@ -245,10 +250,10 @@ class Control:
                 best = trial
             if plan.bits is None or (1 - CLOSE) * most <= found <= most:
                 break
-            by = (1 - CLOSE / 4) * most - found
-            plan, before = self._moved(plan, by / gain), plan
-            if plan == before or found == last:  # the codec has no other rate near
+            moved_on = self._moved(plan, (aim - found) / gain)
+            if moved_on == plan or (before is not None and found == last):  # the codec has no other rate near
                 break
+            plan, before, last = moved_on, plan, found
         if best is None:
             raise CodecError(
                 f"the target of {most:.4g} bits a label cannot be met: the least found is {least:.4g}; ask for that "

@@ -132,7 +132,7 @@ class Bench:
     @cached_property
     def replay_bytes(self) -> float:
         """Bytes that the replay columns would take in the file, by what they take in the sample."""
-        if not self.replay:
+        if not self.replay or self.source.recipe is not None:
             return 0.0
         columns = tuple(column_array(COLUMNS[name]) for name in self.source.columns)
         n_sampled = sum(map(len, self.sample))
@@ -144,6 +144,8 @@ class Bench:
 
     def run(self, plan: Plan, progress: Progress | None = None) -> Trial:
         """Fit and measure a plan."""
+        if progress is not None:
+            progress(0, 1, "")  # trials before it are not of its time
         model = fit_model(
             self.source,
             plan.codec_id,
@@ -211,7 +213,7 @@ class Bench:
 
     def _mix_bits(self) -> float:
         """Return the bits a label that say who is mixed, where the replay columns do not."""
-        if self.replay or "mix_item" not in self.source.columns:
+        if self.replay or "mix_item" not in self.source.columns:  # or a recipe says it
             return 0.0
         n_rows, n_bytes = 0, 0
         for block in self.sample:

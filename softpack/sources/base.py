@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.recipe import Recipe
 from softpack.records import LabelSpec, RowBlock
 
 BLOCK_VALUES = 1 << 22  # numbers in a block that is read at once
@@ -44,6 +45,16 @@ class Source(ABC):
     columns: tuple[str, ...]
     item_columns: dict[str, np.ndarray]
     ignored: tuple[str, ...]
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """What drew the replay columns, so that they need not be stored; None where nobody says it."""
+        return None
+
+    @property
+    def images(self) -> Mapping[int, bytes]:
+        """What some of the labelled images look like, by their items."""
+        return {}
 
     @abstractmethod
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:

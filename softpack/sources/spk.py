@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 
 from softpack.container.file import SpkFile
 from softpack.errors import DataError
+from softpack.recipe import Recipe
 from softpack.records import RowBlock
 from softpack.sources.base import Source
 
@@ -27,6 +28,16 @@ class SpkSource(Source):
     """
 
     labels: Labels
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The file's, if it draws the columns: where they are stored, they stay so."""
+        return None if self.labels.file.header.stream("replay") else self.labels.recipe
+
+    @property
+    def images(self) -> Mapping[int, bytes]:
+        """Those of the file."""
+        return self.labels.images
 
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
         """Yield one block for each group of ascending row numbers."""

@@ -259,8 +259,19 @@ def test_a_log_of_slow_steps_says_nothing_before_the_first_or_after_the_last(mon
         for done, at in ((0, 20), (1, 22), (2, 36), (3, 38), (4, 60)):
             now[0] = at
             bar(done, 4)
-    assert screen.seen.splitlines() == ["softpack: fitting vqae: 1 of 4 steps, 0.045 steps/s, 01:06 left",
-                                        "softpack: fitting vqae: 3 of 4 steps, 0.079 steps/s, 00:12 left"]  # fmt: skip
+    assert screen.seen.splitlines() == ["softpack: fitting vqae: 1 of 4 steps, 0.5 steps/s, 00:06 left",
+                                        "softpack: fitting vqae: 3 of 4 steps, 0.17 steps/s, 00:06 left"]  # fmt: skip
+
+
+def test_a_bar_that_begins_anew_counts_its_own_time(monkeypatch):
+    screen, now = Screen(is_terminal=False), [0.0]
+    monkeypatch.setattr("sys.stderr", screen)
+    with Bar("fitting", "step", lambda: now[0]) as bar:
+        for done, at in ((0, 0), (4, 10), (0, 100), (1, 120), (2, 140)):
+            now[0] = at
+            bar(done, 4)
+    assert screen.seen.splitlines() == ["softpack: fitting: 1 of 4 steps, 0.05 steps/s, 01:00 left",
+                                        "softpack: fitting: 2 of 4 steps, 0.05 steps/s, 00:40 left"]  # fmt: skip
 
 
 def test_no_progress_of_short_work_where_stderr_is_no_terminal(run):
