@@ -32,6 +32,7 @@ class FakeLabels:
         self.there = np.ones(shape[:2], bool) if there is None else there
         self.columns = tuple(self._columns)
         self.item_columns = tuple(self._item_columns)
+        self.recipe, self.images = None, {}
         self.reads = []
         self.is_loaded = False
 
