@@ -18,16 +18,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "ImageFolder": "softpack.data.folder",
     "Loader": "softpack.data.loader",
+    "Recipe": "softpack.recipe",
     "SoftLabelDataset": "softpack.data.dataset",
     "ViewSampler": "softpack.data.sampler",
     "append": "softpack.container.create",
+    "check": "softpack.relabelling.check",
     "create": "softpack.container.create",
     "fidelity": "softpack.eval.fidelity",
     "ledger": "softpack.container.ledger",
     "load_model": "softpack.container.create",
     "open": "softpack.container.reader",
     "recover": "softpack.container.recover",
+    "relabel": "softpack.relabelling.relabel",
     "replay": "softpack.data.replay",
     "save_model": "softpack.container.create",
     "verify": "softpack.container.verify",
@@ -46,10 +50,14 @@ if TYPE_CHECKING:
     from softpack.container.recover import recover as recover
     from softpack.container.verify import verify as verify
     from softpack.data.dataset import SoftLabelDataset as SoftLabelDataset
+    from softpack.data.folder import ImageFolder as ImageFolder
     from softpack.data.loader import Loader as Loader
     from softpack.data.replay import replay as replay
     from softpack.data.sampler import ViewSampler as ViewSampler
     from softpack.eval.fidelity import fidelity as fidelity
+    from softpack.recipe import Recipe as Recipe
+    from softpack.relabelling.check import check as check
+    from softpack.relabelling.relabel import relabel as relabel
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ LAYERS = (
     {"sources", "data", "losses"},
     {"eval"},
     {"rate"},
-    {"demo"},
+    {"demo", "relabelling"},
     {"cli"},
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

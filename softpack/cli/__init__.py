@@ -16,6 +16,8 @@ COMMANDS = {
     "decode": "softpack.cli.decode:decode",
     "fit": "softpack.cli.encode:fit",
     "transcode": "softpack.cli.transcode:transcode",
+    "relabel": "softpack.cli.relabel:relabel",
+    "check": "softpack.cli.relabel:check",
     "info": "softpack.cli.info:info",
     "verify": "softpack.cli.verify:verify",
     "eval": "softpack.cli.eval:evaluate",

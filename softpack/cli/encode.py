@@ -21,15 +21,18 @@ from softpack.cli.options import (
     settings_of,
 )
 from softpack.cli.progress import Bar
-from softpack.codecs.registry import check_codec_id, setting_names
+from softpack.codecs.registry import check_codec_id
 from softpack.container.file import SpkFile
 from softpack.errors import CodecError
 from softpack.rate.target import Target, parse_size
-from softpack.records import TEMPERATURES
 from softpack.sources.opening import open_source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from softpack.container.model import Model
+    from softpack.rate.choose import Wanted
+    from softpack.rate.trial import Trial
     from softpack.sources.base import Source
 
 
@@ -142,53 +145,42 @@ def opened(source: str, how: dict[str, Any]) -> Source:
     return rows
 
 
-def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:
-    """Fit the codec that the options ask for, or the one that meets their target best."""
-    from softpack.rate.control import CODECS
-    from softpack.sources.encoding import check_device, fit_model
+def fitted(rows: Source, how: dict[str, Any], replay: bool = True, n_rows: int = 0) -> Model:
+    """Fit the codec that the options ask for, or the one that meets their target best; say what was tried."""
+    from softpack.rate.choose import choose
+    from softpack.sources.encoding import check_device
 
-    check_device(how["device"])
-    codec_id = how["codec_id"] or "vqae"
-    settings: dict[str, Any] = dict(settings_of(how["pairs"]))
-    target = target_of(how)
-    if target is not None and (how["codec_id"] in (None, *CODECS) or target.bits is None):
-        return controlled(rows, how, target, settings, replay)
-    if how["temperatures"] and "temperatures" in setting_names(codec_id):
-        settings.setdefault("temperatures", ",".join(f"{T:g}" for T in how["temperatures"]))
-    elif how["temperatures"] and not how.get("max_kl"):
-        note(f"--temperature is not used: {codec_id} has no use for it")
-    with Bar(f"fitting {codec_id}", "step") as bar:
-        return fit_model(
-            rows, codec_id, settings, target_bits=how["target_bits"], seed=how["seed"], device=how["device"],
-            progress=bar,
-        )  # fmt: skip
+    wanted = wanted_of(how)
+    check_device(wanted.device)
+    if wanted.temperatures and not wanted.uses_temperatures and wanted.max_kl is None:
+        note(f"--temperature is not used: {wanted.codec_id} has no use for it")
+    what = "fitting" if wanted.is_controlled else f"fitting {wanted.codec_id or 'vqae'}"
+    with Bar(what, "step") as bar:
+        return choose(rows, wanted, replay=replay, n_rows=n_rows, progress=bar, say=sayer(bar))
 
 
-def controlled(
-    rows: Source, how: dict[str, Any], target: Target, settings: dict[str, Any], replay: bool
-) -> Model:
-    """Fit what meets the target of the options best, and say what was tried."""
-    from softpack.codecs.registry import typed_settings
-    from softpack.container.promise import promise
-    from softpack.rate.control import Control
-    from softpack.rate.trial import Bench, Trial
+def sayer(bar: Bar) -> Callable[[Trial, str], None]:
+    """Return what says on a bar which plan was tried and what it would give."""
 
-    temperatures = how["temperatures"] or TEMPERATURES
-    codec_id = how["codec_id"] or ("vqae" if settings else None)
-    promised = promise(how["max_kl"], temperatures) if how.get("max_kl") else None
-    bench = Bench(rows, temperatures, replay, promised, how["seed"], how["device"])
-    with Bar("fitting", "step") as bar:
+    def say(trial: Trial, what: str) -> None:
+        kl = " / ".join(f"{value:.4f}" for value in trial.kl.values())
+        at = "/".join(f"{T:g}" for T in trial.kl)
+        bar.write(
+            f"softpack: tried {trial.plan} ({what}): {trial.marginal_bits:.1f} bits a label, "
+            f"{trial.n_bytes / 1000:,.0f} kB, KL {kl} at T={at}"
+        )
 
-        def say(trial: Trial, what: str) -> None:
-            kl = " / ".join(f"{value:.4f}" for value in trial.kl.values())
-            at = "/".join(f"{T:g}" for T in temperatures)
-            bar.write(
-                f"softpack: tried {trial.plan} ({what}): {trial.marginal_bits:.1f} bits a label, "
-                f"{trial.n_bytes / 1000:,.0f} kB, KL {kl} at T={at}"
-            )
+    return say
 
-        typed = typed_settings(codec_id, settings) if codec_id else {}
-        return Control(bench, target, codec_id, typed, progress=bar, say=say).run().model
+
+def wanted_of(how: dict[str, Any]) -> Wanted:
+    """Return what the options want of the encoding."""
+    from softpack.rate.choose import Wanted
+
+    return Wanted(
+        how["codec_id"], settings_of(how["pairs"]), target_of(how), how["temperatures"], how.get("max_kl"),
+        how["seed"], how["device"],
+    )  # fmt: skip
 
 
 def target_of(how: dict[str, Any]) -> Target | None:

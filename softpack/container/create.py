@@ -51,6 +51,7 @@ def create(
     appendable: bool = False,
     recipe: Recipe | None = None,
     images: Mapping[int, bytes] | None = None,
+    notes: Mapping[str, str] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     force: bool = False,
@@ -84,6 +85,7 @@ def create(
             stored too, else the recipe says them again whenever they are asked for.
         images: what some of the labelled images look like, by their items (`softpack.data.thumbprint`), so that
             others are refused.
+        notes: for people, kept beside versions and seed.
         seed: of the fit; the same rows and seed give the same bytes on the same machine.
         device: where the codec is fitted and encodes.
         force: overwrite what is there.
@@ -125,6 +127,7 @@ def create(
             out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
             seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
             prototypes=rows_NPC, viewpoints=viewpoints, promised=promised, recipe=recipe, images=images,
+            notes=notes,
         )  # fmt: skip
     except BaseException:
         out.abandon()

@@ -71,6 +71,7 @@ class Writer:
         promised: what rows are held to by corrections; None if they stay as they decode.
         recipe: draws the replay columns, which rows then come without.
         images: what some of the labelled images look like.
+        notes: for people, kept beside versions and seed.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Writer:
         promised: CorrectionSpec | None = None,
         recipe: Recipe | None = None,
         images: Mapping[int, bytes] | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self.model = model
         self.n_rows = 0
@@ -112,7 +114,7 @@ class Writer:
         self._tiles: TileWriter | None = None
         self._mix_wh, self._keep_replay = mix_wh, keep_replay
         self._promised = promised
-        self._recipe, self._images = recipe, images or {}
+        self._recipe, self._images, self._notes = recipe, images or {}, notes or {}
         self._viewpoints = ViewpointTable() if viewpoints is None else viewpoints
         self._prototypes: Prototypes | None = None
         if model.prototypes is not None and prototypes is not None:
@@ -341,7 +343,8 @@ class Writer:
             codec = self.model.prototypes
             context = ContextSpec(codec.codec_id, codec.get_config(), *self._mix_wh, self.model.degree)
         made_by = {
-            "softpack": __version__, "torch": torch.__version__, "numpy": np.__version__, "seed": self._seed
+            "softpack": __version__, "torch": torch.__version__, "numpy": np.__version__, "seed": self._seed,
+            **self._notes,
         }  # fmt: skip
         codec = self.codec
         return Header(

@@ -16,7 +16,7 @@ from torch import Tensor
 from softpack.data.batch import Sample
 from softpack.data.pixels import image_hw
 from softpack.data.replay import Augmentation, Replay, augmentations
-from softpack.data.source import LabelSource
+from softpack.data.source import Views
 from softpack.errors import DataError
 
 
@@ -29,12 +29,12 @@ class PlainInputs:
         transform: makes an input of an image; None leaves it as it is.
     """
 
-    def __init__(self, images: Any, labels: LabelSource, transform: Callable[[Any], Any] | None) -> None:
+    def __init__(self, images: Any, labels: Views, transform: Callable[[Any], Any] | None) -> None:
         self.images = images
         self.transform = transform
         self.target_N = item_tensor(labels, "target")
 
-    def of(self, items_B: np.ndarray, views_B: np.ndarray, labels: LabelSource) -> list[Sample]:
+    def of(self, items_B: np.ndarray, views_B: np.ndarray, labels: Views) -> list[Sample]:
         """Return (image,) or (image, target) of each row."""
         images, items = self.images, items_B.tolist()
         samples = [images[item] for item in items]
@@ -64,11 +64,11 @@ class ReplayedInputs(PlainInputs):
 
     transform: Replay
 
-    def __init__(self, images: Any, labels: LabelSource, transform: Replay) -> None:
+    def __init__(self, images: Any, labels: Views, transform: Replay) -> None:
         super().__init__(images, labels, transform)
         self.source_hw_N2 = item_tensor(labels, "source_hw")
 
-    def of(self, items_B: np.ndarray, views_B: np.ndarray, labels: LabelSource) -> list[Sample]:
+    def of(self, items_B: np.ndarray, views_B: np.ndarray, labels: Views) -> list[Sample]:
         """Return (image,) or (image, target) of each row.
 
         Raises:
@@ -127,7 +127,7 @@ class _Samples:
         return sample
 
 
-def item_tensor(labels: LabelSource, name: str) -> Tensor | None:
+def item_tensor(labels: Views, name: str) -> Tensor | None:
     """Return a column of the items as a tensor [N, ...], which spawned workers share; None if there is none."""
     return torch.from_numpy(np.array(labels.item_column(name))) if name in labels.item_columns else None
 
@@ -152,12 +152,12 @@ def _split(sample: Any, item: int) -> Sample:
     return tuple(sample)
 
 
-def _augmentations(labels: LabelSource, items_B: np.ndarray, views_B: np.ndarray) -> list[Augmentation]:
+def _augmentations(labels: Views, items_B: np.ndarray, views_B: np.ndarray) -> list[Augmentation]:
     return augmentations(labels.replay(items_B, views_B) if labels.columns else {}, len(items_B))
 
 
 def _partners_done(
-    labels: LabelSource, items_B: np.ndarray, views_B: np.ndarray, partners_B: np.ndarray
+    labels: Views, items_B: np.ndarray, views_B: np.ndarray, partners_B: np.ndarray
 ) -> dict[int, Augmentation]:
     """Return what was done to the mix partner of each mixed row, by the row's place in the batch."""
     rows = np.flatnonzero(partners_B >= 0)

@@ -117,12 +117,12 @@ class Control:
 
     def _at_bytes(self, n_bytes: float) -> Trial:
         ranked = self._ranked(self._budget_plans(n_bytes), "in the budget", n_bytes)
-        a_byte = 8 / self.bench.source.n_rows  # in bits a label
+        a_byte = 8 / self.bench.n_rows  # in bits a label
         return self._first_landed(ranked, lambda trial: trial.n_bytes * a_byte, n_bytes * a_byte)
 
     def _fixed_bits(self, plan: Plan) -> float:
         """Return the bits a label of the file's own parts, which no setting can change."""
-        return 8 * fixed_bytes(plan.takes_context) / self.bench.source.n_rows
+        return 8 * fixed_bytes(plan.takes_context) / self.bench.n_rows
 
     def _counted_fixed(self, plan: Plan, bits: float) -> float:
         """Return the bits of the file's own parts, or 0 where labels are so few that these would be all there is."""
@@ -142,7 +142,7 @@ class Control:
     def _contexts(self, codec_id: str) -> Iterator[tuple[bool, int]]:
         """Yield whether there is context, and the degree of the functions of crops that it is of."""
         asked = self.settings.get("context")
-        views = self.bench.source.n_rows / self.bench.source.items
+        views = self.bench.views
         if asked is None and (codec_id not in CODECS or views < LEAST_VIEWS):
             yield False, 0
             return
@@ -157,7 +157,7 @@ class Control:
         left = bits - BLOCK_BITS_A_ROW - self._counted_fixed(plan, bits)
         if not plan.takes_context:
             return dataclasses.replace(plan, bits=max(left, 1.0))
-        views = source.n_rows / source.items
+        views = self.bench.views
         shared = shares(left, plan.codec_id, plan.settings, source.spec, views, plan.degree)
         return dataclasses.replace(plan, bits=shared.codes, item_bits=shared.items * views)
 
@@ -165,7 +165,7 @@ class Control:
         """Return a plan of `by` more bits a label."""
         if not plan.takes_context or plan.item_bits is None:
             return dataclasses.replace(plan, bits=max((plan.bits or 0.0) + by, 1.0))
-        source, views = self.bench.source, self.bench.source.n_rows / self.bench.source.items
+        source, views = self.bench.source, self.bench.views
         before = Shares(plan.bits or 0.0, plan.item_bits / views)
         shared = moved(before, by, plan.codec_id, plan.settings, source.spec)
         return dataclasses.replace(plan, bits=shared.codes, item_bits=shared.items * views)
@@ -180,7 +180,7 @@ class Control:
                 f"and the file's own parts {FIXED_BYTES:,}; ask for more{less}"
             )
         for share in BUDGET_SHARES:
-            bits = 8 * room * share / source.n_rows
+            bits = 8 * room * share / bench.n_rows
             n_wide = int(room * (1 - share) / (2 * source.spec.classes))
             for plan in self._families(bits):
                 sized = _at_width(plan, n_wide, source.spec.classes)

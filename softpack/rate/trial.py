@@ -107,6 +107,7 @@ class Bench:
         promised: what rows are held to by corrections; None if they stay as they decode.
         seed: of samples and fits.
         device: to fit and encode on.
+        n_rows: labels of the file, where the source is the first of them; those of the source by default.
     """
 
     source: Source
@@ -115,8 +116,17 @@ class Bench:
     promised: CorrectionSpec | None = None
     seed: int = 0
     device: str = "cpu"
+    n_rows: int = 0
 
     _learned: dict[int, Learned] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.n_rows = self.n_rows or self.source.n_rows
+
+    @property
+    def views(self) -> float:
+        """Labels an item in the file."""
+        return self.n_rows / self.source.items
 
     def learned(self, degree: int = 0) -> Learned:
         """Return the prototypes of the source's items; kept."""
@@ -140,7 +150,7 @@ class Bench:
             array.name: np.concatenate([block.replay[array.name] for block in self.sample]) for array in columns
         }
         payload, _ = encode_tile(StreamSpec("replay", "row", "replay", columns), values)
-        return len(payload) * self.source.n_rows / max(n_sampled, 1)
+        return len(payload) * self.n_rows / max(n_sampled, 1)
 
     def run(self, plan: Plan, progress: Progress | None = None) -> Trial:
         """Fit and measure a plan."""
@@ -153,6 +163,7 @@ class Bench:
             target_bits=plan.bits,
             learned=self.learned(plan.degree) if plan.takes_context else None,
             item_bits=plan.item_bits,
+            n_rows=self.n_rows,
             seed=self.seed,
             device=self.device,
             progress=progress,
@@ -172,7 +183,7 @@ class Bench:
             item_codes = code_arrays(prototypes.codes)
             item_bits = bits_per_row(model.prototype_arrays, item_codes, model.tables, "prototype")
             row_bits += self._mix_bits()
-        n_rows, fixed = self.source.n_rows, fixed_bytes(prototypes is not None)
+        n_rows, fixed = self.n_rows, fixed_bytes(prototypes is not None)
         marginal = row_bits + (item_bits * self.source.items + 8 * fixed) / n_rows
         n_bytes = marginal * n_rows / 8 + _model_bytes(model) + self.replay_bytes
         found = meter.result()

@@ -39,6 +39,7 @@ def fit_model(
     learned: Learned | None = None,
     degree: int = 0,
     item_bits: float | None = None,
+    n_rows: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -54,6 +55,7 @@ def fit_model(
         degree: of the functions of where views look that an item has a prototype for each of, where they are not
             learned yet; 0: one prototype.
         item_bits: bits of an item's prototypes, about; 4 for each of its labels by default.
+        n_rows: labels that the model will encode, where the source is the first of them.
         seed: of the sample and of the fit.
         device: where it is fitted.
         progress: is told how far it is.
@@ -62,19 +64,20 @@ def fit_model(
         CodecError: an unknown codec or setting, or rows that it cannot be fitted to.
         DataError: the source's rows are not what they should be.
     """
+    n_rows = n_rows or source.n_rows
     codec = make_codec(codec_id, source.spec, settings, target_bits)
     prototype_codec, prototypes, contexts, basis = None, None, None, None
     if codec.takes_context:
         learned = learned or learn(source, degree)
         basis = learned.basis
-        item_bits = item_bits or PROTOTYPE_BITS * source.n_rows / source.items
+        item_bits = item_bits or PROTOTYPE_BITS * n_rows / source.items
         prototype_codec = _fit_prototypes(learned.rows_NPC, item_bits, seed)
         prototypes = learned.prototypes(prototype_codec, device)
         contexts = _contexts(_Sample(source, seed, device), learned, prototypes)
     fitted = codec.fit(
-        _Sample(source, seed, device), seed=seed, n_rows=source.n_rows, progress=progress, contexts=contexts
+        _Sample(source, seed, device), seed=seed, n_rows=n_rows, progress=progress, contexts=contexts
     )
-    tables = _tables(fitted, source, learned, prototypes, seed, device)
+    tables = _tables(fitted, source, learned, prototypes, n_rows, seed, device)
     return Model(fitted, prototype_codec, tables, basis)
 
 
@@ -104,6 +107,7 @@ def _tables(
     source: Source,
     learned: Learned | None,
     prototypes: Prototypes | None,
+    n_rows: int,
     seed: int,
     device: torch.device | str,
 ) -> dict[str, np.ndarray]:
@@ -118,7 +122,7 @@ def _tables(
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
         parts.append(code_arrays(codec.encode(rows_BC, context_BC)))
     sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return tables | fit_tables(codec.codes, sample, source.n_rows, "codes")
+    return tables | fit_tables(codec.codes, sample, n_rows, "codes")
 
 
 class _Sample:

@@ -1,0 +1,93 @@
+"""What a user wants of an encoding, and the fitted model that gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from softpack.codecs.abc import Progress
+from softpack.codecs.registry import setting_names, typed_settings
+from softpack.container.model import Model
+from softpack.container.promise import promise
+from softpack.rate.control import CODECS, Control
+from softpack.rate.target import Target
+from softpack.rate.trial import Bench, Trial
+from softpack.records import TEMPERATURES
+from softpack.sources.base import Source
+from softpack.sources.encoding import fit_model
+
+DEFAULT_CODEC = "vqae"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How labels are to be coded.
+
+    Args:
+        codec_id: of the codec; None takes vqae, or what meets the target best.
+        settings: of the codec; numbers may be text.
+        target: to meet; None leaves all to the settings.
+        temperatures: that students train at; () takes 1, 4 and 20.
+        max_kl: the greatest KL of any label, to which corrections hold them.
+        seed: of the fit.
+        device: to fit and encode on.
+    """
+
+    codec_id: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    target: Target | None = None
+    temperatures: tuple[float, ...] = ()
+    max_kl: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether rate control has to look for settings."""
+        target = self.target
+        return target is not None and (self.codec_id in (None, *CODECS) or target.bits is None)
+
+    @property
+    def uses_temperatures(self) -> bool:
+        """Whether the codec has a use for temperatures."""
+        return self.is_controlled or "temperatures" in setting_names(self.codec_id or DEFAULT_CODEC)
+
+
+def choose(
+    source: Source,
+    wanted: Wanted,
+    *,
+    replay: bool = True,
+    n_rows: int = 0,
+    progress: Progress | None = None,
+    say: Callable[[Trial, str], None] = lambda trial, what: None,
+) -> Model:
+    """Return a model fitted to a source, the one that meets the target best where there is one.
+
+    Args:
+        source: whose labels are to be encoded, or the first of them.
+        wanted: of the encoding.
+        replay: whether the file will keep the replay columns.
+        n_rows: labels of the file, where the source is the first of them.
+        progress: is told how far a full fit is.
+        say: is told of every trial and what it was for.
+
+    Raises:
+        CodecError: the target cannot be met, or the rows do not suit the codec.
+    """
+    settings, codec_id = dict(wanted.settings), wanted.codec_id or DEFAULT_CODEC
+    if wanted.target is not None and wanted.is_controlled:
+        temperatures = wanted.temperatures or TEMPERATURES
+        promised = None if wanted.max_kl is None else promise(wanted.max_kl, temperatures)
+        bench = Bench(source, temperatures, replay, promised, wanted.seed, wanted.device, n_rows)
+        asked = wanted.codec_id or (DEFAULT_CODEC if settings else None)
+        typed = typed_settings(asked, settings) if asked else {}
+        return Control(bench, wanted.target, asked, typed, progress=progress, say=say).run().model
+    if wanted.temperatures and wanted.uses_temperatures:
+        settings.setdefault("temperatures", ",".join(f"{T:g}" for T in wanted.temperatures))
+    target_bits = None if wanted.target is None else wanted.target.bits
+    return fit_model(
+        source, codec_id, settings, target_bits=target_bits, n_rows=n_rows or None, seed=wanted.seed,
+        device=wanted.device, progress=progress,
+    )  # fmt: skip

@@ -1,0 +1,344 @@
+"""Label images straight into a file: what the teacher says of a view is coded as it comes.
+
+A first block of views goes into `OUT.spool`, an `.spk` file of fp16 rows, which the codec is fitted to and prototypes
+are learned from. From there, and then from the teacher, rows go into `OUT.unfinished`, whose codes become `OUT` in the
+end. Both are committed now and then, so that a run that was stopped goes on where it was.
+
+Shapes in names: N items.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from softpack.codecs.abc import Progress
+from softpack.container.blockfile import PARTIAL, refuse_existing
+from softpack.container.create import append, create
+from softpack.container.model import Model
+from softpack.container.reader import Labels
+from softpack.container.recover import recover
+from softpack.container.repack import repack
+from softpack.container.writer import Writer, fit_rows
+from softpack.errors import DataError, FormatError
+from softpack.rate.choose import Wanted, choose
+from softpack.rate.target import Target, parse_size
+from softpack.rate.trial import Trial
+from softpack.recipe import Recipe
+from softpack.relabelling.survey import Survey, survey
+from softpack.relabelling.teacher import Teacher
+from softpack.relabelling.views import DrawnViews, ViewPixels, in_order
+from softpack.sources.encoding import check_device
+from softpack.sources.learning import learn
+from softpack.sources.opening import open_source
+
+SPOOL, UNFINISHED = ".spool", ".unfinished"
+SPOOL_VIEWS = 16  # of each item, which prototypes are learned from
+COMMIT_S = 60.0  # between two commits, about
+Stage = Callable[[str, str], AbstractContextManager[Progress]]  # (what is done, unit) -> a bar
+
+
+def relabel(
+    teacher: nn.Module | Sequence[nn.Module],
+    images: Any,
+    views: int,
+    replay: Recipe,
+    out: str | os.PathLike[str],
+    codec: str | None = None,
+    *,
+    target_bits: float | None = None,
+    target_kl: float | None = None,
+    budget: str | int | None = None,
+    max_kl: float | None = None,
+    temperatures: Sequence[float] = (),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str = "cpu",
+    store_replay: bool = False,
+    spool_views: int | None = None,
+    force: bool = False,
+    restart: bool = False,
+    stage: Stage | None = None,
+    say: Callable[[Trial, str], None] = lambda trial, what: None,
+    **settings: Any,
+) -> None:
+    """Write the labels that a teacher gives to views of images into a new `.spk` file.
+
+    Interrupted, it goes on where it was when it is called again with the same arguments.
+
+    Args:
+        teacher: torch module that gives logits [B, classes] of pixels [B, C, H, W], or several whose logits are
+            averaged. It works in eval mode.
+        images: map-style dataset of images, or of (image, target), as `softpack.replay` takes them.
+        views: of each image.
+        replay: how views are made: `softpack.Recipe(size=224, mix="cutmix", seed=0)`.
+        out: of the file.
+        codec: id; None takes vqae, or whichever meets the target best.
+        target_bits: marginal bits a label at most.
+        target_kl: mean KL at most, at the first temperature.
+        budget: size of the file at most, such as "64MB".
+        max_kl: no label's KL is to be above this at any of the temperatures.
+        temperatures: that students train at; 1, 4 and 20 by default.
+        mean: of each channel, subtracted from pixels in [0, 1] for the teacher; with `std`, or not at all.
+        std: of each channel, by which they are divided.
+        batch_size: views that the teacher sees at once.
+        workers: processes that load images.
+        device: of the teacher and the codec.
+        store_replay: store crops, flips and mixes; else the seed says them again.
+        spool_views: of each image, that codec and prototypes are learned from; enough by default.
+        force: overwrite `out`.
+        restart: throw away what an interrupted run left.
+        stage: makes a progress bar for each stage of the work.
+        say: is told of each plan that rate control tries.
+        settings: the codec's own.
+
+    Raises:
+        DataError: images, recipe or teacher do not fit one another, or an interrupted run was another.
+        CodecError: the target cannot be met.
+        ExistsError: the file is there and `force` is not given.
+    """
+    targets = (target_bits, target_kl, parse_size(budget) if isinstance(budget, str) else budget)
+    target = Target(*targets) if any(given is not None for given in targets) else None
+    wanted = Wanted(codec, settings, target, tuple(temperatures), max_kl, replay.seed, device)
+    run = Run(Path(out), wanted, views, batch_size, workers, store_replay, force, stage, say)
+    run.prepare(restart)
+    with Teacher(teacher, device).at_work() as at_work:
+        run.label(at_work, images, replay, mean, std, spool_views)
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of `relabel`, or what is left of one.
+
+    Args:
+        out: of the file.
+        wanted: of the encoding.
+        n_views: of each item.
+        batch_size: views that the teacher sees at once.
+        workers: processes that load images.
+        store_replay: store the replay columns.
+        force: overwrite `out`.
+        stage: makes a progress bar for each stage of the work.
+        say: is told of each plan that rate control tries.
+    """
+
+    out: Path
+    wanted: Wanted
+    n_views: int
+    batch_size: int
+    workers: int
+    store_replay: bool
+    force: bool
+    stage: Stage | None
+    say: Callable[[Trial, str], None]
+
+    @property
+    def spool(self) -> Path:
+        """Of the first rows, uncoded."""
+        return self.out.with_name(self.out.name + SPOOL)
+
+    @property
+    def unfinished(self) -> Path:
+        """Of the coded rows so far."""
+        return self.out.with_name(self.out.name + UNFINISHED)
+
+    def prepare(self, restart: bool) -> None:
+        """Refuse what cannot be done before anything is, and make whole what an interrupted run left."""
+        for name, value in (("views", self.n_views), ("batch_size", self.batch_size)):
+            if type(value) is not int or value < 1:
+                raise DataError(f"relabel: {name} is {value!r}; expected a whole number from 1")
+        check_device(self.wanted.device)
+        refuse_existing(self.out, self.force)
+        for path in (self.spool, self.unfinished):
+            for left in (path.with_name(path.name + PARTIAL), path):
+                if left.exists():
+                    _make_whole(left, restart)
+
+    def label(
+        self,
+        teacher: Teacher,
+        images: Any,
+        recipe: Recipe,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        spool_views: int | None,
+    ) -> None:
+        """Do all of it that has not been done."""
+        with self._bar("looking at images", "image") as bar:
+            found = survey(images, recipe.seed, self.workers, lambda done, total: bar(done, total, ""))
+        recipe = dataclasses.replace(recipe, items=len(found))
+        pixels = ViewPixels(images, DrawnViews(recipe, found.source_hw_N2, self.n_views), mean, std)
+        labeller = Labeller(self, teacher, pixels)
+        self._check_same(recipe, found, teacher.digest)
+        if not self.unfinished.exists():
+            n_spooled = self._n_spooled(spool_views, len(found), labeller.classes)
+            if not self.spool.exists():
+                self._begin_spool(labeller, found, teacher.digest)
+            with append(self.spool) as writer:
+                labeller.write(writer, self.spool, range(n_spooled), "labelling the first views")
+            self._begin_coded(found, teacher.digest)
+        self.spool.unlink(missing_ok=True)
+        with append(self.unfinished, device=self.wanted.device) as writer:
+            labeller.write(writer, self.unfinished, range(self.n_views), "labelling")
+        with self._bar("writing", "row") as bar:
+            repack(self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, ""))
+        self.unfinished.unlink()
+
+    def _n_spooled(self, asked: int | None, n_items: int, classes: int) -> int:
+        """Return how many views of each item are spooled: what prototypes, and what the fit takes twice over."""
+        n = max(SPOOL_VIEWS, -(-2 * fit_rows(classes) // n_items)) if asked is None else asked
+        return max(1, min(n, self.n_views))
+
+    def _begin_spool(self, labeller: Labeller, found: Survey, digest: str) -> None:
+        """Make the file of the first rows, with no row in it yet."""
+        settings = {"dtype": "fp16", "classes": labeller.classes}
+        with self._created(self.spool, "raw", labeller.recipe, found, digest, False, settings):
+            pass
+
+    def _begin_coded(self, found: Survey, digest: str) -> None:
+        """Choose and fit the codec, and write what is spooled with it."""
+        source = open_source(self.spool, kind="spk")
+        n_rows = len(found) * self.n_views
+        with self._bar("fitting", "step") as bar:
+            model = choose(source, self.wanted, n_rows=n_rows, progress=bar, say=self.say)
+        learned = learn(source, basis=model.basis) if model.prototypes is not None else None
+        settings: dict[str, Any] = {} if learned is None else {"prototypes": learned.rows_NPC}
+        if self.wanted.max_kl is not None:
+            settings |= {"max_kl": self.wanted.max_kl, "temperatures": self.wanted.temperatures or None}
+        recipe = Labels(self.spool).recipe
+        with (
+            self._created(self.unfinished, model, recipe, found, digest, self.store_replay, settings) as writer,
+            self._bar("encoding", "row") as bar,
+        ):
+            done = 0
+            for block in source.blocks(fit_rows(source.spec.classes)):
+                writer.add(dataclasses.replace(block, replay={}))
+                done += len(block)
+                bar(done, source.n_rows, "")
+
+    def _created(
+        self,
+        path: Path,
+        codec: str | Model,
+        recipe: Recipe | None,
+        found: Survey,
+        digest: str,
+        store_replay: bool,
+        settings: Mapping[str, Any],
+    ) -> Writer:
+        writer = create(
+            path, codec, items=len(found), views=self.n_views, recipe=recipe, replay=store_replay,
+            images=found.thumbprints, notes={"teacher": digest}, appendable=True, seed=self.wanted.seed,
+            device=self.wanted.device, mix_wh=(recipe.size, recipe.size) if recipe else (1, 1), **settings,
+        )  # fmt: skip
+        columns = {"source_hw": found.source_hw_N2, "target": found.target_N}
+        writer.set_items(**{name: values for name, values in columns.items() if values is not None})
+        return writer
+
+    def _check_same(self, recipe: Recipe, found: Survey, digest: str) -> None:
+        """Refuse to go on with what another run left."""
+        for path in (self.spool, self.unfinished):
+            if not path.exists():
+                continue
+            header = Labels(path).file.header
+            ways = [f"{n} is {a!r}, and was {b!r}" for n, a, b in _differences(recipe, header.recipe)]
+            if dict(header.images) != found.thumbprints:
+                ways.append("the images look otherwise")
+            if header.made_by.get("teacher") != digest:
+                ways.append("the teacher's weights are others")
+            if ways:
+                raise DataError(
+                    f"{path}: was left by another run: {'; '.join(ways)}. Call it as it was, or with restart=True "
+                    "(--restart) to throw that away"
+                )
+
+    def _bar(self, what: str, unit: str) -> AbstractContextManager[Progress]:
+        return nullcontext(lambda done, total, seen: None) if self.stage is None else self.stage(what, unit)
+
+
+class Labeller:
+    """Asks the teacher and writes what it says.
+
+    Args:
+        run: that it is of.
+        teacher: at work.
+        pixels: of the views.
+    """
+
+    def __init__(self, run: Run, teacher: Teacher, pixels: ViewPixels) -> None:
+        self._run, self._teacher, self._pixels = run, teacher, pixels
+        self.recipe = pixels.views.recipe
+        first, _, _ = pixels[0, 0]
+        self.classes = teacher(first).shape[1]
+
+    def write(self, writer: Writer, path: Path, views: range, what: str) -> None:
+        """Write the rows of these views that the file does not have."""
+        labels = Labels(path)
+        cells = [pair for view in views for pair in self._batches(labels, view)]
+        n_rows = sum(map(len, cells))
+        done, committed = 0, time.monotonic()
+        with self._run._bar(what, "row") as bar, ThreadPoolExecutor(1) as pool:
+            pending: Future[None] | None = None
+            try:
+                for pixels_BCHW, items_B, views_B in self._pixels.batches(iter(cells), self._run.workers):
+                    logits_BC = self._teacher(pixels_BCHW).cpu()
+                    if pending is not None:
+                        pending.result()
+                    due = time.monotonic() - committed > COMMIT_S
+                    committed = time.monotonic() if due else committed
+                    pending = pool.submit(_add, writer, logits_BC, items_B, views_B, due)
+                    done += len(items_B)
+                    bar(done, n_rows, f"view {views_B[0]}")
+                if pending is not None:
+                    pending.result()
+            except KeyboardInterrupt:
+                if pending is not None:
+                    pending.result()
+                writer.commit()
+                raise
+
+    def _batches(self, labels: Labels, view: int) -> Iterator[list[tuple[int, int]]]:
+        """Yield the (item, view) that are missing of a view, partners beside each other."""
+        items_N = in_order(self.recipe, view, len(self._pixels.views.source_hw_N2))
+        n_there = labels.shape[0] if view < labels.shape[1] else 0
+        is_there_N = items_N < n_there
+        is_there_N[is_there_N] = labels.has(items_N[is_there_N], np.full(is_there_N.sum(), view))
+        left = items_N[~is_there_N].tolist()
+        for start in range(0, len(left), self._run.batch_size):
+            yield [(item, view) for item in left[start : start + self._run.batch_size]]
+
+
+def _add(writer: Writer, logits_BC: torch.Tensor, items_B: np.ndarray, views_B: np.ndarray, commit: bool) -> None:
+    writer.append(logits_BC, item=items_B, view=views_B)
+    if commit:
+        writer.commit()
+
+
+def _differences(new: Recipe, old: Recipe | None) -> list[tuple[str, Any, Any]]:
+    """Return the settings in which two recipes differ, with what they are in both."""
+    if old is None:
+        return [("the recipe", new, None)]
+    return [(name, a, b) for name, a in vars(new).items() if (b := getattr(old, name)) != a]
+
+
+def _make_whole(path: Path, restart: bool) -> None:
+    """Make a file whole that a stopped run left, or take it away."""
+    if restart:
+        path.unlink()
+        return
+    try:
+        recover(path)
+    except FormatError:  # nothing in it was committed
+        path.unlink()

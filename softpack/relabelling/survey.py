@@ -1,0 +1,92 @@
+"""What there is to know of the images before they are labelled: sizes, targets, and how some of them look.
+
+Shapes in names: N items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from softpack.data.inputs import image_of
+from softpack.data.pixels import image_hw
+from softpack.data.thumbprint import thumbprints
+from softpack.errors import DataError
+
+AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Facts of all images.
+
+    Args:
+        source_hw_N2: height and width in pixels, int32.
+        target_N: classes, int32; None where the images have none.
+        thumbprints: of some images by their items; see `softpack.data.thumbprint`.
+    """
+
+    source_hw_N2: np.ndarray
+    target_N: np.ndarray | None
+    thumbprints: dict[int, bytes]
+
+    def __len__(self) -> int:
+        return len(self.source_hw_N2)
+
+
+def survey(
+    images: Any,
+    seed: int,
+    workers: int = 0,
+    counted: Callable[[int, int], None] = lambda done, total: None,
+) -> Survey:
+    """Look at every image once.
+
+    Args:
+        images: map-style dataset of images, or of (image, target).
+        seed: chooses whose thumbprints are kept.
+        workers: processes that load images.
+        counted: is told (images done, images in all).
+
+    Raises:
+        DataError: it is no such dataset, or is empty.
+    """
+    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+        raise DataError(f"images is a {type(images).__name__}; expected a map-style dataset, with a length")
+    n_items = len(images)
+    if not n_items:
+        raise DataError("there are no images to label")
+    found_N3 = np.empty((n_items, 3), np.int64)
+    loader = DataLoader(_Facts(images), batch_size=AT_ONCE, num_workers=workers, collate_fn=np.array)
+    for number, facts in enumerate(loader):
+        done = number * AT_ONCE
+        found_N3[done : done + len(facts)] = facts
+        counted(done + len(facts), n_items)
+    has_targets = (found_N3[:, 2] >= 0).all()
+    return Survey(
+        found_N3[:, :2].astype(np.int32),
+        found_N3[:, 2].astype(np.int32) if has_targets else None,
+        thumbprints(lambda item: image_of(images[item], item), n_items, seed),
+    )
+
+
+class _Facts(Dataset[tuple[int, int, int]]):
+    """Height, width and target of each image; -1 where it has no target."""
+
+    def __init__(self, images: Any) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: int) -> tuple[int, int, int]:
+        if hasattr(self.images, "facts"):  # without decoding
+            hw, target = self.images.facts(item)
+            return *hw, int(target)
+        sample = self.images[item]
+        has_target = isinstance(sample, (tuple, list)) and len(sample) == 2
+        return *image_hw(image_of(sample, item)), int(sample[1]) if has_target else -1
