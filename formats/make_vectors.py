@@ -23,17 +23,28 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import vectors_invalid  # noqa: E402
 import vectors_invalid_1_1  # noqa: E402
 import vectors_invalid_1_2  # noqa: E402
+import vectors_invalid_1_3  # noqa: E402
 import vectors_valid  # noqa: E402
 import vectors_valid_1_1  # noqa: E402
 import vectors_valid_1_2  # noqa: E402
+import vectors_valid_1_3  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
 from softpack.format.layout import BLOCK, BLOCK_FIELDS, BlockType, padded  # noqa: E402
 
-VALID = {"1.0": vectors_valid.VALID, "1.1": vectors_valid_1_1.VALID, "1.2": vectors_valid_1_2.VALID}
-LATER = {"1.1": vectors_invalid_1_1.DRAFTS, "1.2": vectors_invalid_1_2.DRAFTS}  # by the version that they need
-INVALID = {**vectors_invalid.BYTES, **vectors_invalid.DRAFTS, **LATER["1.1"], **LATER["1.2"]}
+VALID = {
+    "1.0": vectors_valid.VALID,
+    "1.1": vectors_valid_1_1.VALID,
+    "1.2": vectors_valid_1_2.VALID,
+    "1.3": vectors_valid_1_3.VALID,
+}
+LATER = {  # by the version that they need
+    "1.1": vectors_invalid_1_1.DRAFTS,
+    "1.2": vectors_invalid_1_2.DRAFTS,
+    "1.3": vectors_invalid_1_3.DRAFTS,
+}
+INVALID = {**vectors_invalid.BYTES, **vectors_invalid.DRAFTS, **LATER["1.1"], **LATER["1.2"], **LATER["1.3"]}
 TOLERANCE = {"raw": 0.0, "vqae": 1e-4, "klt": 1e-4}  # the rest: 1e-5; see the pages of `codecs/`
 CORRECTED = 1e-5  # at least, where rows are corrected
 

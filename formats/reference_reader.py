@@ -3,6 +3,7 @@
 """Read an .spk file: spk.md in Python, plain and slow (python THIS FILE.spk -o OUT.npz)."""
 import json
 import math
+import re
 import struct
 import sys
 from collections import namedtuple
@@ -15,17 +16,20 @@ from reference_blocks import (DECODER, ENCODER, MODEL, PARTS, PROTOTYPE_ENCODER,
 from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, decode, fields,
                               gives_of, need, page_of, read_tensors, read_tile, settings_of)
 from reference_context import context_of, correct, weights_of
+from reference_recipe import draw, mixes, read_recipe
 
 STREAMS = {  # name: per, scope, and the columns that it may have
     **dict.fromkeys(["codes", *(f"codes_{stage}" for stage in range(2, 65))], ("row", "codes", "")),
     "prototype": ("item", "item", ""), "mix": ("row", "codes", "mix_item mix_share"),
-    "replay": ("row", "replay", "crop_xywh crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy"),
+    "replay": ("row", "replay",
+               "crop_xywh crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy patch_order"),
     "correction": ("correction", "codes", "gap value"),
     "source": ("item", "replay", "source_hw"), "target": ("item", "item", "target")}
 COLUMNS = {  # name: kind, bits, shape
     "crop_xywh": ("int", 32, [4]), "crop_xywh_fraction": ("float32", 32, [4]), "flip": ("bool", 1, []),
     "mix_item": ("int", 32, []), "mix_lam": ("float32", 32, []), "mix_box_xyxy": ("int", 32, [4]),
-    "mix_share": ("uint", 8, []), "source_hw": ("int", 32, [2]), "target": ("int", 32, []),
+    "mix_share": ("uint", 8, []), "patch_order": ("int", 32, [2]), "source_hw": ("int", 32, [2]),
+    "target": ("int", 32, []),
     "gap": ("int", 32, []), "value": ("int", 32, [])}
 Array: Any = namedtuple("Array", "name shape kind bits levels")
 Stream: Any = namedtuple("Stream", "name per arrays items_per_tile")
@@ -47,8 +51,8 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
     """Return the header, and its streams by their numbers, presence bits first: section 6."""
     root = json.loads(data.decode(), parse_float=str, parse_constant=str)
     need(json.dumps(root, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == data, "JSON")
-    codec, takes, gives, tile, declared, _, context, correction = fields(
-        root, "codec takes gives tile streams made_by", "context correction")
+    codec, takes, gives, tile, declared, _, context, correction, recipe, images = fields(
+        root, "codec takes gives tile streams made_by", "context correction recipe images")
     spaces = {fields(labels, "classes space temperature")[1] for labels in (takes, gives)}
     need(spaces <= {"logits", "log_probs", "probs"}, f"spaces {spaces}", UnsupportedError)
     c, streams = takes["classes"], [read_stream(value) for value in declared]
@@ -77,6 +81,13 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
         for number in [max_kl, step, *temperatures]:
             need(type(number) is str and 0 < float(number) < math.inf, f"correction: {number}")
         need(1 <= len({*map(float, temperatures)}) == len(temperatures) <= 16, f"temperatures {temperatures}")
+    if "recipe" in root:
+        root["recipe"] = recipe = read_recipe(recipe)
+        need("mix" not in whole and (not recipe["scale"] or {"replay", "source"} & {*names}), "a recipe")
+    if "images" in root:
+        need(1 <= len(images) <= 64, "images")
+        for item, look in images.items():
+            need(re.fullmatch("(0|[1-9][0-9]{0,9}) [0-9a-f]{32}", f"{item} {look}"), f"image {item}")
     need(gives == gives_of(codec, takes), f"gives {gives}")
     return root, [PRESENCE, *streams]
 
@@ -150,7 +161,10 @@ def read_rows(data: bytes, stages: int | None = None) -> dict[str, Any]:
     codes = {name: numbers for stage in stage_names for name, numbers in held[stage].items()}
     columns = {name: numbers for stream in ("replay", "source", "target")
                for name, numbers in held.get(stream, {}).items()}
-    rows_context = None
+    recipe, rows_context = header.get("recipe"), None
+    if recipe and "replay" not in held:
+        need(n_items <= recipe["items"] or not mixes(recipe), "items that partners are not drawn among")
+        columns |= draw(recipe, cells, columns.get("source_hw"))
     if context:
         degree, sides = context.get("degree", 0), (context["width"], context["height"])
         weights = weights_of(model[VIEW_BASIS].get("weight"), degree, columns, cells[:, 0])

@@ -32,7 +32,7 @@ def hashed(*numbers: int | np.ndarray) -> np.ndarray:
 
 def uniform(*numbers: int | np.ndarray) -> np.ndarray:
     """Return multiples of 2**-53 from 0 to below 1, float64, drawn for these numbers."""
-    return (hashed(*numbers) >> np.uint64(11)) * 2.0**-53
+    return np.asarray((hashed(*numbers) >> np.uint64(11)) * 2.0**-53)
 
 
 def power(base: float | np.ndarray, exponent: float | np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ def power(base: float | np.ndarray, exponent: float | np.ndarray) -> np.ndarray:
     return result
 
 
-def beta(alpha: float, *numbers: np.ndarray) -> np.ndarray:
+def beta(alpha: float, *numbers: int | np.ndarray) -> np.ndarray:
     """Return draws of Beta(alpha, alpha), float64, for these numbers; for alpha from 0.05 to 2.
 
     By rejection (Joehnk, "Erzeugung von betaverteilten und gammaverteilten Zufallszahlen", Metrika 8, 1964).

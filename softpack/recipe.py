@@ -120,7 +120,13 @@ class Recipe:
         return self._crops(self._keys(item_B, view_B), source_hw_B2.astype(np.float64))
 
     def partners(self, item_B: np.ndarray, view_B: np.ndarray) -> np.ndarray:
-        """Return the next item of each view's ring, int64 [B], whether or not the view is mixed."""
+        """Return the next item of each view's ring, int64 [B], whether or not the view is mixed.
+
+        Raises:
+            DataError: an item is none of those that partners are drawn among.
+        """
+        if item_B.max(initial=-1) >= self.items:
+            raise DataError(f"recipe: found item {item_B.max()}; partners are drawn among {self.items} items")
         numbers, n = (self.seed, PARTNER, view_B), max(self.items, 1)
         place_B = chance.shuffled_place(n, numbers, item_B)
         return chance.place_before(n, numbers, (place_B + 1) % n)
@@ -130,7 +136,7 @@ class Recipe:
 
     def _crops(self, keys_B: np.ndarray, source_hw_B2: np.ndarray) -> np.ndarray:
         """Return x, y, width and height [B, 4]: of the first attempt that lies inside the image, or the middle."""
-        high_B, wide_B = source_hw_B2.T
+        high_B, wide_B = np.maximum(source_hw_B2, 1).T
         w_B = np.clip(np.rint(np.minimum(wide_B, high_B * self.ratio[1])), 1, wide_B)
         h_B = np.clip(np.rint(np.minimum(high_B, wide_B / self.ratio[0])), 1, high_B)
         x_B, y_B = np.floor((wide_B - w_B) / 2), np.floor((high_B - h_B) / 2)
@@ -192,9 +198,7 @@ def strips_of(code: int) -> list[int]:
     digits = [int(digit, 16) for digit in f"{code:x}"]
     order = digits[1:]
     if digits[0] != 1 or sorted(order) != list(range(len(order))) or not order:
-        raise DataError(
-            f"patch_order is {code:#x}; expected 0, or a 1 and then each strip once, such as 0x120"
-        )
+        raise DataError(f"patch_order is {code:#x}; expected 0, or a 1 and then each strip once, such as 0x120")
     return order
 
 

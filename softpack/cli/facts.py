@@ -95,7 +95,9 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def _recipe(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts["recipe"] is None:
         return []
-    settings = " ".join(f"{name}={_spelled(value)}" for name, value in facts["recipe"].items() if value is not None)
+    settings = " ".join(
+        f"{name}={_spelled(value)}" for name, value in facts["recipe"].items() if value is not None
+    )
     what = "columns are drawn by it, not stored" if facts["columns_are_drawn"] else "columns are stored"
     return [("recipe", f"{settings}; {what}")]
 

@@ -46,7 +46,9 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     try:
         return None if value is None else tuple(float(number) for number in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value}: expected a number for each channel, such as 0.485,0.456,0.406") from None
+        raise click.BadParameter(
+            f"{value}: expected a number for each channel, such as 0.485,0.456,0.406"
+        ) from None
 
 
 MEAN = click.option("--mean", callback=_numbers, metavar="R,G,B",
@@ -64,25 +66,35 @@ STD = click.option("--std", callback=_numbers, metavar="R,G,B", help="By which t
 @click.option("-o", "--out", required=True, type=click.Path(), metavar="FILE", help="Where to write.")
 @TEACHER
 @click.option("--views", type=click.IntRange(1), required=True, metavar="V", help="Of each image.")
-@click.option("--size", type=int, default=224, show_default=True, metavar="PIXELS", help="Height and width of a view.")
+@click.option(
+    "--size", type=int, default=224, show_default=True, metavar="PIXELS", help="Height and width of a view."
+)
 @click.option("--scale", type=PAIR, default=(0.08, 1.0), show_default=True, metavar="LEAST MOST",
               help="Of a crop's share of the image's area.")  # fmt: skip
 @click.option("--no-crop", is_flag=True, help="Take the whole image.")
 @click.option("--ratio", type=PAIR, default=(3 / 4, 4 / 3), metavar="LEAST MOST",
               help="Of a crop's width over its height [default: 3/4 4/3]")  # fmt: skip
-@click.option("--flip", type=float, default=0.5, show_default=True, metavar="SHARE", help="Of the views are flipped.")
+@click.option(
+    "--flip", type=float, default=0.5, show_default=True, metavar="SHARE", help="Of the views are flipped."
+)
 @click.option("--mix", type=click.Choice(MIXES), default="none", show_default=True, help="What mixes views.")
 @click.option("--alpha", type=float, default=1.0, show_default=True, help="Of the Beta distribution of mixes.")
-@click.option("--mixed", type=float, default=1.0, show_default=True, metavar="SHARE", help="Of the views are mixed.")
+@click.option(
+    "--mixed", type=float, default=1.0, show_default=True, metavar="SHARE", help="Of the views are mixed."
+)
 @click.option("--patches", type=int, default=1, show_default=True, metavar="N",
               help="Cut images into N strips both ways and shuffle them first, as RDED does.")  # fmt: skip
 @MEAN
 @STD
-@click.option("--store-replay", is_flag=True, help="Store crops, flips and mixes; else the seed says them again.")
+@click.option(
+    "--store-replay", is_flag=True, help="Store crops, flips and mixes; else the seed says them again."
+)
 @click.option("--spool-views", type=click.IntRange(1), metavar="V",
               help="Of each image, to learn from before the first is coded [default: enough]")  # fmt: skip
 @BATCH
-@click.option("--workers", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="That load images.")
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="That load images."
+)
 @codec_option("vqae, or what meets a target best")
 @SETTINGS
 @target_options("64 with vqae")
@@ -101,7 +113,7 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
     the same command goes on where it was.
     """
     check_out(out, how["force"], images)
-    target = target_of(how)
+    target_of(how)  # refuses two of them
     settings = settings_of(how["pairs"])
     if how["codec_id"]:
         check_codec_id(how["codec_id"])
@@ -116,11 +128,11 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
     with Bar("") as bar:
         label(
             [load_teacher(name) for name in teachers], found, how["views"], recipe, out, how["codec_id"],
-            target_bits=target and target.bits, target_kl=target and target.kl, budget=target and target.n_bytes,
-            max_kl=how["max_kl"], temperatures=how["temperatures"], mean=how["mean"], std=how["std"],
-            batch_size=how["batch_size"], workers=how["workers"], device=how["device"],
-            store_replay=how["store_replay"], spool_views=how["spool_views"], force=how["force"],
-            restart=how["restart"], stage=Bar, say=sayer(bar), **settings,
+            target_bits=how["target_bits"], target_kl=how["target_kl"], budget=how["budget"], max_kl=how["max_kl"],
+            temperatures=how["temperatures"], mean=how["mean"], std=how["std"], batch_size=how["batch_size"],
+            workers=how["workers"], device=how["device"], store_replay=how["store_replay"],
+            spool_views=how["spool_views"], force=how["force"], restart=how["restart"], stage=Bar, say=sayer(bar),
+            **settings,
         )  # fmt: skip
     print_facts(facts_of(SpkFile(out)), how["as_json"])
 
@@ -132,7 +144,9 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
 @click.argument("file", type=click.Path())
 @click.option("--images", required=True, type=click.Path(), metavar="IMAGES", help=IMAGES_HELP + ".")
 @TEACHER
-@click.option("--rows", type=click.IntRange(1), default=1024, show_default=True, metavar="N", help="To ask for.")
+@click.option(
+    "--rows", type=click.IntRange(1), default=1024, show_default=True, metavar="N", help="To ask for."
+)
 @click.option("--size", type=int, metavar="PIXELS", help="Of the views, where FILE has no recipe.")
 @MEAN
 @STD
@@ -162,7 +176,12 @@ def check(file: str, images: str, teachers: tuple[str, ...], temperatures: tuple
         return
     rows: list[tuple[str, ...]] = [("T", "KL mean", "KL p99", "KL max", "control")]
     for T, of_labels in result.labels.temperatures.items():
-        figures = (of_labels.kl_mean, of_labels.kl_p99, of_labels.kl_max, result.control.temperatures[T].kl_mean)
+        figures = (
+            of_labels.kl_mean,
+            of_labels.kl_p99,
+            of_labels.kl_max,
+            result.control.temperatures[T].kl_mean,
+        )
         rows.append((f"{T:g}", *(f"{value:.4f}" for value in figures)))
     click.echo(grid(rows))
     agreement, control = (100 * found.top1_agreement for found in (result.labels, result.control))

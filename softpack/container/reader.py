@@ -273,6 +273,7 @@ class Labels:
 
         Raises:
             DataError: one of them is not in the file.
+            CorruptError: the recipe does not say them of all items.
         """
         items, views = _pair(items, views)
         found = self.file.header.stream("replay")
@@ -281,6 +282,11 @@ class Labels:
         if self.recipe is None:
             return {}
         self._rows.need(items, views, self.file.name)
+        if "mix_item" in self.columns and self.shape[0] > self.recipe.items:
+            raise CorruptError(
+                f"{self.file.name}: holds {self.shape[0]} items, and its recipe draws mix partners among "
+                f"{self.recipe.items}; nobody can tell what the others are mixed with"
+            )
         return self.recipe.draw(items, views, self.picture_sizes(items))
 
     def picture_sizes(self, items: np.ndarray) -> np.ndarray:
@@ -289,8 +295,8 @@ class Labels:
         Raises:
             CorruptError: the file does not say them.
         """
-        if self._source_hw_N2 is not None:
-            return self._source_hw_N2[items]
+        if self._all_sizes is not None:
+            return np.asarray(self._all_sizes[items])
         if self.recipe is not None and self.recipe.scale is None:
             return np.zeros((len(items), 2), np.int32)
         raise CorruptError(
@@ -299,7 +305,7 @@ class Labels:
         )
 
     @cached_property
-    def _source_hw_N2(self) -> np.ndarray | None:
+    def _all_sizes(self) -> np.ndarray | None:
         return self.item_column("source_hw") if "source_hw" in self.item_columns else None
 
     def item_column(self, name: str) -> np.ndarray:

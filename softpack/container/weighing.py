@@ -34,6 +34,8 @@ class Weighing:
             columns = self._labels.stored(found[0], items_B, views_B)
         else:
             columns = self._labels.replay(items_B, views_B)
+        if not columns:
+            return Mixing.none(len(items_B))
         mixing = mixing_of(columns, (header.context.width, header.context.height), len(items_B))
         basis = self._labels.model.basis
         if basis is None:

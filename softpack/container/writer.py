@@ -222,10 +222,6 @@ class Writer:
                 f"{self._out.name}: the recipe draws crops of images whose sizes are not known; say "
                 "set_items(source_hw=...) before the first rows"
             )
-        if "mix_item" in expected and not 0 <= block.item_B.max(initial=0) < recipe.items:
-            raise DataError(
-                f"{self._out.name}: found item {block.item_B.max()}; the recipe draws partners of {recipe.items} items"
-            )
         sizes_B2 = np.zeros((len(block), 2), np.int32) if size_hw_N2 is None else size_hw_N2[block.item_B]
         return replace(block, replay=recipe.draw(block.item_B, block.view_B, sizes_B2))
 

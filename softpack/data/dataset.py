@@ -183,8 +183,8 @@ def _check_transform(transform: Any, labels: LabelSource) -> None:
         )
     if labels.recipe is not None and labels.recipe.size != transform.size:
         raise DataError(
-            f"the labels belong to views of {labels.recipe.size} x {labels.recipe.size} pixels, and transform makes them "
-            f"{transform.size} x {transform.size}; give transform=softpack.replay({labels.recipe.size})"
+            f"the labels belong to views of {labels.recipe.size} x {labels.recipe.size} pixels, and transform makes "
+            f"them {transform.size} x {transform.size}; give transform=softpack.replay({labels.recipe.size})"
         )
     if "mix_item" in columns and not {"mix_lam", "mix_box_xyxy"} & set(columns):
         raise DataError(

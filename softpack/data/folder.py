@@ -8,7 +8,17 @@ from typing import Any
 
 from softpack.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision has them
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".ppm",
+    ".bmp",
+    ".pgm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)  # as torchvision has them
 
 
 class ImageFolder:
@@ -32,7 +42,7 @@ class ImageFolder:
         self.samples: list[tuple[str, int]] = []
         for target, name in enumerate(self.classes):
             for where, _, names in sorted(os.walk(self.folder / name, followlinks=True)):
-                files = [os.path.join(where, file) for file in sorted(names) if file.lower().endswith(SUFFIXES)]
+                files = [str(Path(where) / file) for file in sorted(names) if file.lower().endswith(SUFFIXES)]
                 self.samples += [(file, target) for file in files]
         if not self.samples:
             raise DataError(

@@ -1,7 +1,7 @@
 """Make the pixels again that a label was given to.
 
-Shuffle strips, crop, resize, flip, scale to [0, 1], normalise, then CutMix or Mixup: the order and the rounding of SRe2L
-(Yin et al., 2023, arXiv:2306.13092), whose crops are torchvision's RandomResizedCrop on PIL images.
+Shuffle strips, crop, resize, flip, scale to [0, 1], normalise, then CutMix or Mixup: the order and the rounding of
+SRe2L (Yin et al., 2023, arXiv:2306.13092), whose crops are torchvision's RandomResizedCrop on PIL images.
 
 Nothing is drawn at random here. PIL images come out bit for bit as PIL's own crop and resize give them.
 Arrays and uint8 tensors go through torch's integer resize, which differs from PIL's by at most one level

@@ -56,7 +56,7 @@ def check_images(image_of: Callable[[int], Any], known: Mapping[int, bytes]) -> 
         apart = np.abs(found - np.frombuffer(expected, np.uint8).astype(int))
         if apart.max() > CLOSE or apart.mean() > ON_AVERAGE:
             raise DataError(
-                f"the image of item {item} is not the one that was labelled: its brightness is {found.mean():.0f} of 255 "
-                f"and differs by up to {apart.max()} from that of the labelled one in 4 x 4 fields; give the images that were "
-                "labelled, in the same order"
+                f"the image of item {item} is not the one that was labelled: its brightness in 4 x 4 fields is "
+                f"{found.mean():.0f} of 255 on average, and differs by up to {apart.max()} from that of the labelled one; "
+                "give the images that were labelled, in the same order"
             )

@@ -285,7 +285,9 @@ def _array_json(a: ArraySpec) -> dict[str, Any]:
 
 
 def _header(document: Any) -> Header:
-    check_fields(document, "header", "codec takes gives tile streams made_by", "context correction recipe images")
+    check_fields(
+        document, "header", "codec takes gives tile streams made_by", "context correction recipe images"
+    )
     check_fields(document["tile"], "tile", "items views")
     tile_items = integer_of(document["tile"]["items"], "tile.items", 1, MAX_TILE_CELLS)
     tile_views = integer_of(document["tile"]["views"], "tile.views", 1, MAX_TILE_CELLS)
@@ -360,9 +362,13 @@ def _correction(value: Any) -> CorrectionSpec:
 
 def _check_recipe(recipe: Recipe, streams: set[str]) -> None:
     if "mix" in streams:
-        raise ValueError("the stream mix is for files that cannot say otherwise who is mixed, which a recipe does")
+        raise ValueError(
+            "the stream mix is for files that cannot say otherwise who is mixed, which a recipe does"
+        )
     if "replay" not in streams and recipe.scale is not None and "source" not in streams:
-        raise ValueError("a recipe that draws crops needs the size of every image, and there is no stream source")
+        raise ValueError(
+            "a recipe that draws crops needs the size of every image, and there is no stream source"
+        )
     if "mix_item" in recipe.columns and not recipe.items:
         raise ValueError("a recipe that mixes needs the number of items, of which partners are drawn")
 

@@ -57,5 +57,7 @@ def images_of(value: Any) -> dict[int, bytes]:
         raise ValueError(f"images: expected an object of 1 to {MAX_IMAGES} items")
     for item, print_ in value.items():
         if not ITEM.fullmatch(item) or not isinstance(print_, str) or not THUMBPRINT.fullmatch(print_):
-            raise ValueError(f"images: found {item!r}: {print_!r}; expected an item and {2 * THUMBPRINT_LEN} hex digits")
+            raise ValueError(
+                f"images: found {item!r}: {print_!r}; expected an item and {2 * THUMBPRINT_LEN} hex digits"
+            )
     return {int(item): bytes.fromhex(print_) for item, print_ in value.items()}

@@ -18,10 +18,9 @@ from softpack.codecs.abc import Progress
 from softpack.codecs.spaces import to_logits
 from softpack.container.reader import Labels
 from softpack.data.batch import Sample
-from softpack.data.inputs import ReplayedInputs
+from softpack.data.inputs import ReplayedInputs, image_of
 from softpack.data.replay import Replay
 from softpack.data.thumbprint import check_images
-from softpack.data.inputs import image_of
 from softpack.errors import DataError
 from softpack.eval.fidelity import Fidelity, FidelityMeter
 from softpack.records import TEMPERATURES
@@ -97,11 +96,11 @@ def check(
             pixels_BCHW = torch.stack([sample[0] for sample in samples])
             said_BC = at_work(pixels_BCHW).cpu()
             half = (len(samples) + 1) // 2
-            again_BC = torch.cat([at_work(part).cpu() for part in pixels_BCHW.split(half)])
+            again_BC = torch.cat([at_work(part).cpu() for part in torch.split(pixels_BCHW, half)])
             if said_BC.shape[1] != labels.shape[2]:
                 raise DataError(
-                    f"the teacher gives {said_BC.shape[1]} classes, and {labels.file.name} has labels of {labels.shape[2]}; "
-                    "give the teacher that labelled"
+                    f"the teacher gives {said_BC.shape[1]} classes, and {labels.file.name} has labels of "
+                    f"{labels.shape[2]}; give the teacher that labelled"
                 )
             decoded_BC = to_logits(labels.read(items_B, views_B), labels.spec)
             meters[0].update(said_BC, decoded_BC)

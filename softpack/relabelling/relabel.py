@@ -193,7 +193,9 @@ class Run:
         with append(self.unfinished, device=self.wanted.device) as writer:
             labeller.write(writer, self.unfinished, range(self.n_views), "labelling")
         with self._bar("writing", "row") as bar:
-            repack(self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, ""))
+            repack(
+                self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, "")
+            )
         self.unfinished.unlink()
 
     def _n_spooled(self, asked: int | None, n_items: int, classes: int) -> int:
@@ -320,7 +322,9 @@ class Labeller:
             yield [(item, view) for item in left[start : start + self._run.batch_size]]
 
 
-def _add(writer: Writer, logits_BC: torch.Tensor, items_B: np.ndarray, views_B: np.ndarray, commit: bool) -> None:
+def _add(
+    writer: Writer, logits_BC: torch.Tensor, items_B: np.ndarray, views_B: np.ndarray, commit: bool
+) -> None:
     writer.append(logits_BC, item=items_B, view=views_B)
     if commit:
         writer.commit()

@@ -63,7 +63,7 @@ class Teacher:
         classes = sorted({logits_BC.shape[1] for logits_BC in of_each})
         if len(classes) > 1:
             raise DataError(
-                f"the teachers of the committee give {' and '.join(map(str, classes))} classes; expected the same of all"
+                f"the teachers of the committee give {' and '.join(map(str, classes))} classes; expected as many of all"
             )
         return of_each[0] if len(of_each) == 1 else torch.stack(of_each).mean(0)
 
