@@ -57,6 +57,6 @@ def check_images(image_of: Callable[[int], Any], known: Mapping[int, bytes]) -> 
         if apart.max() > CLOSE or apart.mean() > ON_AVERAGE:
             raise DataError(
                 f"the image of item {item} is not the one that was labelled: its brightness in 4 x 4 fields is "
-                f"{found.mean():.0f} of 255 on average, and differs by up to {apart.max()} from that of the labelled one; "
-                "give the images that were labelled, in the same order"
+                f"{found.mean():.0f} of 255 on average, and differs by up to {apart.max()} from that of the labelled "
+                "one; give the images that were labelled, in the same order"
             )

@@ -24,7 +24,7 @@ CLOSE = 0.05  # of what was asked: near enough
 FITS = {"vqae": 4}  # in full, at most
 CHEAP_FITS = 10  # of codecs that train nothing
 SLOPE = -0.6  # of log KL over log bits, where nothing is known
-LEAST_GAIN = 0.25  # measured bits for each bit more of a plan, as far as is believed
+LEAST_GAIN, MOST_GAIN = 0.25, 4.0  # measured bits for each bit more of a plan, as far as is believed
 START_BITS = (64.0, 512.0, 4096.0, 32768.0)  # a divergence is looked for from the first that can be had
 MOST_HIDDEN = 256  # units of a network
 WIDE_CODEWORD, MANY_CLASSES = 16, 512  # numbers of a codeword where there are so many classes
@@ -232,28 +232,30 @@ class Control:
     def _landed(self, trial: Trial, measure: Callable[[Trial], float], most: float) -> Trial:
         """Fit in full until what is measured, in bits a label, is at most `most`, and near it.
 
-        A short fit takes about the bits that one in full takes, so the first is moved by what it took already.
+        A short fit takes about the bits that one in full takes, so its plan is moved by what it took already.
         """
-        best: Trial | None = None
-        least, gain, aim = math.inf, 1.0, (1 - CLOSE / 4) * most
-        plan, last, before = trial.plan, measure(trial), None
-        if plan.bits is not None and not (1 - CLOSE) * most <= last <= most:
-            plan, before = self._moved(plan, aim - last), plan
+        aim, best, least = (1 - CLOSE / 4) * most, None, math.inf
+        plan, offset, points = trial.plan, 0.0, [(0.0, measure(trial))]
+        plans = {0.0: plan}  # by how far they were moved
+        is_met = plan.bits is None or (1 - CLOSE) * most <= points[0][1] <= most
         for _ in range(FITS.get(plan.codec_id, CHEAP_FITS)):
+            if not is_met:
+                offset = _next_offset(points, aim)
+                near = min(points, key=lambda point: abs(point[1] - aim))[0]
+                plan = self._moved(plans[near], offset - near)
+                if plan in plans.values():  # the codec has no other rate near
+                    break
             trial = self._full(plan)
             found = measure(trial)
-            if before is not None:  # bits that say nothing new are coded away
-                gain = (found - last) / ((plan.bits or 0.0) - (before.bits or 0.0) or 1.0)
-                gain = min(max(gain, LEAST_GAIN), 1.0) if gain > 0 else 1.0
             least = min(least, found)
+            points.append((offset, found))
+            plans[offset] = plan
             if found <= most and (best is None or measure(best) < found):
                 best = trial
-            if plan.bits is None or (1 - CLOSE) * most <= found <= most:
+            is_met = plan.bits is None or (1 - CLOSE) * most <= found <= most
+            is_short = max(bits for _, bits in points) < most
+            if is_met or (is_short and found == points[-2][1] and len(points) > 2):  # no use for more
                 break
-            moved_on = self._moved(plan, (aim - found) / gain)
-            if moved_on == plan or (before is not None and found == last):  # the codec has no other rate near
-                break
-            plan, before, last = moved_on, plan, found
         if best is None:
             raise CodecError(
                 f"the target of {most:.4g} bits a label cannot be met: the least found is {least:.4g}; ask for that "
@@ -301,6 +303,23 @@ def _at_width(plan: Plan, width: int, classes: int) -> Plan | None:
         return None
     settings = {**plan.settings, "d_c": d_c, "d_h": d_h}
     return dataclasses.replace(plan, settings={**settings, "d_x": d_x} if d_x else settings)
+
+
+def _next_offset(points: list[tuple[float, float]], aim: float) -> float:
+    """Return how far a plan is to be moved so that it takes `aim` bits, from (offset, bits found) so far.
+
+    Between the nearest on both sides where there are such; else by what the last move gave, for bits that say nothing
+    new are coded away, and more of them may need more of a model.
+    """
+    below = max((point for point in points if point[1] <= aim), default=None)
+    above = min((point for point in points if point[1] > aim), default=None)
+    if below and above and below[0] < above[0]:
+        share = (aim - below[1]) / (above[1] - below[1])
+        return below[0] + min(max(share, 0.1), 0.9) * (above[0] - below[0])
+    (x0, y0), (x1, y1) = points[-2:] if len(points) > 1 else (points[0], points[0])
+    gain = (y1 - y0) / (x1 - x0) if x1 != x0 else 1.0
+    gain = min(max(gain, LEAST_GAIN), MOST_GAIN) if gain > 0 else 1.0
+    return x1 + (aim - y1) / gain
 
 
 def _next_bits(tried: list[tuple[float, float, Trial]], kl: float) -> float:

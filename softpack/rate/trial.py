@@ -39,7 +39,7 @@ MEASURED_ROWS = 4096
 DEGREES = (0, 1, 2)
 VIEWS_A_FUNCTION = 8  # labels an item for each function, below which its prototypes cost more than they say
 FIXED_BYTES = 1700  # superblock, header, index, commit and checksums of a small file
-CONTEXT_BYTES = 2000  # more of them where there are prototypes
+CONTEXT_BYTES = 1000  # more of them where there are prototypes
 BLOCK_BITS_A_ROW = 0.1  # headers of blocks, index and padding of its tiles
 
 

@@ -85,12 +85,10 @@ def _fit_prototypes(rows_NPC: Tensor, bits: float, seed: int) -> Codec:
     """Return a codec for the prototypes of items [N, P, C] under which those of an item cost about `bits` together.
 
     It counts bits as if all prototypes were alike. Where an item has several, tables tell them apart and find them
-    to cost less, so it is fitted again.
+    to cost less, and few prototypes cost more than many would, so it is fitted again by what they were found to cost.
     """
     rows_RC, n = rows_NPC.flatten(0, 1), rows_NPC.shape[1]
     codec = fit_prototype_codec(rows_RC, bits / n, seed)
-    if n == 1:
-        return codec
     codes = code_arrays(Prototypes.of_rows(codec, rows_NPC).codes)
     arrays = arrays_of_item(codec, n)
     found = bits_per_row(arrays, codes, fit_tables(arrays, codes, len(rows_NPC), "prototype"), "prototype")

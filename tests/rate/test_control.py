@@ -16,7 +16,7 @@ from softpack.sources.encoding import encode_source
 from softpack.sources.opening import open_source
 
 CODECS = ["klt", "vqae"]
-HELD = 0.02  # nats, of the worst row
+HELD = 0.012  # nats, of the worst row
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_corrections_that_a_promise_takes_are_counted(source, tmp_path):
     corrections = sum(entry.n_bits for entry in ledger.entries if entry.what == "corrections")
     assert corrections / ledger.n_rows > 0.05
     assert ledger.marginal_bits_per_label == pytest.approx(trial.marginal_bits, rel=0.1)
-    assert 22 < ledger.marginal_bits_per_label < 34  # with the file's own parts
+    assert 22 < ledger.marginal_bits_per_label < 38  # with the file's own parts
     found = softpack.fidelity(tmp_path / "a.spk", source, temperatures=(1.0, 4.0)).temperatures
     assert max(at.kl_max for at in found.values()) <= HELD
     assert found[1.0].kl_mean == pytest.approx(trial.kl[1.0], rel=0.1)
