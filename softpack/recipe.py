@@ -195,7 +195,7 @@ def strips_of(code: int) -> list[int]:
     """
     if not code:
         return []
-    digits = [int(digit, 16) for digit in f"{code:x}"]
+    digits = [int(digit, 16) for digit in f"{max(code, 0):x}"]
     order = digits[1:]
     if digits[0] != 1 or sorted(order) != list(range(len(order))) or not order:
         raise DataError(f"patch_order is {code:#x}; expected 0, or a 1 and then each strip once, such as 0x120")
