@@ -63,7 +63,9 @@ def torchvision_crop(random: np.random.Generator, height: int, width: int) -> tu
     return (width - 500) // 2, 0, 500, height
 
 
-@pytest.mark.parametrize(("hw", "expected"), [((10, 1000), (493, 0, 13, 10)), ((1000, 10), (0, 493, 10, 13)), ((1, 1), (0, 0, 1, 1))])
+@pytest.mark.parametrize(
+    ("hw", "expected"), [((10, 1000), (493, 0, 13, 10)), ((1000, 10), (0, 493, 10, 13)), ((1, 1), (0, 0, 1, 1))]
+)
 def test_a_crop_that_never_fits_is_the_middle(hw, expected):
     crops = Recipe(scale=(0.9, 1.0)).draw(np.arange(50), np.zeros(50, int), np.tile([hw], (50, 1)))["crop_xywh"]
     assert {tuple(crop) for crop in crops.tolist()} == {expected}
@@ -163,4 +165,10 @@ def test_items_that_partners_are_not_drawn_among_are_refused():
         Recipe(mix="mixup", items=5).draw(np.array([1, 9]), np.array([0, 0]), np.tile([[9, 9]], (2, 1)))
 
 
-GOLDEN = {'crop_xywh': [[183, 70, 312, 277], [3, 3, 20, 16]], 'flip': [True, False], 'mix_item': [312, 36], 'mix_box_xyxy': [[28, 29, 47, 48], [26, 34, 41, 49]], 'patch_order': [[4624, 4129], [4384, 4384]]}
+GOLDEN = {
+    "crop_xywh": [[183, 70, 312, 277], [3, 3, 20, 16]],
+    "flip": [True, False],
+    "mix_item": [312, 36],
+    "mix_box_xyxy": [[28, 29, 47, 48], [26, 34, 41, 49]],
+    "patch_order": [[4624, 4129], [4384, 4384]],
+}

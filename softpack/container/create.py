@@ -51,7 +51,7 @@ def create(
     appendable: bool = False,
     recipe: Recipe | None = None,
     images: Mapping[int, bytes] | None = None,
-    notes: Mapping[str, str] | None = None,
+    notes: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     force: bool = False,

@@ -95,7 +95,7 @@ class Writer:
         promised: CorrectionSpec | None = None,
         recipe: Recipe | None = None,
         images: Mapping[int, bytes] | None = None,
-        notes: Mapping[str, str] | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.n_rows = 0

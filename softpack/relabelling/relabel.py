@@ -242,12 +242,25 @@ class Run:
     ) -> Writer:
         writer = create(
             path, codec, items=len(found), views=self.n_views, recipe=recipe, replay=store_replay,
-            images=found.thumbprints, notes={"teacher": digest}, appendable=True, seed=self.wanted.seed,
+            images=found.thumbprints, notes=self._notes(digest), appendable=True, seed=self.wanted.seed,
             device=self.wanted.device, mix_wh=(recipe.size, recipe.size) if recipe else (1, 1), **settings,
         )  # fmt: skip
         columns = {"source_hw": found.source_hw_N2, "target": found.target_N}
         writer.set_items(**{name: values for name, values in columns.items() if values is not None})
         return writer
+
+    @property
+    def encoding(self) -> str:
+        """What is wanted of it, as the file notes it."""
+        wanted, target = self.wanted, self.wanted.target
+        asked = {**vars(target)} if target is not None else {}
+        asked |= {"temperatures": wanted.temperatures, "max_kl": wanted.max_kl, **wanted.settings}
+        asked["replay"] = "stored" if self.store_replay else None
+        said = [f"{name}={value}" for name, value in asked.items() if value not in (None, ())]
+        return " ".join([wanted.codec_id or "any codec", *said])
+
+    def _notes(self, digest: str) -> dict[str, Any]:
+        return {"teacher": digest, "views": self.n_views, "encoding": self.encoding}
 
     def _check_same(self, recipe: Recipe, found: Survey, digest: str) -> None:
         """Refuse to go on with what another run left."""
@@ -256,6 +269,12 @@ class Run:
                 continue
             header = Labels(path).file.header
             ways = [f"{n} is {a!r}, and was {b!r}" for n, a, b in _differences(recipe, header.recipe)]
+            asked = {"views": self.n_views} | ({"encoding": self.encoding} if path == self.unfinished else {})
+            ways += [
+                f"{name} is {new}, and was {header.made_by.get(name)}"
+                for name, new in asked.items()
+                if header.made_by.get(name) != new
+            ]
             if dict(header.images) != found.thumbprints:
                 ways.append("the images look otherwise")
             if header.made_by.get("teacher") != digest:

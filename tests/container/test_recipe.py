@@ -138,27 +138,32 @@ def test_repacking_keeps_or_drops_the_recipe(tmp_path, replay):
     assert (again.recipe == RECIPE) is replay
     assert (again.file.header.stream("mix") is None) is replay
     # Without columns shares are kept in 256ths.
-    np.testing.assert_allclose(again.read(ITEM, VIEW), labels.read(ITEM, VIEW), atol=0.2 if not replay else 1e-6)
+    np.testing.assert_allclose(
+        again.read(ITEM, VIEW), labels.read(ITEM, VIEW), atol=0.2 if not replay else 1e-6
+    )
 
 
 def test_rows_with_other_columns_are_refused(tmp_path):
+    writer = softpack.create(tmp_path / "a.spk", "raw", classes=C, items=N, recipe=RECIPE)
+    writer.set_items(source_hw=SIZES)
     with pytest.raises(DataError, match="found the columns flip; the recipe draws crop_xywh, flip, mix_item"):
-        with softpack.create(tmp_path / "a.spk", "raw", classes=C, items=N, recipe=RECIPE) as writer:
-            writer.set_items(source_hw=SIZES)
-            writer.append(np.zeros((1, C), "f4"), item=0, view=0, flip=[True])
+        writer.append(np.zeros((1, C), "f4"), item=0, view=0, flip=[True])
+    writer.abandon()
 
 
 def test_crops_need_the_sizes_of_images(tmp_path):
+    writer = softpack.create(tmp_path / "a.spk", "raw", classes=C, items=N, recipe=RECIPE)
     with pytest.raises(DataError, match=r"images whose sizes are not known; say set_items\(source_hw=...\)"):
-        with softpack.create(tmp_path / "a.spk", "raw", classes=C, items=N, recipe=RECIPE) as writer:
-            writer.append(np.zeros((1, C), "f4"), item=0, view=0)
+        writer.append(np.zeros((1, C), "f4"), item=0, view=0)
+    writer.abandon()
 
 
 def test_items_beyond_those_of_the_recipe_are_refused(tmp_path):
+    writer = softpack.create(tmp_path / "a.spk", "raw", classes=C, recipe=RECIPE)
+    writer.set_items(source_hw=np.ones((N + 1, 2)))
     with pytest.raises(DataError, match=f"found item {N}; partners are drawn among {N} items"):
-        with softpack.create(tmp_path / "a.spk", "raw", classes=C, recipe=RECIPE) as writer:
-            writer.set_items(source_hw=np.ones((N + 1, 2)))
-            writer.append(np.zeros((1, C), "f4"), item=N, view=0)
+        writer.append(np.zeros((1, C), "f4"), item=N, view=0)
+    writer.abandon()
 
 
 def test_a_file_with_more_items_than_its_recipe_mixes_is_corrupt(tmp_path, monkeypatch):

@@ -269,3 +269,28 @@ def test_what_is_no_image(image, found):
 def test_channels_must_be_those_of_the_mean():
     with pytest.raises(DataError, match="has 1 channels, but replay has a mean and std of 3"):
         replay(8, (0.5,) * 3, (0.5,) * 3)(torch.zeros(1, 9, 9))
+
+
+def test_strips_are_shuffled_before_the_crop():
+    """Rows and columns of a picture that says its places, of every kind, against its strips one by one."""
+    height, width = 7, 11
+    y, x = np.mgrid[:height, :width]
+    pixels = np.stack([30 * y, 20 * x, y + x], -1).astype(np.uint8)
+    rows, columns = [slice(4, 7), slice(0, 2), slice(2, 4)], [slice(5, 11), slice(0, 5)]
+    expected = np.concatenate([pixels[strip] for strip in rows])
+    expected = np.concatenate([expected[:, strip] for strip in columns], 1)
+    done = Augmentation(crop_xywh=(1, 2, 5, 5), patch_order=(0x1201, 0x110))
+    crop = torch.from_numpy(expected[2:7, 1:6] / np.float32(255)).permute(2, 0, 1)
+    for image in (pixels, Image.fromarray(pixels), torch.from_numpy(pixels).permute(2, 0, 1)):
+        torch.testing.assert_close(replay(5)(image, done), crop)
+
+
+def test_strips_of_one_axis_alone():
+    pixels = np.arange(12, dtype=np.uint8).reshape(4, 3)
+    out = replay(3)(torch.from_numpy(pixels), Augmentation(crop_xywh=(0, 0, 3, 3), patch_order=(0x110, 0)))
+    torch.testing.assert_close(out[0] * 255, torch.from_numpy(pixels[[2, 3, 0]]).float())
+
+
+def test_an_order_that_is_none_is_refused():
+    with pytest.raises(DataError, match="patch_order is 0x133; expected 0, or a 1 and then each strip once"):
+        replay(3)(noise(6, 6), Augmentation(patch_order=(0x133, 0)))
