@@ -58,9 +58,9 @@ STD = click.option("--std", callback=_numbers, metavar="R,G,B", help="By which t
 
 @click.command(
     short_help="Ask a teacher, straight into one .spk file.",
-    epilog="\b\nExample, where my_teacher.py has a function load() that returns a torch module:\n"
-    "  softpack relabel images/ -o labels.spk --teacher my_teacher:load --views 300 --mix cutmix \\\n"
-    "      --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --target-bits 64",
+    epilog="\b\nExamples:\n"
+    "  softpack relabel images/ -o labels.spk --teacher my_teacher:load --views 300 --target-bits 64\n"
+    "  softpack relabel images/ -o labels.spk --teacher my_teacher:load --views 300 --mix cutmix --codec klt",
 )
 @click.argument("images", type=click.Path())
 @click.option("-o", "--out", required=True, type=click.Path(), metavar="FILE", help="Where to write.")
@@ -108,9 +108,10 @@ STD = click.option("--std", callback=_numbers, metavar="R,G,B", help="By which t
 def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> None:
     """Label IMAGES by a teacher, straight into one .spk file.
 
-    IMAGES is a folder with a folder of images for each class, or MODULE:NAME of a map-style dataset. Every view is
-    drawn from (seed, item, view), so the file need not store how it was made, and a student replays it. Interrupted,
-    the same command goes on where it was.
+    IMAGES is a folder with a folder of images for each class, or MODULE:NAME of a map-style dataset. The teacher is
+    what the function load() of my_teacher.py returns, if it is called my_teacher:load. Every view is drawn from (seed,
+    item, view), so the file need not store how it was made, and a student replays it. Interrupted, the same command
+    goes on where it was.
     """
     check_out(out, how["force"], images)
     target_of(how)  # refuses two of them

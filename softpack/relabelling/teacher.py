@@ -32,7 +32,7 @@ class Teacher:
 
     def __init__(self, modules: nn.Module | Sequence[nn.Module], device: torch.device | str = "cpu") -> None:
         is_many = isinstance(modules, Sequence) and not isinstance(modules, (nn.Module, str))
-        self.modules: tuple[nn.Module, ...] = tuple(modules) if is_many else (modules,)  # type: ignore[assignment]
+        self.modules: tuple[nn.Module, ...] = tuple(modules) if is_many else (modules,)  # type: ignore[assignment, arg-type]
         if not self.modules or not all(isinstance(module, nn.Module) for module in self.modules):
             kinds = ", ".join(type(module).__name__ for module in self.modules) or "nothing"
             raise DataError(f"the teacher is {kinds}; expected a torch module, or several")

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from PIL import Image
 
 from softpack.cli import COMMANDS, main
 from softpack.cli.progress import Bar
@@ -113,7 +114,7 @@ def test_commands_that_need_no_torch_do_not_import_it(here):
         [sys.executable, "-c", WITHOUT_TORCH, "labels.spk"], capture_output=True, text=True, env=_environment()
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) == 19
+    assert int(done.stdout) == 21
 
 
 def test_what_is_mistyped_is_refused_before_torch_is_imported(here):
@@ -155,6 +156,8 @@ def test_examples_of_help_run(run_any, here, name):
     assert run_any("encode logits.npz -o labels.spk --codec raw --force").code == 0
     shutil.copy("labels.spk", "raw.spk")
     (here / "photos").mkdir()
+    if name in ("relabel", "check"):
+        labelled(here, run_any)
     for line in examples_of(commands()[name]):
         arguments = shlex.split(line)[1:]
         if "-o" in arguments:
@@ -167,6 +170,20 @@ def test_examples_of_help_run(run_any, here, name):
         ran = run_any(shlex.join(arguments) + short)
         told = [line for line in ran.err.splitlines() if not re.match(TOLD, line)]
         assert (ran.code, told, ran.error) == (0, [], None), line
+
+
+def labelled(here, run_any):
+    """Make images, a teacher, and labels of theirs."""
+    for item in range(4):
+        (here / "images" / f"{item % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(item).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(here / "images" / f"{item % 2}" / f"{item}.png")
+    (here / "my_teacher.py").write_text(
+        "from torch import nn\n\n\ndef load():\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(27, 40))\n"
+    )
+    line = "relabel images -o labels.spk --teacher my_teacher:load --views 5 --size 16 --codec raw --force"
+    assert run_any(line).code == 0
 
 
 def test_example_of_the_demo_is_accepted():
