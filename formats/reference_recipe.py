@@ -14,25 +14,26 @@ WORD = (1 << 64) - 1
 
 def read_recipe(value: Any) -> dict[str, Any]:
     """Return a recipe with its numbers, checked."""
-    found = dict(zip([*NAMES.split(), "scale"], fields(value, NAMES, "scale"), strict=True))
+    found: dict[str, Any] = dict(zip([*NAMES.split(), "scale"], fields(value, NAMES, "scale"), strict=True))
     need(type(found["version"]) is int and found["version"] > 0, "recipe.version")
     need(found["version"] == 1, "a recipe of a later version", UnsupportedError)
     need(found["mix"] in ("none", "cutmix", "mixup"), "recipe.mix", UnsupportedError)
     if isinstance(found["seed"], str):
         need(re.fullmatch("-?[1-9][0-9]{15,18}", found["seed"]), "recipe.seed")
-        found["seed"] = int(found["seed"])
-        need(abs(found["seed"]) >= 1 << 53, "recipe.seed")
+        seed = int(found["seed"])
+        need(abs(seed) >= 1 << 53, "recipe.seed")
+        found["seed"] = seed
     ranges = {"seed": (-1 << 63, (1 << 63) - 1), "items": (0, (1 << 31) - 1), "size": (1, 1 << 15),
               "patches": (1, 7)}
     for name, (least, most) in ranges.items():
         need(type(found[name]) is int and least <= found[name] <= most, f"recipe.{name}")
-    for name, least, most in (("flip", 0, 1), ("mixed", 0, 1), ("alpha", 0.05, 2)):
+    for name, low, high in (("flip", 0.0, 1.0), ("mixed", 0.0, 1.0), ("alpha", 0.05, 2.0)):
         found[name] = decimal(found[name])
-        need(least <= found[name] <= most, f"recipe.{name}")
-    for name, most in (("ratio", math.inf), ("scale", 1)):
+        need(low <= found[name] <= high, f"recipe.{name}")
+    for name, high in (("ratio", math.inf), ("scale", 1.0)):
         if name in value:
             found[name] = [decimal(number) for number in value[name]]
-            need(len(found[name]) == 2 and 0 < found[name][0] <= found[name][1] <= most, f"recipe.{name}")
+            need(len(found[name]) == 2 and 0 < found[name][0] <= found[name][1] <= high, f"recipe.{name}")
             need(found[name][1] < math.inf, f"recipe.{name}")
     need(found["items"] or not mixes(found), "recipe.items")
     return found
@@ -44,7 +45,7 @@ def decimal(text: Any) -> float:
 
 def mixes(recipe: Any) -> bool:
     """Return whether views are mixed."""
-    return recipe["mix"] != "none" and recipe["mixed"] > 0
+    return bool(recipe["mix"] != "none" and recipe["mixed"] > 0)
 
 def hashed(*numbers: int) -> int:
     """Return the hash of whole numbers."""

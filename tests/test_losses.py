@@ -110,3 +110,19 @@ def test_half_precision_and_autocast_change_nothing(loss):
 def test_what_makes_no_sense_is_refused(call, says):
     with pytest.raises(DataError, match=says):
         call()
+
+
+def test_a_temperature_falls_as_lpqld_lowers_it():
+    found = [losses.temperature(epoch, start=20, factor=0.7, every=30) for epoch in (0, 29, 30, 59, 60, 299)]
+    assert found == pytest.approx([20, 20, 14, 14, 9.8, 1.0])
+    assert losses.temperature(7, start=4) == 4
+    assert losses.temperature(7, start=0.5, factor=0.5) == 0.5
+
+
+WRONG = [{"epoch": -1}, {"start": 0}, {"factor": 1.5}, {"factor": 0}, {"every": 0}, {"least": 0}]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_temperature_of_no_schedule_is_refused(wrong):
+    with pytest.raises(DataError, match=r"temperature: epoch is .*expected an epoch from 0, positive"):
+        losses.temperature(**{"epoch": 0, "start": 20, "factor": 0.7, "every": 30, **wrong})

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import softpack
 from softpack.cli import main
@@ -41,6 +42,11 @@ def command_lines():
     ]
 
 
+def teacher():
+    """Return a module of twenty classes."""
+    return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, C))
+
+
 @pytest.fixture(name="names")
 def names_():
     """What the page's Python takes for granted."""
@@ -50,7 +56,7 @@ def names_():
         "N": N, "V": V, "C": C, "items_B": items_B, "views_B": views_B,
         "logits_BC": torch.from_numpy(random.normal(size=(N * V, C)).astype("f4")),
         "crops_B4": torch.tensor([[1, 2, 20, 25]]).repeat(N * V, 1), "flips_B": views_B % 2 == 0,
-        "images": random.integers(0, 256, (N, 40, 30, 3), np.uint8), "path": "labels.spk",
+        "images": random.integers(0, 256, (N, 40, 30, 3), np.uint8), "path": "labels.spk", "teacher": teacher(),
     }  # fmt: skip
 
 
@@ -68,6 +74,14 @@ def made(tmp_path, monkeypatch):
         assert CliRunner().invoke(main, arguments.split()).exit_code == 0
     shutil.copy("labels.spk", "raw.spk")
     (tmp_path / "photos").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / name / "1.png")
+    (tmp_path / "my_teacher.py").write_text(
+        "from torch import nn\n\n\ndef load():\n"
+        "    return nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(27, 40))\n"
+    )
     return tmp_path
 
 
@@ -106,11 +120,15 @@ def test_command_lines_run(made):
         if out:
             (made / out).unlink(missing_ok=True)
         trains = (
-            words[0] in ("encode", "fit", "transcode")
+            words[0] in ("encode", "fit", "transcode", "relabel")
             and {"vqae"} >= {*_codec(words)}
             and "--model" not in words
         )
-        short = ["--set", "steps=2"] if trains and (words[0] != "transcode" or "--target-bits" in words) else []
+        short = (
+            ["--set", "steps=2", "--set", "search=0"]
+            if trains and (words[0] != "transcode" or "--target-bits" in words)
+            else []
+        )
         done = CliRunner().invoke(main, [*words, *short])
         assert done.exit_code == 0, f"README.md, line {number}: softpack {shlex.join(words)}: {done.output}"
         ran += 1
