@@ -12,7 +12,7 @@ from torch import nn
 
 import softpack
 from softpack.errors import CodecError, DataError, ExistsError
-from softpack.relabelling import relabel as module
+from softpack.relabelling import run as module
 
 V = 12
 

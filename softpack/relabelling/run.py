@@ -1,0 +1,227 @@
+"""One run of labelling, from the first views to the file, or what is left of one that was stopped.
+
+A first block of views goes into `OUT.spool`, an `.spk` file of fp16 rows, which the codec is fitted to and prototypes
+are learned from. From there, and then from the teacher, rows go into `OUT.unfinished`, whose codes become `OUT` in the
+end. Both are committed now and then, so that a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from softpack.codecs.abc import Progress
+from softpack.container.blockfile import PARTIAL, refuse_existing
+from softpack.container.create import append, create
+from softpack.container.model import Model
+from softpack.container.reader import Labels
+from softpack.container.recover import recover
+from softpack.container.repack import repack
+from softpack.container.writer import Writer, fit_rows
+from softpack.errors import DataError, FormatError
+from softpack.rate.choose import Wanted, choose
+from softpack.rate.trial import Trial
+from softpack.recipe import Recipe
+from softpack.relabelling.labeller import Labeller, Stage
+from softpack.relabelling.survey import Survey, survey
+from softpack.relabelling.teacher import Teacher
+from softpack.relabelling.views import DrawnViews, ViewPixels
+from softpack.sources.encoding import check_device
+from softpack.sources.learning import learn
+from softpack.sources.opening import open_source
+
+SPOOL, UNFINISHED = ".spool", ".unfinished"
+SPOOL_VIEWS = 16  # of each item, which prototypes are learned from
+
+
+@dataclasses.dataclass
+class Run:
+    """One run of `relabel`, or what is left of one.
+
+    Args:
+        out: of the file.
+        wanted: of the encoding.
+        n_views: of each item.
+        batch_size: views that the teacher sees at once.
+        workers: processes that load images.
+        store_replay: store the replay columns.
+        force: overwrite `out`.
+        stage: makes a progress bar for each stage of the work.
+        say: is told of each plan that rate control tries.
+    """
+
+    out: Path
+    wanted: Wanted
+    n_views: int
+    batch_size: int
+    workers: int
+    store_replay: bool
+    force: bool
+    stage: Stage | None
+    say: Callable[[Trial, str], None]
+
+    @property
+    def spool(self) -> Path:
+        """Of the first rows, uncoded."""
+        return self.out.with_name(self.out.name + SPOOL)
+
+    @property
+    def unfinished(self) -> Path:
+        """Of the coded rows so far."""
+        return self.out.with_name(self.out.name + UNFINISHED)
+
+    def prepare(self, restart: bool) -> None:
+        """Refuse what cannot be done before anything is, and make whole what an interrupted run left."""
+        for name, value in (("views", self.n_views), ("batch_size", self.batch_size)):
+            if type(value) is not int or value < 1:
+                raise DataError(f"relabel: {name} is {value!r}; expected a whole number from 1")
+        check_device(self.wanted.device)
+        refuse_existing(self.out, self.force)
+        for path in (self.spool, self.unfinished):
+            for left in (path.with_name(path.name + PARTIAL), path):
+                if left.exists():
+                    _make_whole(left, restart)
+
+    def label(
+        self,
+        teacher: Teacher,
+        images: Any,
+        recipe: Recipe,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        spool_views: int | None,
+    ) -> None:
+        """Do all of it that has not been done."""
+        with self.bar("looking at images", "image") as bar:
+            found = survey(images, recipe.seed, self.workers, lambda done, total: bar(done, total, ""))
+        recipe = dataclasses.replace(recipe, items=len(found))
+        pixels = ViewPixels(images, DrawnViews(recipe, found.source_hw_N2, self.n_views), mean, std)
+        labeller = Labeller(teacher, pixels, self.batch_size, self.workers, self.bar)
+        self._check_same(recipe, found, teacher.digest)
+        if not self.unfinished.exists():
+            n_spooled = self._n_spooled(spool_views, len(found), labeller.classes)
+            if not self.spool.exists():
+                self.begin_spool(labeller, found, teacher.digest)
+            with append(self.spool) as writer:
+                labeller.write(writer, self.spool, range(n_spooled), "labelling the first views")
+            self.begin_coded(found, teacher.digest)
+        self.spool.unlink(missing_ok=True)
+        with append(self.unfinished, device=self.wanted.device) as writer:
+            labeller.write(writer, self.unfinished, range(self.n_views), "labelling")
+        with self.bar("writing", "row") as bar:
+            repack(
+                self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, "")
+            )
+        self.unfinished.unlink()
+
+    def _n_spooled(self, asked: int | None, n_items: int, classes: int) -> int:
+        """Return how many views of each item are spooled: what prototypes, and what the fit takes twice over."""
+        n = max(SPOOL_VIEWS, -(-2 * fit_rows(classes) // n_items)) if asked is None else asked
+        return max(1, min(n, self.n_views))
+
+    def begin_spool(self, labeller: Labeller, found: Survey, digest: str) -> None:
+        """Make the file of the first rows, with no row in it yet."""
+        settings = {"dtype": "fp16", "classes": labeller.classes}
+        with self._created(self.spool, "raw", labeller.recipe, found, digest, False, settings):
+            pass
+
+    def begin_coded(self, found: Survey, digest: str) -> None:
+        """Choose and fit the codec, and write what is spooled with it."""
+        source = open_source(self.spool, kind="spk")
+        n_rows = len(found) * self.n_views
+        with self.bar("fitting", "step") as bar:
+            model = choose(source, self.wanted, n_rows=n_rows, progress=bar, say=self.say)
+        learned = learn(source, basis=model.basis) if model.prototypes is not None else None
+        settings: dict[str, Any] = {} if learned is None else {"prototypes": learned.rows_NPC}
+        if self.wanted.max_kl is not None:
+            settings |= {"max_kl": self.wanted.max_kl, "temperatures": self.wanted.temperatures or None}
+        recipe = Labels(self.spool).recipe
+        with (
+            self._created(self.unfinished, model, recipe, found, digest, self.store_replay, settings) as writer,
+            self.bar("encoding", "row") as bar,
+        ):
+            done = 0
+            for block in source.blocks(fit_rows(source.spec.classes)):
+                writer.add(dataclasses.replace(block, replay={}))
+                done += len(block)
+                bar(done, source.n_rows, "")
+
+    def _created(
+        self,
+        path: Path,
+        codec: str | Model,
+        recipe: Recipe | None,
+        found: Survey,
+        digest: str,
+        store_replay: bool,
+        settings: Mapping[str, Any],
+    ) -> Writer:
+        writer = create(
+            path, codec, items=len(found), views=self.n_views, recipe=recipe, replay=store_replay,
+            images=found.thumbprints, notes=self._notes(digest), appendable=True, seed=self.wanted.seed,
+            device=self.wanted.device, mix_wh=(recipe.size, recipe.size) if recipe else (1, 1), **settings,
+        )  # fmt: skip
+        columns = {"source_hw": found.source_hw_N2, "target": found.target_N}
+        writer.set_items(**{name: values for name, values in columns.items() if values is not None})
+        return writer
+
+    @property
+    def encoding(self) -> str:
+        """What is wanted of it, as the file notes it."""
+        wanted, target = self.wanted, self.wanted.target
+        asked = {**vars(target)} if target is not None else {}
+        asked |= {"temperatures": wanted.temperatures, "max_kl": wanted.max_kl, **wanted.settings}
+        asked["replay"] = "stored" if self.store_replay else None
+        said = [f"{name}={value}" for name, value in asked.items() if value not in (None, ())]
+        return " ".join([wanted.codec_id or "any codec", *said])
+
+    def _notes(self, digest: str) -> dict[str, Any]:
+        return {"teacher": digest, "views": self.n_views, "encoding": self.encoding}
+
+    def _check_same(self, recipe: Recipe, found: Survey, digest: str) -> None:
+        """Refuse to go on with what another run left."""
+        for path in (self.spool, self.unfinished):
+            if not path.exists():
+                continue
+            header = Labels(path).file.header
+            ways = [f"{n} is {a!r}, and was {b!r}" for n, a, b in _differences(recipe, header.recipe)]
+            asked = {"views": self.n_views} | ({"encoding": self.encoding} if path == self.unfinished else {})
+            ways += [
+                f"{name} is {new}, and was {header.made_by.get(name)}"
+                for name, new in asked.items()
+                if header.made_by.get(name) != new
+            ]
+            if dict(header.images) != found.thumbprints:
+                ways.append("the images look otherwise")
+            if header.made_by.get("teacher") != digest:
+                ways.append("the teacher's weights are others")
+            if ways:
+                raise DataError(
+                    f"{path}: was left by another run: {'; '.join(ways)}. Call it as it was, or with restart=True "
+                    "(--restart) to throw that away"
+                )
+
+    def bar(self, what: str, unit: str) -> AbstractContextManager[Progress]:
+        """Return what shows how far a stage of the work is."""
+        return nullcontext(lambda done, total, seen: None) if self.stage is None else self.stage(what, unit)
+
+
+def _differences(new: Recipe, old: Recipe | None) -> list[tuple[str, Any, Any]]:
+    """Return the settings in which two recipes differ, with what they are in both."""
+    if old is None:
+        return [("the recipe", new, None)]
+    return [(name, a, b) for name, a in vars(new).items() if (b := getattr(old, name)) != a]
+
+
+def _make_whole(path: Path, restart: bool) -> None:
+    """Make a file whole that a stopped run left, or take it away."""
+    if restart:
+        path.unlink()
+        return
+    try:
+        recover(path)
+    except FormatError:  # nothing in it was committed
+        path.unlink()
