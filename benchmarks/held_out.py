@@ -32,7 +32,7 @@ RATES = (16, 32, 64, 128)
 FITTED, HELD_OUT = range(40), range(40, 62)
 PROMISED_RATES = (32, 64, 128)
 FIT_SHARE = 0.6  # of the rate for which the model is fitted, where there is a promise
-MOST_KL, LEAST_KL, HALVINGS = 3.0, 0.05, 6  # between which the promise that meets the rate is looked for
+MOST_KL, LEAST_KL, HALVINGS = 3.0, 0.05, 9  # between which the promise that meets the rate is looked for
 FILE_BITS = 3.4  # a label of the file's own parts: index, header, checksums
 SHARED_BY = 62  # views for which prototypes would have the right rate: unlike rows want bits of their own
 
