@@ -98,6 +98,8 @@ def crop(recipe: Any, k: int, high: int, wide: int) -> list[int]:
 
 def share(recipe: Any, k: int) -> float:
     """Return the share of the view's own image."""
+    if recipe["alpha"] == 1:
+        return u(k, LAMBDA, 0, 0)
     q = hashed(k, LAMBDA)
     for a in range(256):
         x, y = (power(u(q, a, side), 1 / recipe["alpha"]) for side in (0, 1))

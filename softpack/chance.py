@@ -8,9 +8,11 @@ Shapes in names: B draws, N items.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+ONE_GOLDEN = np.array([0x9E3779B97F4A7C15], np.uint64)
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 ROUNDS = 4  # of a Feistel network
 POWER_BITS = 16  # of the fraction of an exponent
@@ -23,11 +25,10 @@ def hashed(*numbers: int | np.ndarray) -> np.ndarray:
     They are folded one after the other by the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable
     pseudorandom number generators", 2014).
     """
-    state = np.zeros((), np.uint64)
-    with np.errstate(over="ignore"):
-        for number in numbers:
-            state = _finalised(state + GOLDEN + np.asarray(number).astype(np.int64).view(np.uint64))
-    return state
+    state = np.zeros(1, np.uint64)  # not a scalar: numpy warns where those overflow, and here all do
+    for number in numbers:
+        state = _folded(state, number)
+    return state if any(np.ndim(number) for number in numbers) else state[0]
 
 
 def uniform(*numbers: int | np.ndarray) -> np.ndarray:
@@ -54,11 +55,20 @@ def power(base: float | np.ndarray, exponent: float | np.ndarray) -> np.ndarray:
     return result
 
 
+@lru_cache(maxsize=8)
+def powers(base: float) -> np.ndarray:
+    """Return base to each multiple of 2**-16 below 1, float64 [65536]; kept."""
+    return power(base, np.arange(1 << POWER_BITS) / (1 << POWER_BITS))
+
+
 def beta(alpha: float, *numbers: int | np.ndarray) -> np.ndarray:
     """Return draws of Beta(alpha, alpha), float64, for these numbers; for alpha from 0.05 to 2.
 
-    By rejection (Joehnk, "Erzeugung von betaverteilten und gammaverteilten Zufallszahlen", Metrika 8, 1964).
+    Uniform ones for alpha 1; else by rejection (Joehnk, "Erzeugung von betaverteilten und gammaverteilten
+    Zufallszahlen", Metrika 8, 1964).
     """
+    if alpha == 1:
+        return uniform(*numbers, 0, 0)
     keys = hashed(*numbers).view(np.int64)
     drawn = np.full(keys.shape, 0.5)
     left = np.flatnonzero(np.ones(keys.size, bool))
@@ -89,28 +99,29 @@ def place_before(n: int, numbers: tuple[int | np.ndarray, ...], place_B: np.ndar
 def _walked(n: int, numbers: tuple[int | np.ndarray, ...], place_B: np.ndarray, rounds: range) -> np.ndarray:
     half = np.int64(max(1, -(-(n - 1).bit_length() // 2)))
     key_B = np.broadcast_to(hashed(*numbers).view(np.int64), place_B.shape)
+    begun = {number: hashed(key_B, number) for number in rounds}  # of the hashes of a round
     found_B = np.array(place_B, np.int64)
     left = np.arange(len(found_B))
     while len(left):
-        found_B[left] = _feistel(found_B[left], key_B[left], half, rounds)
+        found_B[left] = _feistel(found_B[left], {r: state_B[left] for r, state_B in begun.items()}, half)
         left = left[found_B[left] >= n]
     return found_B
 
 
-def _feistel(place_B: np.ndarray, key_B: np.ndarray, half: np.int64, rounds: range) -> np.ndarray:
+def _feistel(place_B: np.ndarray, begun: dict[int, np.ndarray], half: np.int64) -> np.ndarray:
     mask = (np.int64(1) << half) - 1
     high_B, low_B = place_B >> half, place_B & mask
-    backwards = rounds.step < 0
-    for number in rounds:
+    backwards = next(iter(begun)) > 0
+    for state_B in begun.values():
         if backwards:
-            high_B, low_B = low_B ^ _round(key_B, number, high_B, mask), high_B
+            high_B, low_B = low_B ^ (_folded(state_B, high_B).view(np.int64) & mask), high_B
         else:
-            high_B, low_B = low_B, high_B ^ _round(key_B, number, low_B, mask)
+            high_B, low_B = low_B, high_B ^ (_folded(state_B, low_B).view(np.int64) & mask)
     return np.asarray(high_B << half | low_B)
 
 
-def _round(key_B: np.ndarray, number: int, half_B: np.ndarray, mask: np.int64) -> np.ndarray:
-    return hashed(key_B, number, half_B).view(np.int64) & mask
+def _folded(state: np.ndarray, number: int | np.ndarray) -> np.ndarray:
+    return _finalised(state + (np.asarray(number).astype(np.int64).view(np.uint64) + ONE_GOLDEN))
 
 
 def _finalised(state: np.ndarray) -> np.ndarray:

@@ -156,8 +156,8 @@ class Recipe:
         """Return width and height of a crop, which may be larger than the image."""
         least, most = self.scale or (1.0, 1.0)
         area_B = area_B * (least + (most - least) * chance.uniform(keys_B, AREA, attempt))
-        stretch_B = chance.power(self.ratio[1] / self.ratio[0], chance.uniform(keys_B, RATIO, attempt))
-        ratio_B = self.ratio[0] * stretch_B
+        exponent_B = (chance.uniform(keys_B, RATIO, attempt) * (1 << chance.POWER_BITS)).astype(np.int64)
+        ratio_B = self.ratio[0] * chance.powers(self.ratio[1] / self.ratio[0])[exponent_B]
         return np.rint(np.sqrt(area_B * ratio_B)), np.rint(np.sqrt(area_B / ratio_B))
 
     def _mix(self, keys_B: np.ndarray, item_B: np.ndarray, view_B: np.ndarray) -> dict[str, np.ndarray]:

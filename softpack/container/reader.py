@@ -15,6 +15,7 @@ from softpack.codecs.abc import Codec
 from softpack.container.context import Prototypes, Weights
 from softpack.container.correcting import correct_by_list, full_precision
 from softpack.container.corrections import NONE, Corrections
+from softpack.container.drawn import DrawnColumns
 from softpack.container.file import SpkFile
 from softpack.container.model import Model, load_model_of
 from softpack.container.rows import RowMap, row_map
@@ -287,7 +288,11 @@ class Labels:
                 f"{self.file.name}: holds {self.shape[0]} items, and its recipe draws mix partners among "
                 f"{self.recipe.items}; nobody can tell what the others are mixed with"
             )
-        return self.recipe.draw(items, views, self.picture_sizes(items))
+        return self._drawn.of(items, views)
+
+    @cached_property
+    def _drawn(self) -> DrawnColumns:
+        return DrawnColumns(self.recipe, self.picture_sizes(np.arange(self.shape[0])))  # type: ignore[arg-type]
 
     def picture_sizes(self, items: np.ndarray) -> np.ndarray:
         """Return height and width of the pictures of items [B, 2]; zeros for a recipe that does not ask.

@@ -1,0 +1,114 @@
+"""What an epoch costs through SoftLabelDataset with replay, beside the same epoch with labels in memory as fp16.
+
+Crops, flips and CutMix are done again in both, from columns in memory; the labels alone differ: packed codes that are
+decoded, or rows of an fp16 array. `seed alone` draws the columns from the recipe instead. Images of 32 pixels are
+uint8 tensors, those of 224 are cropped from 256 x 256. No student is trained: what it costs comes on top of both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import Results, options, rates, use_threads
+from torch.utils.data import DataLoader
+
+import softpack
+import softpack.data
+from softpack.container.reader import Labels
+from softpack.sources.encoding import fit_model
+from softpack.sources.opening import open_source
+
+BATCH = 128
+SIZES = {32: (32, 32), 224: (256, 256)}  # of a view: of an image
+ITEMS, VIEWS = 300, 8
+CODECS = {"vqae": {"slots": 8, "steps": 20}, "klt": {"bits": 64.0}}
+
+
+class InMemory:
+    """Labels whose rows are an fp16 array, and whose columns are arrays too.
+
+    Args:
+        labels: that they are of.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self._labels = labels
+        items, views = labels.cells()
+        self._rows_NVC = labels.read(items, views).half().view(ITEMS, VIEWS, -1)
+        self._columns = {
+            name: values.reshape(ITEMS, VIEWS, *values.shape[1:])
+            for name, values in labels.replay(items, views).items()
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._labels, name)
+
+    def load(self) -> InMemory:
+        """Return itself."""
+        return self
+
+    def read(self, items: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        """Return labels as float32."""
+        return self._rows_NVC[torch.from_numpy(items), torch.from_numpy(views)].float()
+
+    def replay(self, items: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the columns of views."""
+        return {name: values[items, views] for name, values in self._columns.items()}
+
+
+def main() -> None:
+    """Measure and write the table."""
+    given = options("epoch", __doc__ or "")
+    use_threads(given.threads)
+    results, random = Results(given), np.random.default_rng(given.seed)
+    for size, (height, width) in list(SIZES.items())[: 1 if given.quick else None]:
+        images = torch.from_numpy(random.integers(0, 256, (ITEMS, 3, height, width), np.uint8))
+        with tempfile.TemporaryDirectory() as folder:
+            ways = _ways(given.lite0, Path(folder), images, size, given.seed)
+            found = rates(ways, 0.1 if given.quick else 3.0, 1 if given.quick else 5)
+        in_memory = found["fp16 in memory"].median
+        for name, rate in found.items():
+            results.add(
+                pixels=size, labels=name, **rate.columns("samples_per_s"), over=in_memory / rate.median - 1
+            )
+
+
+def _ways(lite0: Path, folder: Path, images: torch.Tensor, size: int, seed: int) -> dict[str, Any]:
+    """Return what does a step, an epoch, by name."""
+    recipe = softpack.Recipe(size=size, mix="cutmix", mixed=0.5, seed=seed, items=ITEMS)
+    source, sizes = open_source(lite0), np.tile([images.shape[2:]], (ITEMS, 1))
+    rows = np.concatenate([block.labels_BC for block in source.blocks(1 << 20)]).reshape(ITEMS, -1, 1000)[
+        :, :VIEWS
+    ]
+    item, view = np.divmod(np.arange(ITEMS * VIEWS), VIEWS)
+    ways = {}
+    for codec, settings in CODECS.items():
+        model = fit_model(source, codec, settings, seed=seed)
+        for stored in (True, False):
+            spk = folder / f"{codec}{stored}.spk"
+            with softpack.create(spk, model, items=ITEMS, views=VIEWS, recipe=recipe, replay=stored) as writer:
+                writer.set_items(source_hw=sizes)
+                writer.append(rows.reshape(-1, 1000), item=item, view=view)
+            name = codec if stored else f"{codec}, seed alone"
+            ways[name] = _epochs(softpack.SoftLabelDataset(images, spk, transform=softpack.replay(size)))
+    labels = InMemory(softpack.open(folder / "kltTrue.spk"))
+    dataset = softpack.SoftLabelDataset(images, labels, transform=softpack.replay(size))  # type: ignore[arg-type]
+    return {"fp16 in memory": _epochs(dataset), **ways}
+
+
+def _epochs(dataset: softpack.SoftLabelDataset) -> Any:
+    sampler = softpack.ViewSampler(dataset.labels, BATCH, keep_mixed=True, uneven="drop")
+    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=softpack.data.collate)
+
+    def epoch(number: int) -> int:
+        return sum(len(batch[-1]) for batch in loader)
+
+    return epoch
+
+
+if __name__ == "__main__":
+    main()
