@@ -2,8 +2,8 @@
 
 Crops, flips and CutMix are done again in both, from columns in memory; the labels alone differ: packed codes that are
 decoded, or rows of an fp16 array. `seed alone` draws the columns from the recipe instead. Images of 32 pixels are
-uint8 tensors, those of 224 are cropped from 256 x 256. With `student` a small convolutional one (0.6 million weights) is
-trained, without it only batches are made.
+uint8 tensors, those of 224 are cropped from 256 x 256. With `student` a small convolutional one is trained, without
+it only batches are made.
 """
 
 from __future__ import annotations
@@ -71,13 +71,16 @@ def main() -> None:
     for size, (height, width) in list(SIZES.items())[: 1 if given.quick else None]:
         images = torch.from_numpy(random.integers(0, 256, (ITEMS, 3, height, width), np.uint8))
         with tempfile.TemporaryDirectory() as folder:
-            ways = _ways(given.lite0, Path(folder), images, size, given.seed)
-            found = rates(ways, 0.1 if given.quick else 3.0, 1 if given.quick else 5)
-        in_memory = found["fp16 in memory"].median
-        for name, rate in found.items():
-            results.add(
-                pixels=size, labels=name, **rate.columns("samples_per_s"), over=in_memory / rate.median - 1
-            )
+            datasets = _datasets(given.lite0, Path(folder), images, size, given.seed)
+            for student in (None, _student()) if size == min(SIZES) else (None,):
+                ways = {name: _epochs(dataset, student) for name, dataset in datasets.items()}
+                found = rates(ways, 0.1 if given.quick else 3.0, 1 if given.quick else 7)
+                in_memory = found["fp16 in memory"].median
+                for name, rate in found.items():
+                    results.add(
+                        pixels=size, student="yes" if student else "no", labels=name,
+                        **rate.columns("samples_per_s"), over=in_memory / rate.median - 1,
+                    )  # fmt: skip
 
 
 def _datasets(
