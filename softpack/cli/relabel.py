@@ -113,7 +113,8 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
     item, view), so the file need not store how it was made, and a student replays it. Interrupted, the same command
     goes on where it was.
     """
-    check_out(out, how["force"], images)
+    goes_on = Path(f"{out}.unfinished").exists()  # and what is left of OUT itself is that run's
+    check_out(out, how["force"] or (goes_on and not Path(out).exists()), images)
     target_of(how)  # refuses two of them
     settings = settings_of(how["pairs"])
     if how["codec_id"]:

@@ -79,6 +79,10 @@ class Run:
             if type(value) is not int or value < 1:
                 raise DataError(f"relabel: {name} is {value!r}; expected a whole number from 1")
         check_device(self.wanted.device)
+        if (
+            self.unfinished.exists()
+        ):  # then it is our own, stopped while it was written: all of it is there still
+            self.out.with_name(self.out.name + PARTIAL).unlink(missing_ok=True)
         refuse_existing(self.out, self.force)
         for path in (self.spool, self.unfinished):
             for left in (path.with_name(path.name + PARTIAL), path):

@@ -170,6 +170,22 @@ def test_what_a_killed_run_left_is_made_whole(tmp_path, images, monkeypatch):
     assert softpack.open(tmp_path / "a.spk").n_rows == N * V
 
 
+def test_a_run_that_was_killed_at_its_last_step_goes_on(tmp_path, images, monkeypatch):
+    how = {"codec": "raw", "spool_views": 4, "batch_size": 10}
+
+    def killed(path, out, **kwargs):
+        (tmp_path / "a.spk.partial").write_bytes(b"half")
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "repack", killed)
+        with pytest.raises(SystemExit):
+            softpack.relabel(make_teacher(), images, V, RECIPE, tmp_path / "a.spk", **how)
+    softpack.relabel(make_teacher(), images, V, RECIPE, tmp_path / "a.spk", **how)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.spk"]
+    assert softpack.open(tmp_path / "a.spk").n_rows == N * V
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
