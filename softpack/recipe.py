@@ -193,13 +193,19 @@ def strips_of(code: int) -> list[int]:
     Raises:
         DataError: it is no order.
     """
-    if not code:
-        return []
-    digits = [int(digit, 16) for digit in f"{max(code, 0):x}"]
-    order = digits[1:]
-    if digits[0] != 1 or sorted(order) != list(range(len(order))) or not order:
+    if not is_order(code):
         raise DataError(f"patch_order is {code:#x}; expected 0, or a 1 and then each strip once, such as 0x120")
-    return order
+    return _digits(code)[1:]
+
+
+def is_order(code: int) -> bool:
+    """Return whether a number is one of `patch_order`."""
+    first, *order = _digits(code)
+    return code == 0 or (first == 1 and len(order) > 0 and sorted(order) == list(range(len(order))))
+
+
+def _digits(code: int) -> list[int]:
+    return [int(digit, 16) for digit in f"{max(code, 0):x}"]
 
 
 SETTINGS = tuple(field.name for field in fields(Recipe))

@@ -9,6 +9,7 @@ import numpy as np
 
 from softpack.checks import Place
 from softpack.errors import DataError
+from softpack.recipe import is_order
 
 MAX_PIXEL_ERROR = 0.25  # of a fraction times the image's size, against the nearest pixel
 FRACTION_TOLERANCE = 1e-6
@@ -130,12 +131,24 @@ def _mix_box(values_B4: np.ndarray, around: Around) -> np.ndarray:
     return box_B4
 
 
+def _patch_order(values_B2: np.ndarray, around: Around) -> np.ndarray:
+    codes_B2 = _int32("patch_order", values_B2, around)
+    orders = [code for code in np.unique(codes_B2).tolist() if is_order(code)]
+    good_B = np.isin(codes_B2, orders).all(1)
+    expected = (
+        "for rows and columns of pixels 0, or a 1 and then each strip once as hexadecimal digits, such as 0x120"
+    )
+    around.place.check("patch_order", good_B, codes_B2, expected)
+    return codes_B2
+
+
 CHECKS: dict[str, Callable[[np.ndarray, Around], np.ndarray]] = {
     "crop_xywh": _crop,
     "flip": _flip,
     "mix_item": _mix_item,
     "mix_lam": _mix_lam,
     "mix_box_xyxy": _mix_box,
+    "patch_order": _patch_order,
 }
 
 

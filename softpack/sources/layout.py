@@ -13,7 +13,7 @@ from softpack.records import COLUMNS, SPACES, LabelSpec
 from softpack.sources.stored import Stored, StoredArray
 
 INDEX = ("item", "view")
-ROW_COLUMNS = ("crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy")
+ROW_COLUMNS = ("crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy", "patch_order")
 ITEM_COLUMNS = ("target", "source_hw")
 WANTED = frozenset((*SPACES, *INDEX, *ROW_COLUMNS, *ITEM_COLUMNS, "temperature"))
 KINDS = {"crop_xywh": "iuf", "flip": "biu", "mix_lam": "iuf"}  # all others are integers

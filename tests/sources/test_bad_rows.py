@@ -85,6 +85,8 @@ COLUMNS_REFUSED: list[tuple[str, dict[str, Any]]] = [
     (r"mix_box_xyxy of row 1 .* is \[9, 0, 8, 1\]; expected", {"mix_box_xyxy": [9, 0, 8, 1]}),
     (r"mix_box_xyxy of row 1 .* is \[-1, -1, -1,  3\]; expected", {"mix_box_xyxy": [-1, -1, -1, 3]}),
     (r"mix_box_xyxy of row 1 .*; expected integers of 32 bits", {"mix_box_xyxy": [0, 0, 1, 2**40]}),
+    (r"patch_order of row 1 .* is \[  0, 274\]; expected for rows", {"patch_order": [0, 0x112]}),
+    (r"patch_order of row 1 .* is \[-1,  0\]; expected for rows", {"patch_order": [-1, 0]}),
     (r"crop_xywh of row 1 .* is \[-1,  0,  2,  2\]; expected x and y from 0 on", {"crop_xywh": [-1, 0, 2, 2]}),
     (r"crop_xywh of row 1 .* is \[0, 0, 2, 0\]; expected", {"crop_xywh": [0, 0, 2, 0]}),
     (r"crop_xywh of row 1 .* is \[0\.5, .*\]; expected fractions", {"crop_xywh": [0.5, 0, 0.6, 1.0]}),
@@ -97,7 +99,7 @@ COLUMNS_REFUSED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("message", "columns"), COLUMNS_REFUSED)
 def test_columns_with_a_bad_entry(tmp_path: Path, message: str, columns: dict[str, Any]) -> None:
-    good = {"mix_box_xyxy": [-1, -1, -1, -1], "crop_xywh": [0, 0, 1, 1]}
+    good = {"mix_box_xyxy": [-1, -1, -1, -1], "crop_xywh": [0, 0, 1, 1], "patch_order": [0, 0]}
     arrays = {}
     for name, value in columns.items():
         rows = [good[name], value, good[name]] if name in good else value

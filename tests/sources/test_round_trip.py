@@ -12,7 +12,7 @@ from softpack.records import LabelSpec, RowBlock
 from softpack.sources import Contents, Source, open_source, write_arrays
 
 SUFFIXES = ("npy", "npz", "h5", "hdf5", "safetensors")
-ALL_COLUMNS = ("crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy")
+ALL_COLUMNS = ("crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy", "patch_order")
 
 
 def whole(source: Source, n_rows: int = 1 << 20) -> RowBlock:
@@ -62,6 +62,7 @@ def make_rows(items: int, views: int, classes: int, dtype: str, fractions: bool,
             "mix_item": np.where(mixed_B, rng.integers(items, size=n), -1).astype(np.int32),
             "mix_lam": np.where(mixed_B, rng.random(n), 1).astype(np.float32),
             "mix_box_xyxy": np.where(mixed_B[:, None], [3, 4, 30, 40], -1).astype(np.int32),
+            "patch_order": np.where(mixed_B[:, None], [0x1201, 0x110], 0).astype(np.int32),
         },
     )
 
