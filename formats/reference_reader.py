@@ -162,6 +162,7 @@ def read_rows(data: bytes, stages: int | None = None) -> dict[str, Any]:
     columns = {name: numbers for stream in ("replay", "source", "target")
                for name, numbers in held.get(stream, {}).items()}
     recipe, rows_context = header.get("recipe"), None
+    need(max(map(int, header.get("images", {})), default=-1) < n_items, "the look of no item")
     if recipe and "replay" not in held:
         need(n_items <= recipe["items"] or not mixes(recipe), "items that partners are not drawn among")
         columns |= draw(recipe, cells, columns.get("source_hw"))

@@ -14,9 +14,11 @@ WORD = (1 << 64) - 1
 
 def read_recipe(value: Any) -> dict[str, Any]:
     """Return a recipe with its numbers, checked."""
+    need(type(value) is dict, "recipe")
+    later = type(value.get("version")) is int and value["version"] > 1
+    need(not later, "a recipe of a later version", UnsupportedError)
     found: dict[str, Any] = dict(zip([*NAMES.split(), "scale"], fields(value, NAMES, "scale"), strict=True))
-    need(type(found["version"]) is int and found["version"] > 0, "recipe.version")
-    need(found["version"] == 1, "a recipe of a later version", UnsupportedError)
+    need(type(found["version"]) is int and found["version"] == 1, "recipe.version")
     need(found["mix"] in ("none", "cutmix", "mixup"), "recipe.mix", UnsupportedError)
     if isinstance(found["seed"], str):
         need(re.fullmatch("-?[1-9][0-9]{15,18}", found["seed"]), "recipe.seed")
@@ -30,17 +32,16 @@ def read_recipe(value: Any) -> dict[str, Any]:
     for name, low, high in (("flip", 0.0, 1.0), ("mixed", 0.0, 1.0), ("alpha", 0.05, 2.0)):
         found[name] = decimal(found[name])
         need(low <= found[name] <= high, f"recipe.{name}")
-    for name, high in (("ratio", math.inf), ("scale", 1.0)):
+    for name, low, high in (("ratio", 2.0 ** -16, 65536.0), ("scale", 5e-324, 1.0)):
         if name in value:
             found[name] = [decimal(number) for number in value[name]]
-            need(len(found[name]) == 2 and 0 < found[name][0] <= found[name][1] <= high, f"recipe.{name}")
-            need(found[name][1] < math.inf, f"recipe.{name}")
+            need(len(found[name]) == 2 and low <= found[name][0] <= found[name][1] <= high, f"recipe.{name}")
     need(found["items"] or not mixes(found), "recipe.items")
     return found
 
 def decimal(text: Any) -> float:
     """Return the number of a decimal in its one spelling."""
-    need(type(text) is str and repr(float(text)) == text, f"decimal {text}")
+    need(type(text) is str and repr(float(text)) == text and text[0] != "-", f"decimal {text}")
     return float(text)
 
 def mixes(recipe: Any) -> bool:

@@ -55,6 +55,10 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "recipe_scale_of_one": (C, PLAIN, "one number where two belong", recipe(scale=["1.0"])),
     "recipe_scale_null": (C, PLAIN, "a scale that is null", recipe(scale=None)),
     "recipe_ratio_infinite": (C, PLAIN, "crops of infinite width", recipe(ratio=["0.75", "1e999"])),
+    "recipe_ratio_tiny": (C, PLAIN, "crops that are infinitely narrow", recipe(ratio=["1e-320", "1.0"])),
+    "recipe_flip_minus_0": (C, PLAIN, "a share of minus zero", recipe(flip="-0.0")),
+    "recipe_of_version_2_of_other_fields": (U, PLAIN, "a recipe of a later version that says other things",
+     header(lambda h: h.update(recipe={"version": 2, "seed": 1}))),
     "recipe_ratio_0": (C, PLAIN, "crops of no width", recipe(ratio=["0.0", "1.0"])),
     "recipe_flip_above_1": (C, PLAIN, "more flips than views", recipe(flip="1.5")),
     "recipe_flip_negative": (C, PLAIN, "fewer flips than none", recipe(flip="-0.5")),
@@ -78,5 +82,6 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "images_of_15_bytes": (C, CUTMIX, "a look that is too short", images(**{"0": "00" * 15})),
     "images_in_capitals": (C, CUTMIX, "a look in capital digits", images(**{"0": "AA" * 16})),
     "images_of_no_item": (C, CUTMIX, "a look of an item with a leading zero", images(**{"00": PRINT})),
+    "images_of_no_item_of_the_file": (C, CUTMIX, "a look of an item that the file has not", images(**{"6": PRINT})),
     "images_a_number": (C, CUTMIX, "a look that is a number", images(**{"0": 0})),
 }

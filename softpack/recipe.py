@@ -20,6 +20,7 @@ VERSION = 1  # of how columns are drawn, for ever
 MIXES = ("none", "cutmix", "mixup")
 ATTEMPTS = 10  # at a crop inside the image
 MAX_SIZE, MAX_PATCHES = 1 << 15, 7
+MOST_RATIO = float(1 << 16)
 LEAST_ALPHA, MOST_ALPHA = 0.05, 2.0
 # What a number is drawn for.
 AREA, RATIO, LEFT, TOP, FLIP, IS_MIXED, PARTNER, LAMBDA, BOX_X, BOX_Y, ROWS, COLUMNS = range(12)
@@ -61,13 +62,20 @@ class Recipe:
     items: int = 0
 
     def __post_init__(self) -> None:
+        try:
+            self._check_all()
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"recipe: a setting is of the wrong kind: {error}") from None
+
+    def _check_all(self) -> None:
         for name in ("scale", "ratio"):  # lists of a command line or of JSON
             if isinstance(pair := getattr(self, name), Iterable):
                 object.__setattr__(self, name, tuple(float(number) for number in pair))
         self._check("size", _is_whole(self.size, 1, MAX_SIZE), f"1 to {MAX_SIZE} pixels")
         is_scale = self.scale is None or (_is_range(self.scale) and self.scale[1] <= 1)
         self._check("scale", is_scale, "two shares of the area above 0 and up to 1, or None")
-        self._check("ratio", _is_range(self.ratio), "two positive numbers, the second no less than the first")
+        is_ratio = _is_range(self.ratio) and self.ratio[0] >= 1 / MOST_RATIO and self.ratio[1] <= MOST_RATIO
+        self._check("ratio", is_ratio, "two numbers from 1/65536 to 65536, the second no less than the first")
         for name in ("flip", "mixed"):
             self._check(name, 0 <= getattr(self, name) <= 1, "a share from 0 to 1")
         self._check("mix", self.mix in MIXES, " or ".join(MIXES))

@@ -201,4 +201,4 @@ def _images(named: str) -> Any:
     from softpack.relabelling.teacher import load_named
 
     found = load_named(named)
-    return found if hasattr(found, "__len__") else found()
+    return found if hasattr(found, "__len__") and not isinstance(found, type) else found()

@@ -52,6 +52,7 @@ class Labels:
     def __init__(self, path: str | os.PathLike[str], stages: int | None = None) -> None:
         self.file = SpkFile(path)
         self._stages = self._checked(stages)
+        self._check_images()
         self.spec: LabelSpec = self.file.header.gives
         self._tiles = TileCache(self.file)
         self._codecs: dict[torch.device, Codec] = {}
@@ -180,6 +181,13 @@ class Labels:
         """Return the item and the view of labels by their numbers; of all of them by default."""
         return self._rows.cells(np.arange(self.n_rows) if rows is None else rows)
 
+    def _check_images(self) -> None:
+        last = max(self.file.header.images, default=-1)
+        if last >= self.file.commit.items:
+            raise CorruptError(
+                f"{self.file.name}: says how item {last} looks, and holds {self.file.commit.items} items"
+            )
+
     # -- rows ------------------------------------------------------------------------------------------
 
     def __getitem__(self, where: int | tuple[int, int]) -> Tensor:
@@ -292,18 +300,19 @@ class Labels:
 
     @cached_property
     def _drawn(self) -> DrawnColumns:
-        return DrawnColumns(self.recipe, self.picture_sizes(np.arange(self.shape[0])))  # type: ignore[arg-type]
+        recipe = self.recipe
+        if recipe is not None and recipe.scale is not None:
+            self.picture_sizes(np.zeros(0, np.int64))  # for its error
+        return DrawnColumns(recipe, self.shape[0], self._all_sizes)  # type: ignore[arg-type]
 
     def picture_sizes(self, items: np.ndarray) -> np.ndarray:
-        """Return height and width of the pictures of items [B, 2]; zeros for a recipe that does not ask.
+        """Return height and width of the pictures of items [B, 2].
 
         Raises:
             CorruptError: the file does not say them.
         """
         if self._all_sizes is not None:
             return np.asarray(self._all_sizes[items])
-        if self.recipe is not None and self.recipe.scale is None:
-            return np.zeros((len(items), 2), np.int32)
         raise CorruptError(
             f"{self.file.name}: has no source_hw of every item, without which crops cannot be drawn, and those in "
             "pixels say nothing"

@@ -210,8 +210,8 @@ class Writer:
         Raises:
             DataError: they come with columns of their own, or the recipe is for other items.
         """
-        expected = recipe.columns
-        if block.replay and tuple(block.replay) != expected:
+        expected, given = recipe.columns, block.replay
+        if given and tuple(given) != expected:
             raise DataError(
                 f"{self._out.name}: found the columns {', '.join(block.replay)}; the recipe draws "
                 f"{', '.join(expected) or 'none'}; give rows without columns"
@@ -222,8 +222,22 @@ class Writer:
                 f"{self._out.name}: the recipe draws crops of images whose sizes are not known; say "
                 "set_items(source_hw=...) before the first rows"
             )
-        sizes_B2 = np.zeros((len(block), 2), np.int32) if size_hw_N2 is None else size_hw_N2[block.item_B]
-        return replace(block, replay=recipe.draw(block.item_B, block.view_B, sizes_B2))
+        sizes_B2 = np.zeros((len(block), 2), np.int32)
+        if size_hw_N2 is not None:
+            if block.item_B.max(initial=-1) >= len(size_hw_N2):
+                raise DataError(
+                    f"{self._out.name}: found item {block.item_B.max()}; source_hw has the sizes of "
+                    f"{len(size_hw_N2)} images"
+                )
+            sizes_B2 = size_hw_N2[block.item_B]
+        drawn = recipe.draw(block.item_B, block.view_B, sizes_B2)
+        for name, values in given.items():
+            if not np.array_equal(values, drawn[name]):
+                raise DataError(
+                    f"{self._out.name}: found {name} that are not those that the recipe draws; give rows without "
+                    "columns, or make the file without a recipe"
+                )
+        return replace(block, replay=drawn)
 
     def set_items(self, **columns: Any) -> None:
         """Say what each item has: `target` [items], `source_hw` [items, 2]; before the first rows.
@@ -235,6 +249,12 @@ class Writer:
         late = values.keys() - (self._tiles.item_columns if self._tiles is not None else values.keys())
         if late:
             raise DataError(f"{self._out.name}: say {', '.join(sorted(late))} before the first rows")
+        sizes, known = values.get("source_hw"), self._item_values.get("source_hw")
+        were_drawn = self._recipe is not None and self.n_rows > 0 and known is not None
+        if were_drawn and sizes is not None and not np.array_equal(sizes[: len(known)], known):  # type: ignore[arg-type]
+            raise DataError(
+                f"{self._out.name}: other sizes of images than those that crops were drawn for; rows are there"
+            )
         self._item_values |= values
         self._items_written = False
 

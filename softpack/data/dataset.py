@@ -171,14 +171,14 @@ def _check_images(images: Any, labels: LabelSource) -> None:
 
 def _check_transform(transform: Any, labels: LabelSource) -> None:
     columns = labels.columns
-    if not columns:
+    if not columns and labels.recipe is None:
         return
     if not isinstance(transform, Replay):
         fault = (
             "no transform was given" if transform is None else f"{transform!r} does not redo the augmentation"
         )
         raise DataError(
-            f"the labels belong to augmented images ({', '.join(columns)}), but {fault}; "
+            f"the labels belong to augmented images ({', '.join(columns) or 'resized'}), but {fault}; "
             "give transform=softpack.replay(size), or ignore_replay=True if the images are augmented already"
         )
     if labels.recipe is not None and labels.recipe.size != transform.size:

@@ -54,7 +54,10 @@ class ImageFolder:
 
     def __getitem__(self, item: int) -> tuple[Any, int]:
         path, target = self.samples[item]
-        return _opened(path).convert("RGB"), target
+        try:
+            return _opened(path).convert("RGB"), target
+        except OSError as error:  # such as one that was cut off
+            raise DataError(f"{path}: cannot be read as an image: {error}") from None
 
     def facts(self, item: int) -> tuple[tuple[int, int], int]:
         """Return height and width of an image and its class, without decoding it."""

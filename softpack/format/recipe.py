@@ -10,7 +10,6 @@ from softpack.format.canonical import without_floats
 from softpack.format.layout import MAX_IMAGES, THUMBPRINT_LEN
 from softpack.format.strict import LaterError, check_fields, decimal_of, integer_of, known_of, list_of
 from softpack.recipe import MIXES, SETTINGS, VERSION, Recipe
-from softpack.records import MAX_CLASSES
 
 DECIMALS = ("flip", "alpha", "mixed")
 INTEGER = re.compile(r"-?[1-9][0-9]{0,18}")  # too large for a number of JSON
@@ -29,9 +28,10 @@ def recipe_json(recipe: Recipe) -> dict[str, Any]:
 
 def recipe_of(value: Any) -> Recipe:
     """Return the recipe of its fields, taken strictly."""
-    check_fields(value, "recipe", " ".join(sorted({*SETTINGS, "version"} - {"scale"})), "scale")
-    if integer_of(value["version"], "recipe.version", 1, MAX_CLASSES) != VERSION:
+    if isinstance(value, dict) and type(value.get("version")) is int and value["version"] > VERSION:
         raise LaterError(f"recipe.version {value['version']}, which this softpack does not know")
+    check_fields(value, "recipe", " ".join(sorted({*SETTINGS, "version"} - {"scale"})), "scale")
+    integer_of(value["version"], "recipe.version", VERSION, VERSION)
     known_of(value["mix"], MIXES, "recipe.mix")
     settings = {name: value[name] for name in ("size", "mix", "patches", "items")}
     seed = value["seed"]

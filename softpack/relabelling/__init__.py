@@ -1,1 +1,1 @@
-"""A teacher and images -> an `.spk` file, without the raw labels ever being on disk."""
+"""A teacher and images -> an `.spk` file; of the raw labels only the first views are ever on disk."""

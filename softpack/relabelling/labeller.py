@@ -17,10 +17,12 @@ import torch
 from softpack.codecs.abc import Progress
 from softpack.container.reader import Labels
 from softpack.container.writer import Writer
+from softpack.recipe import Recipe
 from softpack.relabelling.teacher import Teacher
 from softpack.relabelling.views import ViewPixels, in_order
 
 COMMIT_S = 60.0  # between two commits, about
+PROBED = 4  # views, and logits of each, that tell a teacher from another
 Stage = Callable[[str, str], AbstractContextManager[Progress]]  # (what is done, unit) -> a bar
 
 
@@ -39,19 +41,20 @@ class Labeller:
         self._teacher, self._pixels = teacher, pixels
         self._batch_size, self._workers, self._bar = batch_size, workers, bar
         self.recipe = pixels.views.recipe
-        first, _, _ = pixels[0, 0]
-        self.classes = teacher(first).shape[1]
+        n_items, n_views, _ = pixels.views.shape
+        cells = [(item, n_views - 1) for item in range(min(n_items, PROBED))]
+        probed_BC = teacher(pixels.__getitems__(cells)[0])
+        self.classes = probed_BC.shape[1]
+        self.probe = ",".join(f"{number:.5g}" for number in probed_BC[:, :PROBED].flatten().tolist())
 
     def write(self, writer: Writer, path: Path, views: range, what: str) -> None:
         """Write the rows of these views that the file does not have."""
-        labels = Labels(path)
-        cells = [pair for view in views for pair in self._batches(labels, view)]
-        n_rows = sum(map(len, cells))
-        done, committed = 0, time.monotonic()
+        missing = _Missing(Labels(path), self.recipe, views, self._batch_size)
+        n_rows, done, committed = missing.n_rows, 0, time.monotonic()
         with self._bar(what, "row") as bar, ThreadPoolExecutor(1) as pool:
             pending: Future[None] | None = None
             try:
-                for pixels_BCHW, items_B, views_B in self._pixels.batches(iter(cells), self._workers):
+                for pixels_BCHW, items_B, views_B in self._pixels.batches(missing, self._workers):
                     logits_BC = self._teacher(pixels_BCHW).cpu()
                     if pending is not None:
                         pending.result()
@@ -63,20 +66,52 @@ class Labeller:
                 if pending is not None:
                     pending.result()
             except KeyboardInterrupt:
-                if pending is not None:
-                    pending.result()
+                pool.shutdown(wait=True)  # what was said is written first
                 writer.commit()
                 raise
 
-    def _batches(self, labels: Labels, view: int) -> Iterator[list[tuple[int, int]]]:
-        """Yield the (item, view) that are missing of a view, partners beside each other."""
-        items_N = in_order(self.recipe, view, len(self._pixels.views.source_hw_N2))
-        n_there = labels.shape[0] if view < labels.shape[1] else 0
+
+class _Missing:
+    """Batches of the (item, view) that a file does not have, partners beside each other, one view at a time.
+
+    Args:
+        labels: of the file.
+        recipe: of the views.
+        views: to look at.
+        batch_size: of a batch at most.
+    """
+
+    def __init__(self, labels: Labels, recipe: Recipe, views: range, batch_size: int) -> None:
+        self._labels, self._recipe, self._views, self._batch_size = labels, recipe, views, batch_size
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in all."""
+        return sum(int((~self._is_there(np.arange(self._recipe.items), view)).sum()) for view in self._views)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for view in self._views:
+            items_N = in_order(self._recipe, view, self._recipe.items)
+            left = items_N[~self._is_there(items_N, view)].tolist()
+            for start in range(0, len(left), self._batch_size):
+                yield [(item, view) for item in left[start : start + self._batch_size]]
+
+    def _is_there(self, items_N: np.ndarray, view: int) -> np.ndarray:
+        n_there = self._labels.shape[0] if view < self._labels.shape[1] else 0
         is_there_N = items_N < n_there
-        is_there_N[is_there_N] = labels.has(items_N[is_there_N], np.full(is_there_N.sum(), view))
-        left = items_N[~is_there_N].tolist()
-        for start in range(0, len(left), self._batch_size):
-            yield [(item, view) for item in left[start : start + self._batch_size]]
+        is_there_N[is_there_N] = self._labels.has(items_N[is_there_N], np.full(is_there_N.sum(), view))
+        return is_there_N
+
+
+def same_logits(probe: str, other: str) -> bool:
+    """Return whether two probes are of the same teacher, as near as machines are to each other."""
+    try:
+        one, two = (np.array([float(number) for number in text.split(",")]) for text in (probe, other))
+    except ValueError:
+        return False
+    return one.shape == two.shape and bool(
+        np.allclose(one, two, rtol=2e-2, atol=2e-2 * np.abs(one).max(initial=0))
+    )
 
 
 def _add(

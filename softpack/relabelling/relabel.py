@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from softpack.errors import DataError
 from softpack.rate.choose import Wanted
 from softpack.rate.target import Target, parse_size
 from softpack.rate.trial import Trial
@@ -30,7 +31,7 @@ def relabel(
     target_kl: float | None = None,
     budget: str | int | None = None,
     max_kl: float | None = None,
-    temperatures: Sequence[float] = (),
+    temperatures: Sequence[float] | float = (),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     batch_size: int = 64,
@@ -79,10 +80,15 @@ def relabel(
         CodecError: the target cannot be met.
         ExistsError: the file is there and `force` is not given.
     """
+    if not isinstance(replay, Recipe):
+        raise DataError(f"relabel: replay is a {type(replay).__name__}; expected softpack.Recipe(size=...)")
+    if isinstance(temperatures, (int, float)):
+        temperatures = (temperatures,)
     targets = (target_bits, target_kl, parse_size(budget) if isinstance(budget, str) else budget)
     target = Target(*targets) if any(given is not None for given in targets) else None
     wanted = Wanted(codec, settings, target, tuple(temperatures), max_kl, replay.seed, device)
     run = Run(Path(out), wanted, views, batch_size, workers, store_replay, force, stage, say)
-    run.prepare(restart)
-    with Teacher(teacher, device).at_work() as at_work:
-        run.label(at_work, images, replay, mean, std, spool_views)
+    with run.alone():
+        run.prepare(restart)
+        with Teacher(teacher, device).at_work() as at_work:
+            run.label(at_work, images, replay, mean, std, spool_views)

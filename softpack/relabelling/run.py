@@ -1,6 +1,6 @@
 """One run of labelling, from the first views to the file, or what is left of one that was stopped.
 
-A first block of views goes into `OUT.spool`, an `.spk` file of fp16 rows, which the codec is fitted to and prototypes
+A first block of views goes into `OUT.spool`, an `.spk` file of fp32 rows, which the codec is fitted to and prototypes
 are learned from. From there, and then from the teacher, rows go into `OUT.unfinished`, whose codes become `OUT` in the
 end. Both are committed now and then, so that a run that was stopped goes on where it was.
 """
@@ -8,10 +8,13 @@ end. Both are committed now and then, so that a run that was stopped goes on whe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from softpack.codecs.abc import Progress
 from softpack.container.blockfile import PARTIAL, refuse_existing
@@ -21,11 +24,13 @@ from softpack.container.reader import Labels
 from softpack.container.recover import recover
 from softpack.container.repack import repack
 from softpack.container.writer import Writer, fit_rows
-from softpack.errors import DataError, FormatError
+from softpack.data.inputs import image_of
+from softpack.data.thumbprint import check_images
+from softpack.errors import DataError, FormatError, UnsupportedError
 from softpack.rate.choose import Wanted, choose
 from softpack.rate.trial import Trial
 from softpack.recipe import Recipe
-from softpack.relabelling.labeller import Labeller, Stage
+from softpack.relabelling.labeller import Labeller, Stage, same_logits
 from softpack.relabelling.survey import Survey, survey
 from softpack.relabelling.teacher import Teacher
 from softpack.relabelling.views import DrawnViews, ViewPixels
@@ -33,7 +38,7 @@ from softpack.sources.encoding import check_device
 from softpack.sources.learning import learn
 from softpack.sources.opening import open_source
 
-SPOOL, UNFINISHED = ".spool", ".unfinished"
+SPOOL, UNFINISHED, LOCK = ".spool", ".unfinished", ".lock"
 SPOOL_VIEWS = 16  # of each item, which prototypes are learned from
 
 
@@ -73,21 +78,43 @@ class Run:
         """Of the coded rows so far."""
         return self.out.with_name(self.out.name + UNFINISHED)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other runs away from the same files.
+
+        Raises:
+            DataError: one is at work.
+        """
+        path = self.out.with_name(self.out.name + LOCK)
+        try:
+            file = path.open("ab")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror}; take another folder") from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError(
+                    f"{self.out}: another run is labelling into it; wait for it, or take another name"
+                ) from None
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
     def prepare(self, restart: bool) -> None:
         """Refuse what cannot be done before anything is, and make whole what an interrupted run left."""
         for name, value in (("views", self.n_views), ("batch_size", self.batch_size)):
-            if type(value) is not int or value < 1:
-                raise DataError(f"relabel: {name} is {value!r}; expected a whole number from 1")
+            check_whole(name, value)
         check_device(self.wanted.device)
-        if (
-            self.unfinished.exists()
-        ):  # then it is our own, stopped while it was written: all of it is there still
+        if self.out.is_dir():
+            raise DataError(f"{self.out}: is a folder; expected the name of a file to write")
+        if self.unfinished.exists() and not self.out.exists():
+            # Our own, stopped while it was written: all of it is there still.
             self.out.with_name(self.out.name + PARTIAL).unlink(missing_ok=True)
         refuse_existing(self.out, self.force)
         for path in (self.spool, self.unfinished):
-            for left in (path.with_name(path.name + PARTIAL), path):
-                if left.exists():
-                    _make_whole(left, restart)
+            _make_whole(path, restart)
 
     def label(
         self,
@@ -104,17 +131,18 @@ class Run:
         recipe = dataclasses.replace(recipe, items=len(found))
         pixels = ViewPixels(images, DrawnViews(recipe, found.source_hw_N2, self.n_views), mean, std)
         labeller = Labeller(teacher, pixels, self.batch_size, self.workers, self.bar)
-        self._check_same(recipe, found, teacher.digest)
+        self._check_same(recipe, found, labeller.probe, images)
         if not self.unfinished.exists():
             n_spooled = self._n_spooled(spool_views, len(found), labeller.classes)
             if not self.spool.exists():
-                self.begin_spool(labeller, found, teacher.digest)
+                self.begin_spool(labeller, found)
             with append(self.spool) as writer:
                 labeller.write(writer, self.spool, range(n_spooled), "labelling the first views")
-            self.begin_coded(found, teacher.digest)
+            self.begin_coded(labeller, found)
         self.spool.unlink(missing_ok=True)
         with append(self.unfinished, device=self.wanted.device) as writer:
             labeller.write(writer, self.unfinished, range(self.n_views), "labelling")
+        check_images(lambda item: image_of(images[item], item), found.thumbprints)  # that they stayed the same
         with self.bar("writing", "row") as bar:
             repack(
                 self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, "")
@@ -123,16 +151,18 @@ class Run:
 
     def _n_spooled(self, asked: int | None, n_items: int, classes: int) -> int:
         """Return how many views of each item are spooled: what prototypes, and what the fit takes twice over."""
+        if asked is not None:
+            check_whole("spool_views", asked)
         n = max(SPOOL_VIEWS, -(-2 * fit_rows(classes) // n_items)) if asked is None else asked
         return max(1, min(n, self.n_views))
 
-    def begin_spool(self, labeller: Labeller, found: Survey, digest: str) -> None:
+    def begin_spool(self, labeller: Labeller, found: Survey) -> None:
         """Make the file of the first rows, with no row in it yet."""
-        settings = {"dtype": "fp16", "classes": labeller.classes}
-        with self._created(self.spool, "raw", labeller.recipe, found, digest, False, settings):
+        settings = {"dtype": "fp32", "classes": labeller.classes}
+        with self._created(self.spool, "raw", labeller, found, False, settings):
             pass
 
-    def begin_coded(self, found: Survey, digest: str) -> None:
+    def begin_coded(self, labeller: Labeller, found: Survey) -> None:
         """Choose and fit the codec, and write what is spooled with it."""
         source = open_source(self.spool, kind="spk")
         n_rows = len(found) * self.n_views
@@ -142,9 +172,8 @@ class Run:
         settings: dict[str, Any] = {} if learned is None else {"prototypes": learned.rows_NPC}
         if self.wanted.max_kl is not None:
             settings |= {"max_kl": self.wanted.max_kl, "temperatures": self.wanted.temperatures or None}
-        recipe = Labels(self.spool).recipe
         with (
-            self._created(self.unfinished, model, recipe, found, digest, self.store_replay, settings) as writer,
+            self._created(self.unfinished, model, labeller, found, self.store_replay, settings) as writer,
             self.bar("encoding", "row") as bar,
         ):
             done = 0
@@ -157,16 +186,16 @@ class Run:
         self,
         path: Path,
         codec: str | Model,
-        recipe: Recipe | None,
+        labeller: Labeller,
         found: Survey,
-        digest: str,
         store_replay: bool,
         settings: Mapping[str, Any],
     ) -> Writer:
+        recipe = labeller.recipe
         writer = create(
             path, codec, items=len(found), views=self.n_views, recipe=recipe, replay=store_replay,
-            images=found.thumbprints, notes=self._notes(digest), appendable=True, seed=self.wanted.seed,
-            device=self.wanted.device, mix_wh=(recipe.size, recipe.size) if recipe else (1, 1), **settings,
+            images=found.thumbprints, notes=self._notes(labeller.probe), appendable=True, seed=self.wanted.seed,
+            device=self.wanted.device, mix_wh=(recipe.size, recipe.size), **settings,
         )  # fmt: skip
         columns = {"source_hw": found.source_hw_N2, "target": found.target_N}
         writer.set_items(**{name: values for name, values in columns.items() if values is not None})
@@ -182,15 +211,16 @@ class Run:
         said = [f"{name}={value}" for name, value in asked.items() if value not in (None, ())]
         return " ".join([wanted.codec_id or "any codec", *said])
 
-    def _notes(self, digest: str) -> dict[str, Any]:
-        return {"teacher": digest, "views": self.n_views, "encoding": self.encoding}
+    def _notes(self, probe: str) -> dict[str, Any]:
+        return {"teacher": probe, "views": self.n_views, "encoding": self.encoding}
 
-    def _check_same(self, recipe: Recipe, found: Survey, digest: str) -> None:
+    def _check_same(self, recipe: Recipe, found: Survey, probe: str, images: Any) -> None:
         """Refuse to go on with what another run left."""
         for path in (self.spool, self.unfinished):
             if not path.exists():
                 continue
-            header = Labels(path).file.header
+            labels = Labels(path)
+            header = labels.file.header
             ways = [f"{n} is {a!r}, and was {b!r}" for n, a, b in _differences(recipe, header.recipe)]
             asked = {"views": self.n_views} | ({"encoding": self.encoding} if path == self.unfinished else {})
             ways += [
@@ -198,10 +228,10 @@ class Run:
                 for name, new in asked.items()
                 if header.made_by.get(name) != new
             ]
-            if dict(header.images) != found.thumbprints:
-                ways.append("the images look otherwise")
-            if header.made_by.get("teacher") != digest:
-                ways.append("the teacher's weights are others")
+            if not _same_images(labels, found, images):
+                ways.append("the images are others, in size, in class or in how they look")
+            if not same_logits(probe, str(header.made_by.get("teacher"))):
+                ways.append("the teacher gives other logits: its weights, mean or std are others")
             if ways:
                 raise DataError(
                     f"{path}: was left by another run: {'; '.join(ways)}. Call it as it was, or with restart=True "
@@ -213,6 +243,16 @@ class Run:
         return nullcontext(lambda done, total, seen: None) if self.stage is None else self.stage(what, unit)
 
 
+def check_whole(name: str, value: Any) -> None:
+    """Refuse what is no whole number from 1.
+
+    Raises:
+        DataError: says so.
+    """
+    if type(value) is not int or value < 1:
+        raise DataError(f"relabel: {name} is {value!r}; expected a whole number from 1")
+
+
 def _differences(new: Recipe, old: Recipe | None) -> list[tuple[str, Any, Any]]:
     """Return the settings in which two recipes differ, with what they are in both."""
     if old is None:
@@ -220,12 +260,44 @@ def _differences(new: Recipe, old: Recipe | None) -> list[tuple[str, Any, Any]]:
     return [(name, a, b) for name, a in vars(new).items() if (b := getattr(old, name)) != a]
 
 
-def _make_whole(path: Path, restart: bool) -> None:
-    """Make a file whole that a stopped run left, or take it away."""
-    if restart:
-        path.unlink()
-        return
+def _same_images(labels: Labels, found: Survey, images: Any) -> bool:
+    """Return whether images are those that labels are of, as far as the file knows them."""
+    columns = {"source_hw": found.source_hw_N2, "target": found.target_N}
+    for name, values in columns.items():
+        was_there = name in labels.item_columns
+        if was_there != (values is not None):
+            return False
+        if values is not None and not np.array_equal(labels.item_column(name), values):
+            return False
     try:
-        recover(path)
-    except FormatError:  # nothing in it was committed
-        path.unlink()
+        check_images(lambda item: image_of(images[item], item), labels.images)
+    except DataError:
+        return False
+    return True
+
+
+def _make_whole(path: Path, restart: bool) -> None:
+    """Make a file whole that a stopped run left, or take it away.
+
+    Raises:
+        DataError: it is no such file, or is damaged.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    if restart:
+        partial.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    if partial.exists():
+        try:
+            recover(partial)
+        except UnsupportedError:
+            raise
+        except FormatError:  # it was never committed
+            partial.unlink()
+    if path.exists():
+        try:
+            recover(path)
+        except FormatError as error:
+            raise DataError(
+                f"{path}: was not left by an interrupted run, or is damaged: {error}. Move it away, or say "
+                "restart=True (--restart) to throw it away"
+            ) from error

@@ -5,6 +5,7 @@ Shapes in names: N items.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from softpack.data.thumbprint import thumbprints
 from softpack.errors import DataError
 
 AT_ONCE = 64
+NO_TARGET = -1
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,27 @@ def survey(
         done = number * AT_ONCE
         found_N3[done : done + len(facts)] = facts
         counted(done + len(facts), n_items)
-    has_targets = (found_N3[:, 2] >= 0).all()
+    has_targets = (found_N3[:, 2] >= 0).any()
     return Survey(
         found_N3[:, :2].astype(np.int32),
         found_N3[:, 2].astype(np.int32) if has_targets else None,
         thumbprints(lambda item: image_of(images[item], item), n_items, seed),
     )
+
+
+def _class(target: Any, item: int) -> int:
+    """Return a target that is a whole number, and that there is none for anything else.
+
+    Raises:
+        DataError: it is too large.
+    """
+    try:
+        found = operator.index(target.item() if hasattr(target, "item") else target)
+    except (TypeError, ValueError, RuntimeError):
+        return NO_TARGET
+    if not -(1 << 31) < found < 1 << 31:
+        raise DataError(f"the target of item {item} is {found}; expected a class of 32 bits")
+    return found
 
 
 class _Facts(Dataset[tuple[int, int, int]]):
@@ -86,7 +103,7 @@ class _Facts(Dataset[tuple[int, int, int]]):
     def __getitem__(self, item: int) -> tuple[int, int, int]:
         if hasattr(self.images, "facts"):  # without decoding
             hw, target = self.images.facts(item)
-            return *hw, int(target)
+            return *hw, _class(target, item)
         sample = self.images[item]
         has_target = isinstance(sample, (tuple, list)) and len(sample) == 2
-        return *image_hw(image_of(sample, item)), int(sample[1]) if has_target else -1
+        return *image_hw(image_of(sample, item)), _class(sample[1], item) if has_target else NO_TARGET

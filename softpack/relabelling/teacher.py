@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from softpack.errors import DataError
@@ -60,23 +59,15 @@ class Teacher:
         """
         with torch.inference_mode():
             pixels_BCHW = pixels_BCHW.to(self.device, non_blocking=True)
-            of_each = [_logits(module(pixels_BCHW), len(pixels_BCHW)) for module in self.modules]
+            of_each = [
+                _logits(module(pixels_BCHW.to(_dtype_of(module))), len(pixels_BCHW)) for module in self.modules
+            ]
         classes = sorted({logits_BC.shape[1] for logits_BC in of_each})
         if len(classes) > 1:
             raise DataError(
                 f"the teachers of the committee give {' and '.join(map(str, classes))} classes; expected as many of all"
             )
         return of_each[0] if len(of_each) == 1 else torch.stack(of_each).mean(0)
-
-    @property
-    def digest(self) -> str:
-        """A number of 16 hexadecimal digits that tells these weights from others."""
-        hashed = xxhash.xxh64()
-        for module in self.modules:
-            for name, tensor in module.state_dict().items():
-                hashed.update(name.encode())
-                hashed.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        return hashed.hexdigest()
 
 
 def load_teacher(spelt: str) -> Any:
@@ -119,4 +110,9 @@ def _logits(given: Any, n_rows: int) -> Tensor:
     if not (isinstance(logits_BC, Tensor) and logits_BC.ndim == 2 and len(logits_BC) == n_rows):
         found = list(logits_BC.shape) if isinstance(logits_BC, Tensor) else type(given).__name__
         raise DataError(f"the teacher gives {found} for {n_rows} images; expected logits [{n_rows}, classes]")
-    return logits_BC.float()
+    return logits_BC.to(torch.float32, copy=True)  # a module may use its memory again
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    """Return the floating-point type that a module works in."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)

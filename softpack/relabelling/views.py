@@ -5,7 +5,7 @@ Shapes in names: B rows of a batch, C channels, H high, W wide, N items.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +98,9 @@ class ViewPixels(Dataset[Rows]):
     def __getitem__(self, cell: tuple[int, int]) -> Rows:
         return self.__getitems__([cell])
 
-    def batches(self, cells: Iterator[list[tuple[int, int]]], workers: int) -> DataLoader[Rows]:
+    def batches(self, cells: Iterable[list[tuple[int, int]]], workers: int) -> DataLoader[Rows]:
         """Return a loader of the batches that these lists of (item, view) are."""
-        return DataLoader(self, batch_sampler=list(cells), num_workers=workers, collate_fn=_as_it_is)
+        return DataLoader(self, batch_sampler=cells, num_workers=workers, collate_fn=_as_it_is)
 
 
 def in_order(recipe: Recipe, view: int, n_items: int) -> np.ndarray:

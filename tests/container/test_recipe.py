@@ -179,3 +179,24 @@ def test_missing_rows_have_no_columns(tmp_path):
     labels = write(tmp_path / "a.spk")
     with pytest.raises(DataError, match="view 40"):
         labels.replay([0], [V])
+
+
+def test_columns_of_ones_own_are_refused_where_they_differ(tmp_path):
+    writer = softpack.create(tmp_path / "a.spk", "raw", classes=C, items=N, recipe=RECIPE)
+    writer.set_items(source_hw=SIZES)
+    given = {name: values[:1] for name, values in COLUMNS.items()}
+    writer.append(np.zeros((1, C), "f4"), item=0, view=0, **given)
+    given = {name: values[1:2] for name, values in COLUMNS.items()} | {"flip": ~COLUMNS["flip"][1:2]}
+    with pytest.raises(DataError, match="found flip that are not those that the recipe draws"):
+        writer.append(np.zeros((1, C), "f4"), item=0, view=1, **given)
+    with pytest.raises(DataError, match="other sizes of images than those that crops were drawn for"):
+        writer.set_items(source_hw=SIZES + 1)
+    writer.abandon()
+
+
+def test_items_without_a_size_are_refused(tmp_path):
+    writer = softpack.create(tmp_path / "a.spk", "raw", classes=C, recipe=Recipe(seed=1))
+    writer.set_items(source_hw=SIZES)
+    with pytest.raises(DataError, match=f"found item {N}; source_hw has the sizes of {N} images"):
+        writer.append(np.zeros((1, C), "f4"), item=N, view=0)
+    writer.abandon()

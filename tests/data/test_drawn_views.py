@@ -72,3 +72,13 @@ def test_other_images_are_refused_before_the_first_step(spk):
 def test_images_in_another_order_are_refused(spk):
     with pytest.raises(DataError, match="is not the one that was labelled"):
         softpack.SoftLabelDataset(IMAGES[::-1], spk, transform=softpack.replay(12))
+
+
+def test_the_size_counts_where_nothing_else_is_drawn(tmp_path):
+    recipe = softpack.Recipe(size=12, scale=None, flip=0)
+    with softpack.create(tmp_path / "a.spk", "raw", classes=C, recipe=recipe) as writer:
+        writer.append(np.zeros((N, C), "f4"), item=np.arange(N), view=0)
+    softpack.SoftLabelDataset(IMAGES, tmp_path / "a.spk", transform=softpack.replay(12))
+    for transform in (softpack.replay(8), None):
+        with pytest.raises(DataError, match=r"12 x 12|no transform was given"):
+            softpack.SoftLabelDataset(IMAGES, tmp_path / "a.spk", transform=transform)

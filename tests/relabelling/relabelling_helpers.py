@@ -21,6 +21,11 @@ class Images:
         self.pixels = [np.kron(fields[i], np.ones((4 + i % 3, 5, 1))).astype(np.uint8) for i in range(n)]
         self.loads = 0
 
+    def swapped(self) -> Images:
+        """Return these with two of one size but other classes in each other's place."""
+        self.pixels[0], self.pixels[3] = self.pixels[3][:, ::-1], self.pixels[0][:, :-1]
+        return self
+
     def __len__(self) -> int:
         return len(self.pixels)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -109,8 +110,8 @@ def test_the_teacher_is_left_as_it_was(tmp_path, teacher, images):
 def test_images_are_loaded_once_a_view(tmp_path, teacher, images):
     """Partners stand beside each other: one more image a batch, where each row alone would load two."""
     softpack.relabel(teacher, images, V, RECIPE, tmp_path / "a.spk", "raw", batch_size=N)
-    first_pass = N + 8 + 1
-    assert images.loads <= first_pass + N * V + V
+    looks, probe = 8 + 8, 4 + 4  # before and after; with partners
+    assert images.loads <= N + looks + probe + N * V + V
 
 
 # -- stopped and gone on with ------------------------------------------------------------------------------
@@ -191,13 +192,15 @@ def test_a_run_that_was_killed_at_its_last_step_goes_on(tmp_path, images, monkey
     [
         ({"replay": dataclasses.replace(RECIPE, seed=9)}, "seed is 9, and was 4"),
         ({"replay": dataclasses.replace(RECIPE, scale=(0.5, 1.0))}, r"scale is \(0.5, 1.0\), and was"),
-        ({"teacher": make_teacher(7)}, "the teacher's weights are others"),
-        ({"images": Images(seed=3)}, "the images look otherwise"),
+        ({"teacher": make_teacher(7)}, "the teacher gives other logits"),
+        ({"images": Images(seed=3)}, "the images are others"),
         ({"images": Images(n=20)}, "items is 20, and was 24"),
+        ({"mean": (0.5,) * 3, "std": (0.2,) * 3}, "the teacher gives other logits: its weights, mean or std"),
+        ({"images": Images().swapped()}, "the images are others, in size, in class or in how they look"),
         ({"views": V + 1}, f"views is {V + 1}, and was {V}"),
         ({"codec": "quantize"}, "encoding is quantize, and was raw"),
     ],
-    ids=["seed", "crops", "teacher", "images", "fewer images", "views", "codec"],
+    ids=["seed", "crops", "teacher", "images", "fewer images", "mean", "two swapped", "views", "codec"],
 )
 def test_what_another_run_left_is_refused(tmp_path, images, change, said):
     how = {"teacher": Stopping(make_teacher(), 30), "images": images, "views": V, "replay": RECIPE, "codec": "raw",
@@ -209,6 +212,89 @@ def test_what_another_run_left_is_refused(tmp_path, images, change, said):
         softpack.relabel(out=tmp_path / "a.spk", **how)
     softpack.relabel(out=tmp_path / "a.spk", restart=True, **how)
     assert softpack.open(tmp_path / "a.spk").n_rows == len(how["images"]) * how["views"]
+
+
+def test_files_of_others_stay(tmp_path, teacher, images):
+    (tmp_path / "a.spk.spool").write_text("mine")
+    with pytest.raises(DataError, match=r"a\.spk\.spool: was not left by an interrupted run, or is damaged"):
+        softpack.relabel(teacher, images, 2, RECIPE, tmp_path / "a.spk", "raw")
+    assert (tmp_path / "a.spk.spool").read_text() == "mine"
+
+
+def test_two_runs_at_once_are_refused(tmp_path, teacher, images):
+    class Calling(nn.Module):
+        def forward(self, pixels_BCHW):
+            with pytest.raises(DataError, match="another run is labelling into it"):
+                softpack.relabel(teacher, images, 2, RECIPE, tmp_path / "a.spk", "raw", restart=True)
+            return teacher(pixels_BCHW)
+
+    softpack.relabel(Calling(), images, 2, RECIPE, tmp_path / "a.spk", "raw")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.spk"]
+
+
+def test_a_teacher_may_use_its_output_again(tmp_path, images, monkeypatch):
+    class Reusing(nn.Module):
+        """Writes into the same memory each time, and other numbers in it soon after."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner, self.memory = make_teacher(), torch.empty(N, CLASSES)
+
+        def forward(self, pixels_BCHW):
+            given = self.memory[: len(pixels_BCHW)]
+            given.copy_(self.inner(pixels_BCHW))
+            return given
+
+    from softpack.relabelling import labeller
+
+    add = labeller._add
+
+    def slowly(*arguments):
+        time.sleep(0.02)
+        add(*arguments)
+
+    monkeypatch.setattr(labeller, "_add", slowly)
+    softpack.relabel(Reusing(), images, 3, RECIPE, tmp_path / "a.spk", "raw", batch_size=6)
+    labels = softpack.open(tmp_path / "a.spk")
+    items, views = np.divmod(np.arange(N * 3), 3)
+    torch.testing.assert_close(
+        labels.read(items, views), said_by(make_teacher(), images, labels, items, views), rtol=1e-3, atol=1e-3
+    )
+
+
+def test_labels_of_large_logits_are_exact(tmp_path, teacher, images):
+    """The first views wait on the disk as they came, whatever constant the logits have."""
+
+    class Lifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = teacher
+
+        def forward(self, pixels_BCHW):
+            return self.inner(pixels_BCHW) + 3000
+
+    softpack.relabel(Lifted(), images, 3, RECIPE, tmp_path / "a.spk", "raw", dtype="fp32")
+    found = softpack.check(tmp_path / "a.spk", Lifted(), images)
+    assert found.labels.temperatures[1.0].kl_max < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_teachers_of_half_precision(tmp_path, images, dtype):
+    softpack.relabel(make_teacher().to(dtype), images, 2, RECIPE, tmp_path / "a.spk", "raw")
+    assert softpack.check(tmp_path / "a.spk", make_teacher(), images).labels.top1_agreement > 0.8
+
+
+@pytest.mark.parametrize("target", [None, "cat", 0.7, [0, 1, 0]])
+def test_targets_that_are_no_classes_are_none(tmp_path, teacher, images, target):
+    given = [(pixels, target) for pixels in images.pixels]
+    softpack.relabel(teacher, given, 2, RECIPE, tmp_path / "a.spk", "raw")
+    assert "target" not in softpack.open(tmp_path / "a.spk").item_columns
+
+
+def test_some_images_may_lack_a_target(tmp_path, teacher, images):
+    given = [(pixels, -1 if n == 3 else np.int64(n)) for n, pixels in enumerate(images.pixels)]
+    softpack.relabel(teacher, given, 2, RECIPE, tmp_path / "a.spk", "raw")
+    assert softpack.open(tmp_path / "a.spk").item_column("target").tolist() == [0, 1, 2, -1, *range(4, N)]
 
 
 # -- refused before the first label ------------------------------------------------------------------------
@@ -227,7 +313,7 @@ def test_what_is_no_teacher_is_refused(tmp_path, images, given):
 
 
 def test_a_teacher_that_gives_no_logits_is_refused(tmp_path, images):
-    with pytest.raises(DataError, match=r"the teacher gives \[1, 3, 16, 16\] for 1 images; expected logits"):
+    with pytest.raises(DataError, match=r"the teacher gives \[4, 3, 16, 16\] for 4 images; expected logits"):
         softpack.relabel(nn.Identity(), images, 2, RECIPE, tmp_path / "a.spk")
 
 
@@ -246,7 +332,20 @@ def test_what_are_no_images_is_refused(tmp_path, teacher, images):
         softpack.relabel(teacher, images, 2, RECIPE, tmp_path / "a.spk")
 
 
-@pytest.mark.parametrize(("name", "value"), [("views", 0), ("views", 2.5), ("batch_size", 0)])
+def test_other_things_than_a_recipe_are_refused(tmp_path, teacher, images):
+    with pytest.raises(DataError, match=r"replay is a Replay; expected softpack.Recipe\(size=...\)"):
+        softpack.relabel(teacher, images, 2, softpack.replay(16), tmp_path / "a.spk")
+
+
+def test_a_folder_is_refused_before_any_work(tmp_path, teacher, images):
+    (tmp_path / "a.spk").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        softpack.relabel(teacher, images, 2, RECIPE, tmp_path / "a.spk", "raw", force=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("views", 0), ("views", 2.5), ("batch_size", 0), ("spool_views", 1.5)]
+)
 def test_numbers_that_are_none_are_refused(tmp_path, teacher, images, name, value):
     with pytest.raises(DataError, match=f"relabel: {name} is {value}; expected a whole number from 1"):
         softpack.relabel(**{"teacher": teacher, "images": images, "views": 2, "replay": RECIPE,
