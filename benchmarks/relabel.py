@@ -27,7 +27,7 @@ from softpack.relabelling.survey import survey
 from softpack.relabelling.teacher import Teacher
 from softpack.relabelling.views import DrawnViews, ViewPixels, in_order
 
-IMAGES, VIEWS, BATCH, SIZE = 64, 6, 32, 224
+IMAGES, VIEWS, BATCH, SIZE = 48, 5, 32, 224
 CODECS = ("raw", "klt", "vqae")
 
 
@@ -105,10 +105,10 @@ def _relabelled(
     )
     run.prepare(restart=True)
     labeller, found = Labeller(teacher, pixels, BATCH, 0, run.bar), survey(images, recipe.seed)
-    run.begin_spool(labeller, found, "")
+    run.begin_spool(labeller, found)
     with append(run.spool) as writer:
         labeller.write(writer, run.spool, range(1), "")
-    run.begin_coded(found, "")
+    run.begin_coded(labeller, found)
     with append(run.unfinished) as writer:
         seconds = _timed(lambda: labeller.write(writer, run.unfinished, range(views), ""))
     run.unfinished.unlink()
