@@ -71,7 +71,7 @@ def beta(alpha: float, *numbers: int | np.ndarray) -> np.ndarray:
         return uniform(*numbers, 0, 0)
     keys = hashed(*numbers).view(np.int64)
     drawn = np.full(keys.shape, 0.5)
-    left = np.flatnonzero(np.ones(keys.size, bool))
+    left = np.arange(keys.size)
     for attempt in range(ATTEMPTS):
         x, y = (power(uniform(keys.flat[left], attempt, side), 1 / alpha) for side in (0, 1))
         good = (x + y <= 1) & (x + y > 0)

@@ -145,7 +145,7 @@ def opened(source: str, how: dict[str, Any]) -> Source:
     return rows
 
 
-def fitted(rows: Source, how: dict[str, Any], replay: bool = True, n_rows: int = 0) -> Model:
+def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:
     """Fit the codec that the options ask for, or the one that meets their target best; say what was tried."""
     from softpack.rate.choose import choose
     from softpack.sources.encoding import check_device
@@ -156,7 +156,7 @@ def fitted(rows: Source, how: dict[str, Any], replay: bool = True, n_rows: int =
         note(f"--temperature is not used: {wanted.codec_id} has no use for it")
     what = "fitting" if wanted.is_controlled else f"fitting {wanted.codec_id or 'vqae'}"
     with Bar(what, "step") as bar:
-        return choose(rows, wanted, replay=replay, n_rows=n_rows, progress=bar, say=sayer(bar))
+        return choose(rows, wanted, replay=replay, progress=bar, say=sayer(bar))
 
 
 def sayer(bar: Bar) -> Callable[[Trial, str], None]:

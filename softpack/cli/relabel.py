@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from softpack.accounting import grid
-from softpack.cli.encode import sayer, target_of
+from softpack.cli.encode import check_coding, sayer
 from softpack.cli.facts import facts_of, print_facts
 from softpack.cli.options import (
     DEVICE,
     FORCE,
     JSON,
     MAX_KL,
+    OUT,
     SEED,
     SETTINGS,
     TEMPERATURES,
@@ -25,7 +26,6 @@ from softpack.cli.options import (
     target_options,
 )
 from softpack.cli.progress import Bar
-from softpack.codecs.registry import check_codec_id
 from softpack.container.file import SpkFile
 from softpack.errors import DataError
 from softpack.recipe import MIXES, Recipe
@@ -63,7 +63,7 @@ STD = click.option("--std", callback=_numbers, metavar="R,G,B", help="By which t
     "  softpack relabel images/ -o labels.spk --teacher my_teacher:load --views 300 --mix cutmix --codec klt",
 )
 @click.argument("images", type=click.Path())
-@click.option("-o", "--out", required=True, type=click.Path(), metavar="FILE", help="Where to write.")
+@OUT
 @TEACHER
 @click.option("--views", type=click.IntRange(1), required=True, metavar="V", help="Of each image.")
 @click.option(
@@ -115,10 +115,7 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
     """
     goes_on = Path(f"{out}.unfinished").exists()  # and what is left of OUT itself is that run's
     check_out(out, how["force"] or (goes_on and not Path(out).exists()), images)
-    target_of(how)  # refuses two of them
-    settings = settings_of(how["pairs"])
-    if how["codec_id"]:
-        check_codec_id(how["codec_id"])
+    check_coding(how)
     recipe = Recipe(
         how["size"], None if how["no_crop"] else how["scale"], how["ratio"], how["flip"], how["mix"], how["alpha"],
         how["mixed"], how["patches"], how["seed"],
@@ -134,7 +131,7 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
             temperatures=how["temperatures"], mean=how["mean"], std=how["std"], batch_size=how["batch_size"],
             workers=how["workers"], device=how["device"], store_replay=how["store_replay"],
             spool_views=how["spool_views"], force=how["force"], restart=how["restart"], stage=Bar, say=sayer(bar),
-            **settings,
+            **settings_of(how["pairs"]),
         )  # fmt: skip
     print_facts(facts_of(SpkFile(out)), how["as_json"])
 

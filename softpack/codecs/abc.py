@@ -31,6 +31,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -42,6 +43,7 @@ from softpack.records import LabelSpec
 
 Codes = dict[str, Tensor]
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is seen, such as "KL 0.061")
+Stage = Callable[[str, str], AbstractContextManager[Progress]]  # (what is done, unit) -> a bar
 C = TypeVar("C", bound="Codec")
 
 

@@ -19,7 +19,7 @@ from softpack.container.reader import open as open_labels
 from softpack.container.resident import ResidentLabels
 from softpack.data.batch import Batch, Sample
 from softpack.data.draws import Draws
-from softpack.data.inputs import PlainInputs, ReplayedInputs, image_of
+from softpack.data.inputs import PlainInputs, ReplayedInputs, check_count, check_dataset, images_of
 from softpack.data.replay import Replay
 from softpack.data.source import LabelSource
 from softpack.data.thumbprint import check_images
@@ -75,10 +75,11 @@ class SoftLabelDataset(Dataset[Sample]):
         if isinstance(labels, (str, os.PathLike)):
             path, labels = labels, open_labels(labels)
             resident = Path(path).stat().st_size <= RESIDENT_BYTES if resident is None else resident
-        _check_images(images, labels)
+        check_dataset(images)
+        check_count(images, labels)
         if not ignore_replay:
             _check_transform(transform, labels)
-            check_images(lambda item: image_of(images[item], item), labels.images)
+            check_images(images_of(images), labels.images)
         self._draws = Draws(labels)
         self._inputs: PlainInputs
         if isinstance(transform, Replay) and not ignore_replay:
@@ -157,16 +158,6 @@ class SoftLabelDataset(Dataset[Sample]):
         if outside_B.any():
             raise DataError(f"there is no view {views_B[outside_B][0]}; expected 0 to {n_views - 1}")
         return views_B
-
-
-def _check_images(images: Any, labels: LabelSource) -> None:
-    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-        raise DataError(f"images is a {type(images).__name__}; expected a map-style dataset, with a length")
-    if len(images) != labels.shape[0]:
-        raise DataError(
-            f"there are {len(images)} images, but labels of {labels.shape[0]} items; "
-            "give the images that were labelled, in the same order"
-        )
 
 
 def _check_transform(transform: Any, labels: LabelSource) -> None:

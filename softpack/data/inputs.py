@@ -132,6 +132,34 @@ def item_tensor(labels: Views, name: str) -> Tensor | None:
     return torch.from_numpy(np.array(labels.item_column(name))) if name in labels.item_columns else None
 
 
+def check_dataset(images: Any) -> None:
+    """Check that images are a map-style dataset.
+
+    Raises:
+        DataError: they are not.
+    """
+    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
+        raise DataError(f"images is a {type(images).__name__}; expected a map-style dataset, with a length")
+
+
+def check_count(images: Any, labels: Views) -> None:
+    """Check that there are as many images as items.
+
+    Raises:
+        DataError: there are not.
+    """
+    if len(images) != labels.shape[0]:
+        raise DataError(
+            f"there are {len(images)} images, but labels of {labels.shape[0]} items; "
+            "give the images that were labelled, in the same order"
+        )
+
+
+def images_of(samples: Any) -> Callable[[int], Any]:
+    """Return what gives the image of an item, of a dataset of images or of (image, target)."""
+    return lambda item: image_of(samples[item], item)
+
+
 def image_of(sample: Any, item: int) -> Any:
     """Return the image of what an image dataset gave.
 

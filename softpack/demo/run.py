@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from softpack.accounting import Ledger
-from softpack.codecs.abc import Progress
+from softpack.codecs.abc import Progress, Stage
 from softpack.container.ledger import ledger
 from softpack.demo.digits import Arm, Digits, make_digits, train_arm
 from softpack.demo.teacher import label_photos
@@ -36,8 +35,6 @@ CODECS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 HEADLINE = "vqae, 160 bits"
 DIGIT_BITS = 40
-
-Stage = Callable[[str, str], AbstractContextManager[Progress]]  # (what is done, unit) -> a bar
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from softpack.codecs.abc import Progress
 from softpack.codecs.spaces import to_logits
 from softpack.container.reader import Labels
 from softpack.data.batch import Sample
-from softpack.data.inputs import ReplayedInputs, image_of
-from softpack.data.replay import Replay
+from softpack.data.inputs import ReplayedInputs, check_count, images_of
+from softpack.data.replay import replay
 from softpack.data.thumbprint import check_images
 from softpack.errors import DataError
 from softpack.eval.fidelity import Fidelity, FidelityMeter
@@ -79,14 +79,12 @@ def check(
         DataError: the images are others, or the teacher gives other classes.
     """
     labels = labels if isinstance(labels, Labels) else Labels(labels)
-    if len(images) != labels.shape[0]:
-        raise DataError(f"there are {len(images)} images, but labels of {labels.shape[0]} items")
-    check_images(lambda item: image_of(images[item], item), labels.images)
+    check_count(images, labels)
+    check_images(images_of(images), labels.images)
     size = size if labels.recipe is None else labels.recipe.size
     if size is None:
         raise DataError(f"{labels.file.name}: does not say how large the views are; say size= (--size)")
-    transform = Replay(size, None if mean is None else tuple(mean), None if std is None else tuple(std))
-    inputs = ReplayedInputs(images, labels, transform)
+    inputs = ReplayedInputs(images, labels, replay(size, mean, std))
     chosen = np.sort(np.argsort(chance.hashed(seed, -4, np.arange(labels.n_rows)), kind="stable")[:rows])
     meters = FidelityMeter(temperatures), FidelityMeter(temperatures)
     with Teacher(teacher, device).at_work() as at_work:

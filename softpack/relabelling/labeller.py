@@ -6,15 +6,14 @@ Shapes in names: N items.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from softpack.codecs.abc import Progress
+from softpack.codecs.abc import Stage
 from softpack.container.reader import Labels
 from softpack.container.writer import Writer
 from softpack.recipe import Recipe
@@ -23,7 +22,6 @@ from softpack.relabelling.views import ViewPixels, in_order
 
 COMMIT_S = 60.0  # between two commits, about
 PROBED = 4  # views, and logits of each, that tell a teacher from another
-Stage = Callable[[str, str], AbstractContextManager[Progress]]  # (what is done, unit) -> a bar
 
 
 class Labeller:

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
+from softpack.codecs.abc import Stage
 from softpack.errors import DataError
 from softpack.rate.choose import Wanted
 from softpack.rate.target import Target, parse_size
 from softpack.rate.trial import Trial
 from softpack.recipe import Recipe
-from softpack.relabelling.labeller import Stage
 from softpack.relabelling.run import Run
 from softpack.relabelling.teacher import Teacher
 

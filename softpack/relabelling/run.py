@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from softpack.codecs.abc import Progress
+from softpack.codecs.abc import Progress, Stage
 from softpack.container.blockfile import PARTIAL, refuse_existing
 from softpack.container.create import append, create
 from softpack.container.model import Model
@@ -24,13 +24,13 @@ from softpack.container.reader import Labels
 from softpack.container.recover import recover
 from softpack.container.repack import repack
 from softpack.container.writer import Writer, fit_rows
-from softpack.data.inputs import image_of
+from softpack.data.inputs import images_of
 from softpack.data.thumbprint import check_images
 from softpack.errors import DataError, FormatError, UnsupportedError
 from softpack.rate.choose import Wanted, choose
 from softpack.rate.trial import Trial
 from softpack.recipe import Recipe
-from softpack.relabelling.labeller import Labeller, Stage, same_logits
+from softpack.relabelling.labeller import Labeller, same_logits
 from softpack.relabelling.survey import Survey, survey
 from softpack.relabelling.teacher import Teacher
 from softpack.relabelling.views import DrawnViews, ViewPixels
@@ -142,7 +142,7 @@ class Run:
         self.spool.unlink(missing_ok=True)
         with append(self.unfinished, device=self.wanted.device) as writer:
             labeller.write(writer, self.unfinished, range(self.n_views), "labelling")
-        check_images(lambda item: image_of(images[item], item), found.thumbprints)  # that they stayed the same
+        check_images(images_of(images), found.thumbprints)  # that they stayed the same
         with self.bar("writing", "row") as bar:
             repack(
                 self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, "")
@@ -270,7 +270,7 @@ def _same_images(labels: Labels, found: Survey, images: Any) -> bool:
         if values is not None and not np.array_equal(labels.item_column(name), values):
             return False
     try:
-        check_images(lambda item: image_of(images[item], item), labels.images)
+        check_images(images_of(images), labels.images)
     except DataError:
         return False
     return True

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from softpack.data.inputs import image_of
+from softpack.data.inputs import check_dataset, image_of, images_of
 from softpack.data.pixels import image_hw
 from softpack.data.thumbprint import thumbprints
 from softpack.errors import DataError
@@ -57,8 +57,7 @@ def survey(
     Raises:
         DataError: it is no such dataset, or is empty.
     """
-    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-        raise DataError(f"images is a {type(images).__name__}; expected a map-style dataset, with a length")
+    check_dataset(images)
     n_items = len(images)
     if not n_items:
         raise DataError("there are no images to label")
@@ -72,7 +71,7 @@ def survey(
     return Survey(
         found_N3[:, :2].astype(np.int32),
         found_N3[:, 2].astype(np.int32) if has_targets else None,
-        thumbprints(lambda item: image_of(images[item], item), n_items, seed),
+        thumbprints(images_of(images), n_items, seed),
     )
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from softpack import chance
 from softpack.container.reader import Indices
 from softpack.data.inputs import ReplayedInputs
-from softpack.data.replay import Replay
+from softpack.data.replay import replay
 from softpack.recipe import PARTNER, Recipe
 
 Rows = tuple[Tensor, np.ndarray, np.ndarray]  # pixels [B, C, H, W], items [B], views [B]
@@ -83,11 +83,8 @@ class ViewPixels(Dataset[Rows]):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        transform = Replay(
-            views.recipe.size, None if mean is None else tuple(mean), None if std is None else tuple(std)
-        )
         self.views = views
-        self._inputs = ReplayedInputs(images, views, transform)
+        self._inputs = ReplayedInputs(images, views, replay(views.recipe.size, mean, std))
 
     def __getitems__(self, cells: list[tuple[int, int]]) -> Rows:
         """Return the pixels of (item, view) pairs; each image is loaded once."""
