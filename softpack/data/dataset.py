@@ -58,9 +58,9 @@ class SoftLabelDataset(Dataset[Sample]):
             `images` that give the augmented pixels themselves.
 
     Raises:
-        DataError: images and labels do not belong together, an item has no view, or the transform would not
-            give the pixels that were labelled. Later, when an item is drawn: its image has another size, or
-            its augmentation does not fit it.
+        DataError: images and labels do not belong together, or the transform would not give the pixels that were
+            labelled. Later, when an item is drawn: its image has another size, its augmentation does not fit it, or
+            some item has no view.
     """
 
     def __init__(

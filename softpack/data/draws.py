@@ -1,6 +1,6 @@
 """Which view an item gives next, counted in memory that worker processes share.
 
-Shapes in names: B draws of a batch, N items.
+Shapes in names: B draws of a batch, N items, M items without views.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ class Draws:
 
     Args:
         labels: say which views there are.
-
-    Raises:
-        DataError: an item has no view.
     """
 
     def __init__(self, labels: LabelSource) -> None:
         counts_N = np.array(labels.view_counts(), np.int64)
-        missing = np.flatnonzero(counts_N < 1)
-        if len(missing):
-            raise DataError(
-                f"{len(missing)} of {len(counts_N)} items have no view, the first of them item {missing[0]}; "
-                "a dataset needs one of every item: finish the file, or encode the labelled items alone"
-            )
+        self.missing_M = np.flatnonzero(counts_N < 1)
         self.is_dense = bool((counts_N == labels.shape[1]).all())
         self.counts_N = torch.from_numpy(counts_N)  # tensors, so that spawned workers share them too
         self.drawn_N = torch.zeros_like(self.counts_N)
         self._share()
 
     def next_views(self, items_B: np.ndarray, labels: LabelSource) -> np.ndarray:
-        """Return the next view of each item, and count it as drawn."""
+        """Return the next view of each item, and count it as drawn.
+
+        Raises:
+            DataError: an item, one of these or not, has no view: that is said before the first step, not in the midst.
+        """
+        if len(self.missing_M):
+            raise DataError(
+                f"{len(self.missing_M)} of {len(self.counts_N)} items have no view, the first of them item "
+                f"{self.missing_M[0]}; to draw views of items, each needs one: finish the file, encode the labelled "
+                "items alone, or take ViewSampler(labels, batch_size, draw='pool'), which shows what labels there are"
+            )
         drawn_N, counts_N = self.drawn_N.numpy(), self.counts_N.numpy()
         nth_B = (drawn_N[items_B] + _earlier_in_batch(items_B)) % counts_N[items_B]
         np.add.at(drawn_N, items_B, 1)

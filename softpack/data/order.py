@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from softpack.chance import hashed
+from softpack.chance import hashed, place_before
 
 
 def shuffled(n_items: int, seed: int, epoch: int, block: int = 0, at_once: int = 1) -> np.ndarray:
@@ -47,6 +47,21 @@ def drawn(counts_B: np.ndarray, items_B: np.ndarray, seed: int, epoch: int) -> n
     keys_BV[views_V >= counts_B[:, None]] = np.iinfo(np.uint64).max  # views that are not there come last
     order_BV = np.argsort(keys_BV, axis=1, kind="stable")
     return np.take_along_axis(order_BV, nth_B[:, None], 1)[:, 0]
+
+
+def pooled(n_rows: int, n_drawn: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the numbers of the labels that an epoch shows of a pool, int64 [N].
+
+    In every pass over the pool each label is shown once, in an order of that pass; epochs cut passes where they may.
+
+    Args:
+        n_rows: labels of the pool.
+        n_drawn: N, how many an epoch shows.
+        seed: of the run.
+        epoch: from 0.
+    """
+    passes_N, place_N = np.divmod(epoch * n_drawn + np.arange(n_drawn), n_rows)
+    return place_before(n_rows, (seed, -3, passes_N), place_N)
 
 
 def chains(partner_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from softpack.data import order
 from softpack.data.source import LabelSource
 from softpack.errors import DataError
 
-VIEWS = ("epoch", "random")
+VIEWS = ("epoch", "random", "pool")
 UNEVEN = ("refuse", "drop", "repeat")
 FORMAT = 1  # of the state
 
@@ -65,7 +65,9 @@ class ViewSampler(Sampler[list[tuple[int, int]]]):
         shuffle: False shows items in their own order.
         views: at most so many views of each item are shown, a pool as LPLD prunes; None: all.
         draw: "epoch" shows the e-th view of each item in epoch e, and after the last the first again. "random" goes
-            through the views of every item in an order of its own, each once before any again.
+            through the views of every item in an order of its own, each once before any again. "pool" goes through all
+            labels of the file so, whichever items they are of, and an epoch is as many as there are items: for pools
+            that were pruned by whole batches, as LPLD's are, where an item can be without labels.
         keep_mixed: items that a view mixes follow one another, so that a batch loads few images twice.
         tiles: shuffle the items of so many tiles of the file among one another, so that labels that are read from
             the disk are read in few pieces; 0: all items.
@@ -109,10 +111,15 @@ class ViewSampler(Sampler[list[tuple[int, int]]]):
         self.ranks = Ranks.here(rank, world_size)
         self.epoch, self.start, self.position = 0, 0, 0  # rows of the epoch, of all ranks together
         self._labels = labels
+        if draw == "pool" and (views is not None or tiles or not shuffle):
+            raise DataError("ViewSampler: draw='pool' shuffles all labels; leave out views, tiles and shuffle")
         counts_N = np.array(labels.view_counts(), np.int64)
-        if not len(counts_N) or (counts_N < 1).any():
+        if not counts_N.any() or (draw != "pool" and (counts_N < 1).any()):
             lost = int((counts_N < 1).argmax()) if len(counts_N) else 0
-            raise DataError(f"ViewSampler: item {lost} has no view; a sampler needs one of every item")
+            raise DataError(
+                f"ViewSampler: item {lost} has no view; a sampler needs one of every item, or draw='pool' to show the "
+                "labels that are there"
+            )
         self._counts_N = counts_N if views is None else np.minimum(counts_N, views)
         self._views = views
         self._n_left(0)  # for its error
@@ -123,15 +130,15 @@ class ViewSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, self.position = self.epoch, self.start
-        order_N = np.resize(self._order()[self.start :], self._n_left(self.start))
-        views_N, rank, begun, done = self._views_of(order_N), self.ranks.rank, self.start, 0
-        while done < len(order_N):
+        items_N, views_N = (np.resize(some_N[self.start :], self._n_left(self.start)) for some_N in self._rows())
+        rank, begun, done = self.ranks.rank, self.start, 0
+        while done < len(items_N):
             n_rows = self.rows_at(begun + done)
             share = n_rows // self.ranks.world_size
             mine = slice(done + rank * share, done + (rank + 1) * share)
             done += n_rows
             self.position = begun + done
-            yield list(zip(order_N[mine].tolist(), views_N[mine].tolist(), strict=True))
+            yield list(zip(items_N[mine].tolist(), views_N[mine].tolist(), strict=True))
         if self.epoch == epoch:  # nobody has set another meanwhile
             self.set_epoch(epoch + 1)
 
@@ -209,6 +216,14 @@ class ViewSampler(Sampler[list[tuple[int, int]]]):
                 f"{odd} of them out of each epoch, or uneven='repeat' to show {world - odd} of them twice"
             )
         return left - odd if self.uneven == "drop" else left - odd + world
+
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the items of the epoch as they are shown, and the view of each."""
+        if self.draw == "pool":
+            n_rows, n_items = int(self._counts_N.sum()), len(self._counts_N)
+            return self._labels.cells(order.pooled(n_rows, n_items, self.seed, self.epoch))
+        order_N = self._order()
+        return order_N, self._views_of(order_N)
 
     def _order(self) -> np.ndarray:
         n_items = len(self._counts_N)

@@ -37,6 +37,9 @@ class FakeLabels:
     def nth_view(self, items, n):
         return np.argsort(~self.there, 1, kind="stable")[items, n]
 
+    def cells(self, rows):
+        return tuple(axis[rows] for axis in np.nonzero(self.there))
+
     def replay(self, items, views):
         return {"mix_item": self.partner_NV[items, views]}
 
@@ -115,6 +118,20 @@ def test_views_at_random_differ_between_items_and_passes():
     shown = np.array([[view for _, view in epoch_of(sampler)] for _ in range(16)])
     assert len({tuple(column) for column in shown.T}) > 45
     assert (shown[:8] != shown[8:]).any(0).sum() > 45
+
+
+@given(st.integers(1, 40), st.integers(0, 2**63 - 1), st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_a_pool_shows_each_label_once_before_any_again(n_rows, seed, passes):
+    there = np.zeros((7, 8), bool)
+    there.flat[np.random.default_rng(seed).choice(56, n_rows, replace=False)] = True
+    sampler = ViewSampler(FakeLabels(there=there), 3, seed=seed, draw="pool")
+    epochs = [epoch_of(sampler) for _ in range(-(-passes * n_rows // 7))]
+    assert {len(rows) for rows in epochs} == {7}
+    shown = [row for rows in epochs for row in rows][: passes * n_rows]
+    everything = sorted(zip(*(axis.tolist() for axis in np.nonzero(there)), strict=True))
+    for begin in range(0, passes * n_rows, n_rows):
+        assert sorted(shown[begin : begin + n_rows]) == everything
 
 
 def test_tiles_are_shuffled_and_stay_together():
@@ -319,9 +336,11 @@ def test_keep_mixed_where_it_cannot_be_is_refused(settings, labels, says):
         ({"batch_size": 0}, "batch_size is 0; expected a whole number from 1"),
         ({"views": 0}, "views is 0; expected a whole number from 1"),
         ({"tiles": -1}, "tiles is -1; expected a whole number from 0"),
-        ({"draw": "all"}, "draw is 'all'; expected epoch or random"),
+        ({"draw": "all"}, "draw is 'all'; expected epoch or random or pool"),
+        ({"draw": "pool", "views": 2}, "draw='pool' shuffles all labels; leave out views, tiles and shuffle"),
+        ({"draw": "pool", "labels": FakeLabels(there=np.zeros((2, 2), bool))}, "item 0 has no view"),
         ({"uneven": "pad"}, "uneven is 'pad'; expected refuse or drop or repeat"),
-        ({"labels": FakeLabels(there=np.array([[True], [False]]))}, "item 1 has no view"),
+        ({"labels": FakeLabels(there=np.array([[True], [False]]))}, "item 1 has no view.*draw='pool'"),
         ({"labels": FakeLabels(0)}, "item 0 has no view"),
     ],
 )
