@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,9 +146,13 @@ class Replay:
             raise DataError(
                 f"the image has {len(pixels_CHW)} channels, but replay has a mean and std of {len(self.mean)}"
             )
-        mean_C11 = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
-        std_C11 = torch.tensor(self.std, dtype=torch.float32)[:, None, None]
+        mean_C11, std_C11 = self._mean_std
         return pixels_CHW.sub_(mean_C11).div_(std_C11)
+
+    @cached_property
+    def _mean_std(self) -> tuple[Tensor, Tensor]:
+        mean_C, std_C = (torch.tensor(numbers, dtype=torch.float32) for numbers in (self.mean, self.std))
+        return mean_C[:, None, None], std_C[:, None, None]
 
     def _mixed(self, own_CHW: Tensor, partner_CHW: Tensor, done: Augmentation) -> Tensor:
         if own_CHW.shape != partner_CHW.shape:
