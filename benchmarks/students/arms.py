@@ -1,7 +1,7 @@
 """The ways to keep labels that are compared: each writes a file that students train from, and says what it costs.
 
 Everything is an `.spk` file and is read as one, so that arms differ in their labels alone. What others have published
-are settings of softpack's codecs, whose codes are stored as tightly as softpack's own: no peer is charged for its pickles.
+are settings of softpack's codecs, whose codes are stored as tightly as softpack's own: no peer pays for its pickles.
 """
 
 from __future__ import annotations

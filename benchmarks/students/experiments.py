@@ -73,7 +73,13 @@ class LabelSet:
     @property
     def batch(self) -> int:
         """Images of a step: what RDED takes for so many images a class, or CDA and LPLD."""
-        return 100 if self.data == "glyphs" else {10: 50, 50: 100}[self.per_class] if self.source == "rded" else 128
+        return (
+            100
+            if self.data == "glyphs"
+            else {10: 50, 50: 100}[self.per_class]
+            if self.source == "rded"
+            else 128
+        )
 
 
 @dataclass(frozen=True)

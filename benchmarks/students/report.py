@@ -86,10 +86,8 @@ def _compared(here: list[Point]) -> list[Point]:
     """Return points of one group, ours with the best peer that beats them at no more bits."""
     found = []
     for point in here:
-        peers = [
-            peer for peer in here
-            if point.ours and not peer.ours and peer.marginal <= point.marginal * SLACK and peer.accuracy > point.accuracy
-        ]  # fmt: skip
+        rivals = [peer for peer in here if not peer.ours and peer.marginal <= point.marginal * SLACK]
+        peers = [peer for peer in rivals if point.ours and peer.accuracy > point.accuracy]
         best = max(peers, key=lambda peer: peer.accuracy, default=None)
         found.append(point if best is None else Point(**{**point.__dict__, "better": best.arm}))
     return found

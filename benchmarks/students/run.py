@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="students", description="Accuracy of students over bits a label.")
     parser.add_argument("data", nargs="*", choices=[*DATA, []], help=f"[default: {', '.join(DATA)}]")
     parser.add_argument("--work", type=Path, default=FOLDER / "work", metavar="DIR",
-                        help="where packages, teachers and labels are kept [default: benchmarks/students/work]")  # fmt: skip
+                        help="keeps packages, teachers and labels [default: benchmarks/students/work]")  # fmt: skip
     parser.add_argument("-o", "--out", type=Path, default=FOLDER / "results", metavar="DIR",
                         help="tables and pictures; students that are in the tables are not trained again "
                              "[default: benchmarks/students/results]")  # fmt: skip
@@ -156,14 +156,13 @@ class Room:
         """Return the images that a student has."""
         return chosen(self.pictures, label_set.source, label_set.per_class, self.teacher, label_set.draw)
 
-    @lru_cache(maxsize=2)  # noqa: B019: one room for each set of images
     def views(self, label_set: LabelSet) -> torch.Tensor:
         """Return the pixels of all views, uint8 [N, V, C, H, W]."""
         path = self.folder(label_set) / "views.safetensors"
         if not path.is_file():
             pixels = views_of(self.images(label_set), path.with_name("full.spk"), self.pictures.size)
             save_file({"views": pixels}, path)
-        return load_file(path)["views"]
+        return _views(path)
 
     def folder(self, label_set: LabelSet) -> Path:
         """Return the folder of a label set, with all labels and with one an image."""
@@ -220,6 +219,11 @@ class Room:
 def _precision() -> str:
     with autocast():
         return "bfloat16" if torch.is_autocast_enabled("cpu") else "float32"
+
+
+@lru_cache(maxsize=2)
+def _views(path: Path) -> torch.Tensor:
+    return load_file(path)["views"]
 
 
 @contextmanager
