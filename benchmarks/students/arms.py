@@ -141,11 +141,13 @@ def write(arm: Arm, full: Path, per_image: Path, out: Path, batch: int, seed: in
     items, views = _first_batches(labels, arm.share, batch, seed) if arm.is_pool else labels.cells()
     rows_BC, space = _rows(arm, labels, per_image, items, views)
     n_items, n_views, classes = labels.shape
+    recipe = None if arm.is_pool else labels.recipe  # a pool is without the rows of some mix partners
     with softpack.create(
-        out, arm.codec, items=n_items, views=n_views, classes=classes, space=space, recipe=labels.recipe, replay=False,
+        out, arm.codec, items=n_items, views=n_views, classes=classes, space=space, recipe=recipe, replay=False,
         force=True, **arm.settings,
     ) as writer:  # fmt: skip
-        writer.set_items(source_hw=labels.item_column("source_hw"), target=labels.item_column("target"))
+        if recipe is not None:
+            writer.set_items(source_hw=labels.item_column("source_hw"))
         writer.append(rows_BC, item=items, view=views)
 
 

@@ -67,7 +67,7 @@ def encode(
     print_facts(facts, as_json)
     over = facts["marginal_bits_per_label"] - (how["target_bits"] or math.inf)
     if over > 0:
-        note(f"{over:.1f} bits a label more than asked for: {_what_weighs(facts, over)}")
+        note(f"{over:.2f} bits a label more than asked for: {_what_weighs(facts, over)}")
 
 
 def _what_weighs(facts: dict[str, Any], over: float) -> str:

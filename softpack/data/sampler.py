@@ -130,7 +130,9 @@ class ViewSampler(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch, self.position = self.epoch, self.start
-        items_N, views_N = (np.resize(some_N[self.start :], self._n_left(self.start)) for some_N in self._rows())
+        items_N, views_N = (
+            np.resize(some_N[self.start :], self._n_left(self.start)) for some_N in self._rows()
+        )
         rank, begun, done = self.ranks.rank, self.start, 0
         while done < len(items_N):
             n_rows = self.rows_at(begun + done)

@@ -17,7 +17,7 @@ from softpack.codecs.abc import Progress
 from softpack.errors import CodecError
 from softpack.rate.shares import Shares, moved, shares
 from softpack.rate.target import Target
-from softpack.rate.trial import BLOCK_BITS_A_ROW, FIXED_BYTES, Bench, Plan, Trial, degrees_worth, fixed_bytes
+from softpack.rate.trial import BLOCK_BITS_A_ROW, FIXED_BYTES, Bench, Plan, Trial, degrees_worth
 
 CODECS = ("vqae", "klt")  # that are tried where none is asked for
 CLOSE = 0.05  # of what was asked: near enough
@@ -122,7 +122,7 @@ class Control:
 
     def _fixed_bits(self, plan: Plan) -> float:
         """Return the bits a label of the file's own parts, which no setting can change."""
-        return 8 * fixed_bytes(plan.takes_context) / self.bench.n_rows
+        return 8 * self.bench.fixed_bytes(plan.takes_context) / self.bench.n_rows
 
     def _counted_fixed(self, plan: Plan, bits: float) -> float:
         """Return the bits of the file's own parts, or 0 where labels are so few that these would be all there is."""

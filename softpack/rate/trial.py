@@ -39,7 +39,9 @@ MEASURED_ROWS = 4096
 DEGREES = (0, 1, 2)
 VIEWS_A_FUNCTION = 8  # labels an item for each function, below which its prototypes cost more than they say
 FIXED_BYTES = 1700  # superblock, header, index, commit and checksums of a small file
-CONTEXT_BYTES = 1000  # more of them where there are prototypes
+CONTEXT_BYTES = 600  # more of them where there are prototypes
+ARRAY_BYTES = 90  # of each array that these are stored in
+RECIPE_BYTES = 600  # more of them where views are drawn: the recipe, and how a few images look
 BLOCK_BITS_A_ROW = 0.1  # headers of blocks, index and padding of its tiles
 
 
@@ -152,6 +154,11 @@ class Bench:
         payload, _ = encode_tile(StreamSpec("replay", "row", "replay", columns), values)
         return len(payload) * self.n_rows / max(n_sampled, 1)
 
+    def fixed_bytes(self, takes_context: bool) -> int:
+        """Return the bytes of the file that do not depend on its rows, without model and replay columns."""
+        drawn = RECIPE_BYTES if self.replay and self.source.recipe is not None else 0
+        return FIXED_BYTES + CONTEXT_BYTES * takes_context + drawn
+
     def run(self, plan: Plan, progress: Progress | None = None) -> Trial:
         """Fit and measure a plan."""
         if progress is not None:
@@ -182,8 +189,9 @@ class Bench:
         if prototypes is not None:
             item_codes = code_arrays(prototypes.codes)
             item_bits = bits_per_row(model.prototype_arrays, item_codes, model.tables, "prototype")
+            item_bits += 8 * ARRAY_BYTES * len(model.prototype_arrays) / self.source.items
             row_bits += self._mix_bits()
-        n_rows, fixed = self.n_rows, fixed_bytes(prototypes is not None)
+        n_rows, fixed = self.n_rows, self.fixed_bytes(prototypes is not None)
         marginal = row_bits + (item_bits * self.source.items + 8 * fixed) / n_rows
         n_bytes = marginal * n_rows / 8 + _model_bytes(model) + self.replay_bytes
         found = meter.result()
@@ -244,11 +252,6 @@ def degrees_worth(source: Source, replay: bool = True) -> tuple[int, ...]:
     says = replay and has_viewpoints(source.columns, source.item_columns.keys())
     views = source.n_rows / source.items
     return tuple(d for d in DEGREES if not d or (says and views >= VIEWS_A_FUNCTION * n_functions(d)))
-
-
-def fixed_bytes(takes_context: bool) -> int:
-    """Return the bytes of a file that do not depend on its rows, without model and replay columns."""
-    return FIXED_BYTES + (CONTEXT_BYTES if takes_context else 0)
 
 
 def _known(plan: Plan) -> dict[str, Any]:
