@@ -106,9 +106,9 @@ _THOUSAND = (
     top_k("TinyViT top-100", 100, "uniform"),
     Arm("PCA, 32 x 4 bits", "lowrank", {"rank": 32, "bits": 4}),
     Arm("vqae as in its paper, 1/35", "vqae", {"slots": 57, "temperatures": "1"}),
-    Arm("softpack 1/100", target_bits=160, ours=True),
-    Arm("softpack 1/250", target_bits=64, ours=True),
-    Arm("softpack 1/500", target_bits=32, ours=True),
+    Arm("softpack 1/100", None, target_bits=160, ours=True),
+    Arm("softpack 1/250", None, target_bits=64, ours=True),
+    Arm("softpack 1/500", None, target_bits=32, ours=True),
 )
 _TEN = (
     top_k("LPQLD MR-3", 3, "zero"),

@@ -39,8 +39,8 @@ MEASURED_ROWS = 4096
 DEGREES = (0, 1, 2)
 VIEWS_A_FUNCTION = 8  # labels an item for each function, below which its prototypes cost more than they say
 FIXED_BYTES = 1700  # superblock, header, index, commit and checksums of a small file
-CONTEXT_BYTES = 600  # more of them where there are prototypes
-ARRAY_BYTES = 90  # of each array that these are stored in
+CONTEXT_BYTES = 1000  # more of them where there are prototypes, in so few arrays
+FEW_ARRAYS, ARRAY_BYTES = 4, 90  # and of each array more
 RECIPE_BYTES = 600  # more of them where views are drawn: the recipe, and how a few images look
 BLOCK_BITS_A_ROW = 0.1  # headers of blocks, index and padding of its tiles
 
@@ -189,7 +189,8 @@ class Bench:
         if prototypes is not None:
             item_codes = code_arrays(prototypes.codes)
             item_bits = bits_per_row(model.prototype_arrays, item_codes, model.tables, "prototype")
-            item_bits += 8 * ARRAY_BYTES * len(model.prototype_arrays) / self.source.items
+            n_more = max(len(model.prototype_arrays) - FEW_ARRAYS, 0)
+            item_bits += 8 * ARRAY_BYTES * n_more / self.source.items
             row_bits += self._mix_bits()
         n_rows, fixed = self.n_rows, self.fixed_bytes(prototypes is not None)
         marginal = row_bits + (item_bits * self.source.items + 8 * fixed) / n_rows
