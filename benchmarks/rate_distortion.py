@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common import facts, options, use_threads, write_csv
+from common import facts, options, read_csv, use_threads, write_csv
 
 from softpack.rate.curve import CODECS, Case, measure
 from softpack.rate.plot import draw
@@ -30,16 +31,14 @@ def main() -> None:
         source = open_source(given.lite0.with_name(f"{name}.npz"))
         with tempfile.TemporaryDirectory() as nowhere:
             folder = Path(nowhere) if given.quick else FOLDER / name
-            curves = measure(source, folder, codecs, TEMPERATURES, given.seed, say=said, refused=refused)
+            say = partial(said, folder / "rd.csv", facts(given))
+            curves = measure(source, folder, codecs, TEMPERATURES, given.seed, say=say, refused=refused)
             draw(curves, folder, f"{name}: {source.n_rows:,} rows of {source.spec.classes:,} classes")
-            points = [
-                {n: f"{v:.6g}" if isinstance(v, float) else v for n, v in p.items()} for p in curves.points
-            ]
-            write_csv(folder / "rd.csv", facts(given), points)
 
 
-def said(point: dict[str, Any]) -> None:
-    """Print a point."""
+def said(table: Path, about: dict[str, str], point: dict[str, Any]) -> None:
+    """Print a point, and say in the table how it was made: the run may be stopped before the next."""
+    write_csv(table, about, read_csv(table)[1])
     kls = ", ".join(f"{value:.4f}" for column, value in point.items() if re.fullmatch(r"kl_\d+", column))
     print(f"{point['curve']} {point['asked_bits']}: {point['marginal_bits']:.2f} bits, KL {kls}", flush=True)
 
