@@ -196,6 +196,17 @@ def test_arms_that_are_coded_say_how_far_they_are(students: SimpleNamespace, lab
     assert coarse.all_in == pytest.approx(coarse.marginal + coarse.model + coarse.replay)
 
 
+def test_fewer_views_are_paid_by_all(students: SimpleNamespace, labelled: SimpleNamespace) -> None:
+    labels, cost = written(students, labelled, students.arms.Arm("2 views", "quantize", {"bits": 8}, views=2))
+    assert labels.shape == (CLASSES * PER_CLASS, 2, CLASSES)
+    items, views = labels.cells()
+    whole = softpack.open(labelled.full)
+    assert torch.allclose(rows_of(labels), whole.read(items, views), atol=0.1)
+    assert np.array_equal(labels.replay(items, views)["mix_item"], whole.replay(items, views)["mix_item"])
+    assert cost.all_in == 8 * (labelled.folder / "2-views.spk").stat().st_size / (CLASSES * PER_CLASS * VIEWS)
+    assert cost.kl[0] < 0.01
+
+
 def test_names_are_files_of_their_own(students: SimpleNamespace) -> None:
     for classes in (10, 1000):
         slugs = [arm.slug for arm in students.arms.for_classes(classes)]
