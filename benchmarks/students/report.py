@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ SLACK = 1.02  # bits that count as equal
 COLORS = {"softpack": "#b2182b", "vqae": "#ef8a62", "LPLD": "#2166ac", "LPQLD": "#67a9cf", "FKD": "#1b7837",
           "TinyViT": "#5aae61", "PCA": "#762a83", "int": "#999999"}  # fmt: skip
 OTHER = "#4d4d4d"
+LINE = 0.032  # of the height of a panel, that a line of text takes
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def write(folder: Path, name: str, rows: Sequence[Row]) -> None:
     if not groups:
         return
     figure, panels = pyplot.subplots(
-        1, len(groups), figsize=(5.2 * len(groups), 5), layout="constrained", squeeze=False, sharey=True
+        1, len(groups), figsize=(6.4 * len(groups), 5.6), layout="constrained", squeeze=False, sharey=True
     )
     for panel, group in zip(panels[0], groups, strict=True):
         _draw(panel, [point for point in found if point.group == group])
@@ -129,19 +131,32 @@ def _draw(panel: Any, here: Sequence[Point]) -> None:
         title=f"{source} images, {per_class} a class, {views} views, T = {temperature}",
     )  # fmt: skip
     for point in here:
-        color = next((c for start, c in COLORS.items() if point.arm.startswith(start)), OTHER)
         spread = [[100 * (point.accuracy - point.least)], [100 * (point.most - point.accuracy)]]
         style = {"fmt": "o" if point.ours else "s", "ms": 7 if point.ours else 5, "capsize": 2}
-        panel.errorbar(point.all_in, 100 * point.accuracy, spread, color=color, **style)
+        panel.errorbar(point.all_in, 100 * point.accuracy, spread, color=_color(point), **style)
+    heights = _apart(
+        [100 * point.accuracy for point in here], LINE * (panel.get_ylim()[1] - panel.get_ylim()[0])
+    )
+    right = max(point.all_in for point in here)
+    for point, height in zip(here, heights, strict=True):
         panel.annotate(
-            point.arm,
-            (point.all_in, 100 * point.accuracy),
-            (4, 4),
-            textcoords="offset points",
-            fontsize=7,
-            color=color,
-        )
+            point.arm, (point.all_in, 100 * point.accuracy), (2.5 * right, height), fontsize=7, color=_color(point),
+            va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": _color(point), "lw": 0.3},
+        )  # fmt: skip
     panel.grid(alpha=0.25)
+
+
+def _color(point: Point) -> str:
+    return next((color for start, color in COLORS.items() if point.arm.startswith(start)), OTHER)
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Return heights of lines of text, each near its own and none nearer to another than a gap."""
+    found = list(heights)
+    order = sorted(range(len(found)), key=lambda n: -heights[n])
+    for above, n in itertools.pairwise(order):
+        found[n] = min(found[n], found[above] - gap)
+    return found
 
 
 HEADER = (
@@ -210,10 +225,14 @@ def _tables(name: str, facts: Mapping[str, str], rows: Sequence[Row], found: Seq
     return parts
 
 
+def _bits(n_bits: float) -> str:
+    return f"{n_bits:,.0f}" if n_bits >= 100 else f"{n_bits:.3g}"
+
+
 def _line(point: Point) -> str:
     name = f"**{point.arm}**" if point.ours else point.arm
     cells = (
-        name, f"{point.marginal:,.4g}", f"{point.all_in:,.4g}", f"{100 * point.accuracy:.1f}",
+        name, _bits(point.marginal), _bits(point.all_in), f"{100 * point.accuracy:.1f}",
         f"{100 * point.least:.1f} to {100 * point.most:.1f}", f"{100 * point.kept:.1f}%", *point.kl, point.better,
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
