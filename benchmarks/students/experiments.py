@@ -72,14 +72,10 @@ class LabelSet:
 
     @property
     def batch(self) -> int:
-        """Images of a step: what RDED takes for so many images a class, or CDA and LPLD."""
-        return (
-            100
-            if self.data == "glyphs"
-            else {10: 50, 50: 100}[self.per_class]
-            if self.source == "rded"
-            else 128
-        )
+        """Images of a step: what RDED takes for so many images a class, or CDA and LPLD; no more than there are."""
+        if self.data == "glyphs":
+            return 100
+        return {10: 50, 50: 100}[self.per_class] if self.source == "rded" else min(128, 10 * self.per_class)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from softpack.container.file import SpkFile
 from softpack.errors import CodecError
 from softpack.rate.target import Target, parse_size
 from softpack.sources.opening import open_source
+from softpack.sources.pruning import first_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +143,7 @@ def opened(source: str, how: dict[str, Any]) -> Source:
     )
     if rows.ignored:
         note(f"not used of {source}: {', '.join(rows.ignored)}")
-    return rows
+    return first_views(rows, how["n_views"]) if how["n_views"] else rows
 
 
 def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:

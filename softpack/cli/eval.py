@@ -7,11 +7,12 @@ import json
 import click
 
 from softpack.accounting import grid
-from softpack.cli.options import JSON, SOURCE_FORMAT, SOURCE_TEMPERATURE, SPACE, positive
+from softpack.cli.options import FIRST_VIEWS, JSON, SOURCE_FORMAT, SOURCE_TEMPERATURE, SPACE, positive
 from softpack.cli.progress import Bar
 from softpack.container.file import SpkFile
 from softpack.records import TEMPERATURES
 from softpack.sources.opening import open_source
+from softpack.sources.pruning import first_views
 
 
 @click.command(
@@ -29,14 +30,16 @@ from softpack.sources.opening import open_source
 @SOURCE_FORMAT
 @SPACE
 @SOURCE_TEMPERATURE
+@FIRST_VIEWS
 @JSON
 def evaluate(
     file: str, against: str, temperatures: tuple[float, ...], source_format: str | None, space: str | None,
-    source_temperature: float | None, as_json: bool,
+    source_temperature: float | None, n_views: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure FILE against its SOURCE: KL(source || decoded) * T^2 in nats a row, and top-1 agreement."""
     SpkFile(file)  # a bad one is refused at once, before torch is imported
     source = open_source(against, space=space, temperature=source_temperature, kind=source_format)
+    source = first_views(source, n_views) if n_views else source
     from softpack.container.reader import Labels
     from softpack.eval.fidelity import fidelity
 

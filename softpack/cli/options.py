@@ -57,6 +57,8 @@ MAX_KL = click.option(
     "--max-kl", type=float, callback=positive, metavar="KL",
     help="Promise that no label's KL is above this at any --temperature: those that would be are corrected.",
 )  # fmt: skip
+FIRST_VIEWS = click.option("--first-views", "n_views", type=click.IntRange(min=1), metavar="N",
+                           help="Take the first N views of each item alone.")  # fmt: skip
 SEED = click.option("--seed", type=int, default=0, callback=_seed, metavar="N",
                     help="Same seed, same bytes [default: 0]")  # fmt: skip
 DEVICE = click.option("--device", default="cpu", metavar="D",
@@ -106,7 +108,7 @@ def codec_options(command: F) -> F:
         target_options("64 with vqae"),
         TEMPERATURES,
     )
-    for option in reversed((*coding, SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED, DEVICE)):
+    for option in reversed((*coding, FIRST_VIEWS, SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED, DEVICE)):
         command = option(command)
     return command
 

@@ -37,6 +37,11 @@ class ArraySource(Source):
     layout: Layout
     asked: tuple[str | None, float | None]
 
+    def views_of(self, rows_B: np.ndarray) -> np.ndarray:
+        """Return the views of rows."""
+        with opened(self.path, self.opener) as stored, reading(self.path):
+            return self._index(stored, rows_B)[1]
+
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
         """Yield one block for each group of ascending row numbers."""
         with opened(self.path, self.opener) as stored:

@@ -67,6 +67,10 @@ class Source(ABC):
             DataError: a row is not what it should be, or the file cannot be read.
         """
 
+    @abstractmethod
+    def views_of(self, rows_B: np.ndarray) -> np.ndarray:
+        """Return the views of rows by their ascending numbers, int64 [B], without reading their labels."""
+
     def blocks(self, n_rows: int) -> Iterator[RowBlock]:
         """Yield all rows in stored order, at most `n_rows` at a time, float16 or float32 as they are stored."""
         if n_rows < 1:

@@ -39,6 +39,10 @@ class SpkSource(Source):
         """Those of the file."""
         return self.labels.images
 
+    def views_of(self, rows_B: np.ndarray) -> np.ndarray:
+        """Return the views of rows."""
+        return self.labels.cells(rows_B)[1]
+
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
         """Yield one block for each group of ascending row numbers."""
         for rows_B in groups:

@@ -423,7 +423,9 @@ def test_an_item_without_views():
     there[[2, 4]] = False
     dataset = SoftLabelDataset(Numbers(), FakeLabels(there=there))
     with pytest.raises(DataError, match=r"2 of 6 items have no view, the first of them item 2.*draw='pool'"):
-        dataset[0]  # which has views, and draws none: half of an epoch would be lost with the first of the others
+        dataset[
+            0
+        ]  # which has views, and draws none: half of an epoch would be lost with the first of the others
     assert dataset[0, 0][0] == 0
 
 

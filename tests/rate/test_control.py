@@ -74,7 +74,11 @@ def test_corrections_that_a_promise_takes_are_counted(source, tmp_path):
 
 def test_the_files_own_parts_come_on_top_where_they_are_most_of_a_rate(source):
     trial, _ = found(source, Target(bits=20), "klt", context=False)
-    assert (1 - CLOSE) * 20 <= trial.marginal_bits - 8 * Bench(source, (1.0,)).fixed_bytes(False) / source.n_rows <= 20
+    assert (
+        (1 - CLOSE) * 20
+        <= trial.marginal_bits - 8 * Bench(source, (1.0,)).fixed_bytes(False) / source.n_rows
+        <= 20
+    )
 
 
 def test_without_a_codec_several_are_tried_and_the_best_is_taken(source):
