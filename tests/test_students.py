@@ -197,7 +197,9 @@ def test_arms_that_are_coded_say_how_far_they_are(students: SimpleNamespace, lab
 
 
 def test_fewer_views_are_paid_by_all(students: SimpleNamespace, labelled: SimpleNamespace) -> None:
-    labels, cost = written(students, labelled, students.arms.Arm("2 views", "quantize", {"bits": 8}, views=2))
+    labels, cost = written(
+        students, labelled, students.arms.Arm("2 views", "quantize", {"bits": 8}, views=1 / 3)
+    )
     assert labels.shape == (CLASSES * PER_CLASS, 2, CLASSES)
     items, views = labels.cells()
     whole = softpack.open(labelled.full)

@@ -7,7 +7,7 @@ are settings of softpack's codecs, whose codes are stored as tightly as softpack
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ import numpy as np
 
 import softpack
 from softpack.container.reader import Labels
+from softpack.eval.fidelity import Divergence
 from softpack.rate.choose import Wanted, choose
 from softpack.rate.target import Target
 from softpack.records import TEMPERATURES
+from softpack.sources.base import Source
 from softpack.sources.encoding import encode_source
 from softpack.sources.opening import open_source
+from softpack.sources.pruning import first_views
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Arm:
         rows: which labels are kept: of every "view", one of each "image" or its "target"; for the last two, labels of
             mixed views are mixed as the pixels are.
         share: of the batches of labels that are kept, from the first on (LPLD).
-        views: of each image that are kept, the first ones; 0: all.
+        views: share of the views of each image that are kept, the first ones.
         ours: whether it is softpack's own.
     """
 
@@ -45,7 +48,7 @@ class Arm:
     target_bits: float | None = None
     rows: str = "view"
     share: float = 1.0
-    views: int = 0
+    views: float = 1.0
     ours: bool = False
 
     @property
@@ -111,9 +114,9 @@ _THOUSAND = (
     Arm("softpack 1/100", None, target_bits=160, ours=True),
     Arm("softpack 1/250", None, target_bits=64, ours=True),
     Arm("softpack 1/500", None, target_bits=32, ours=True),
-    Arm("softpack 1/100, 14 of 28 views", None, target_bits=320, views=14, ours=True),
-    Arm("softpack 1/250, 7 of 28 views", None, target_bits=256, views=7, ours=True),
-    Arm("softpack 1/500, 7 of 28 views", None, target_bits=128, views=7, ours=True),
+    Arm("softpack 1/100, half of the views", None, target_bits=320, views=1 / 2, ours=True),
+    Arm("softpack 1/250, a quarter of the views", None, target_bits=256, views=1 / 4, ours=True),
+    Arm("softpack 1/500, a quarter of the views", None, target_bits=128, views=1 / 4, ours=True),
 )
 _TEN = (
     top_k("LPQLD MR-3", 3, "zero"),
@@ -122,6 +125,8 @@ _TEN = (
     Arm("softpack 1/5", "klt", target_bits=32, ours=True),
     Arm("softpack 1/10", "klt", target_bits=16, ours=True),
     Arm("softpack 1/20", "klt", target_bits=8, ours=True),
+    Arm("softpack 1/10, half of the views", "klt", target_bits=32, views=1 / 2, ours=True),
+    Arm("softpack 1/20, a quarter of the views", "klt", target_bits=32, views=1 / 4, ours=True),
 )
 
 
@@ -137,7 +142,7 @@ def write(arm: Arm, full: Path, per_image: Path, out: Path, batch: int, seed: in
         seed: of fits, and of the batches of LPLD.
     """
     if arm.rows == "view" and not arm.is_pool:
-        source = open_source(_of_first_views(full, arm.views) if arm.views else full)
+        source = _of_first_views(full, arm.views)
         target = None if arm.target_bits is None else Target(bits=arm.target_bits)
         wanted = Wanted(arm.codec, arm.settings, target, seed=seed)
         encode_source(source, out, choose(source, wanted), seed=seed, force=True)
@@ -156,20 +161,9 @@ def write(arm: Arm, full: Path, per_image: Path, out: Path, batch: int, seed: in
         writer.append(rows_BC, item=items, view=views)
 
 
-def _of_first_views(full: Path, n_views: int) -> Path:
-    """Return a file of all labels of the first views, made where it is not there."""
-    path = full.with_name(f"full-{n_views}.spk")
-    if not path.is_file():
-        labels = softpack.open(full)
-        n_items, _, classes = labels.shape
-        items, views = np.divmod(np.arange(n_items * n_views), n_views)
-        with softpack.create(
-            path, "raw", dtype="fp16", items=n_items, views=n_views, classes=classes, recipe=labels.recipe,
-            replay=False, force=True,
-        ) as writer:  # fmt: skip
-            writer.set_items(source_hw=labels.item_column("source_hw"))
-            writer.append(labels.read(items, views), item=items, view=views)
-    return path
+def _of_first_views(full: Path, share: float) -> Source:
+    source = open_source(full)
+    return first_views(source, round(share * source.views))
 
 
 def _rows(
@@ -208,9 +202,10 @@ def cost(arm: Arm, full: Path, per_image: Path, out: Path) -> Cost:
         bits = math.log2(classes) / n_views
         return Cost(bits, bits, 0.0, 0.0)
     account = softpack.ledger(per_image if arm.rows == "image" else out)
-    if arm.views:
-        full = _of_first_views(full, arm.views)
-    kl = () if arm.is_pool else softpack.fidelity(softpack.open(out), full, TEMPERATURES).temperatures.values()
+    kl: Iterable[Divergence] = ()
+    if not arm.is_pool:
+        found = softpack.fidelity(softpack.open(out), _of_first_views(full, arm.views), TEMPERATURES)
+        kl = found.temperatures.values()
     n = n_items * n_views
     model, replay = account.bits_of("model") / n, account.bits_of("replay") / n
     all_in = account.total_bits / n
