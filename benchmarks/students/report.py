@@ -210,7 +210,7 @@ def _tables(name: str, facts: Mapping[str, str], rows: Sequence[Row], found: Seq
     parts = [
         f"## {name}\n",
         f"Teacher: {100 * float(facts['teacher_top1']):.1f}% on the test images. {len(rows)} students, "
-        f"{minutes:.0f} minutes of training; {facts['cpu']}, {facts['threads']} threads, {facts['precision']}, "
+        f"{minutes:.0f} minutes of students' time; {facts['cpu']}, {facts['threads']} threads, {facts['precision']}, "
         f"torch {facts['torch']}.\n",
     ]
     for group in dict.fromkeys(point.group for point in found):
