@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ class Pictures:
         """How many there are."""
         return int(self.train.targets_N.max()) + 1
 
-    @property
+    @cached_property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel of the training images, in [0, 1]."""
         std_C, mean_C = torch.std_mean(self.train.images_NCHW.float() / 255, dim=(0, 2, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -91,7 +91,7 @@ def _compared(here: list[Point]) -> list[Point]:
         rivals = [peer for peer in here if not peer.ours and peer.marginal <= point.marginal * SLACK]
         peers = [peer for peer in rivals if point.ours and peer.accuracy > point.accuracy]
         best = max(peers, key=lambda peer: peer.accuracy, default=None)
-        found.append(point if best is None else Point(**{**point.__dict__, "better": best.arm}))
+        found.append(point if best is None else replace(point, better=best.arm))
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from common import Options, facts, read_csv, use_threads, write_csv
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 
@@ -65,31 +66,30 @@ def train_all(name: str, options: Options) -> list[dict[str, str]]:
     table = options.out / f"{name}.csv"  # type: ignore[operator]
     table.parent.mkdir(parents=True, exist_ok=True)
     rows = read_csv(table)[1] if table.is_file() else []
-    done = {tuple(row[column] for column in KEY) for row in rows}
-    todo = [job for job in jobs(name) if tuple(map(str, _key(job).values())) not in done]
+    known = {tuple(row[column] for column in KEY) for row in rows}
+    todo = [job for job in jobs(name) if tuple(map(str, _key(job).values())) not in known]
     if options.quick:
         todo = [job for job in todo if job.arm.name in ("fp16", "int4") and job.seed == 0][:2]
     if not todo:
         return rows
     room = Room(name, options.data, options.quick)
+    files = list(dict.fromkeys((job.label_set, job.arm) for job in todo))
+    for label_set in dict.fromkeys(label_set for label_set, _ in files):
+        room.views(label_set)
     about = facts(options) | {"command": f"python benchmarks/students {name}", "precision": _precision()}
-    with _bar() as bar:
-        files = list(dict.fromkeys((job.label_set, job.arm) for job in todo))
-        for label_set in dict.fromkeys(label_set for label_set, _ in files):
-            room.views(label_set)
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(options.threads, spawn, _begin, (name, options.data, options.quick))
-        about["teacher_top1"] = f"{room.teacher_top1:.4f}"
-        with pool:
-            task = bar.add_task(f"{name}: labels", total=len(files))
-            for done in as_completed([pool.submit(_coded, *file) for file in files]):
-                done.result()
-                bar.advance(task)
-            task = bar.add_task(f"{name}: students", total=len(todo))
-            for done in as_completed([pool.submit(_row, job) for job in todo]):
-                rows.append(done.result())
-                write_csv(table, about, rows)
-                bar.advance(task)
+    about["teacher_top1"] = f"{room.teacher_top1:.4f}"
+    spawn = multiprocessing.get_context("spawn")
+    of_a_process = (name, options.data, options.quick)
+    with ProcessPoolExecutor(options.threads, spawn, _begin, of_a_process) as pool, _bar() as bar:
+        task = bar.add_task(f"{name}: labels", total=len(files))
+        for done in as_completed([pool.submit(_coded, *file) for file in files]):
+            done.result()
+            bar.advance(task)
+        task = bar.add_task(f"{name}: students", total=len(todo))
+        for done in as_completed([pool.submit(_row, job) for job in todo]):
+            rows.append(done.result())
+            write_csv(table, about, rows)
+            bar.advance(task)
     return rows
 
 
@@ -127,6 +127,7 @@ class Room:
             self.data = replace(self.data, teacher=replace(self.data.teacher, epochs=1))
         self.work, self.name = work / ("quick" if quick else ""), name
         self.pictures = self.data.load(work / "packages")
+        self._images: dict[LabelSet, Part] = {}
 
     @cached_property
     def teacher(self) -> torch.nn.Module:
@@ -153,8 +154,12 @@ class Room:
         return tuple((pixels_of(part, self.pictures), part.targets_N) for part in parts)
 
     def images(self, label_set: LabelSet) -> Part:
-        """Return the images that a student has."""
-        return chosen(self.pictures, label_set.source, label_set.per_class, self.teacher, label_set.draw)
+        """Return the images that a student has; kept, for a teacher judges thousands of crops."""
+        if label_set not in self._images:
+            self._images[label_set] = chosen(
+                self.pictures, label_set.source, label_set.per_class, self.teacher, label_set.draw
+            )
+        return self._images[label_set]
 
     def views(self, label_set: LabelSet) -> torch.Tensor:
         """Return the pixels of all views, uint8 [N, V, C, H, W]."""
@@ -186,7 +191,6 @@ class Room:
         out = full if arm == arms.FP16 else folder / f"{arm.slug}.spk"
         known = folder / f"{arm.slug}.json"
         if not known.is_file():
-            self.views(label_set)
             if out != full:
                 arms.write(arm, full, per_image, out, label_set.batch, label_set.draw)
             known.write_text(json.dumps(asdict(arms.cost(arm, full, per_image, out))))
@@ -229,5 +233,5 @@ def _views(path: Path) -> torch.Tensor:
 @contextmanager
 def _bar() -> Iterator[Progress]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, disable=not os.isatty(2)) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=not os.isatty(2)) as bar:
         yield bar

@@ -143,7 +143,7 @@ def opened(source: str, how: dict[str, Any]) -> Source:
     )
     if rows.ignored:
         note(f"not used of {source}: {', '.join(rows.ignored)}")
-    return first_views(rows, how["n_views"]) if how["n_views"] else rows
+    return first_views(rows, how["n_views"])
 
 
 def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:

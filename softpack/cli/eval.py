@@ -39,13 +39,12 @@ def evaluate(
     """Measure FILE against its SOURCE: KL(source || decoded) * T^2 in nats a row, and top-1 agreement."""
     SpkFile(file)  # a bad one is refused at once, before torch is imported
     source = open_source(against, space=space, temperature=source_temperature, kind=source_format)
-    source = first_views(source, n_views) if n_views else source
     from softpack.container.reader import Labels
     from softpack.eval.fidelity import fidelity
 
     labels = Labels(file)
     with Bar("comparing") as bar:
-        found = fidelity(labels, source, temperatures or TEMPERATURES, bar)
+        found = fidelity(labels, first_views(source, n_views), temperatures or TEMPERATURES, bar)
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return

@@ -46,13 +46,13 @@ class FirstViews(Source):
         return self.of.read_rows(self.rows_R[rows_B] for rows_B in groups)
 
 
-def first_views(source: Source, n_views: int) -> Source:
-    """Return the part of a source that is of views 0 to `n_views` - 1.
+def first_views(source: Source, n_views: int | None) -> Source:
+    """Return the part of a source that is of views 0 to `n_views` - 1; all of it for None.
 
     Raises:
         DataError: no row is left.
     """
-    if n_views >= source.views:
+    if n_views is None or n_views >= source.views:
         return source
     chunks = (np.arange(start, min(start + CHUNK, source.n_rows)) for start in range(0, source.n_rows, CHUNK))
     kept = [rows_B[source.views_of(rows_B) < n_views] for rows_B in chunks]
