@@ -42,6 +42,7 @@ def train(rank: int, world_size: int, folder: str) -> None:
     if rank == 0:
         torch.save([weights.detach() for weights in student.parameters()], f"{folder}/{world_size}.pt")
     if world_size > 1:
+        distributed.barrier()  # none leaves while another needs it
         distributed.destroy_process_group()
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ EXAMPLES = {
 }
 
 
+# DistributedDataParallel keeps gloo's threads past destroy_process_group (torch 2.13), and once in some
+# hundred runs a process aborts at its very end, in C++, with these words.
+ABORTED = "terminate called without an active exception"
 NEEDS = {"with_lightning": ["lightning"], "with_transformers": ["transformers", "accelerate"]}
 
 
@@ -49,13 +53,10 @@ def test_examples_run(name, tmp_path):
         **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "TMPDIR": str(tmp_path),
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / f"{name}.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    run = partial(subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run([sys.executable, ROOT / "examples" / f"{name}.py"])
+    if name == "two_processes" and ABORTED in done.stderr:
+        done = run([sys.executable, ROOT / "examples" / f"{name}.py"])
     assert done.returncode == 0, done.stderr
     assert done.stderr == "" or name in NEEDS  # others' libraries say things
     assert re.search(EXAMPLES[name], done.stdout, re.DOTALL), done.stdout
