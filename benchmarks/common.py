@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import platform
 import shlex
@@ -123,13 +124,18 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def rates(steps: Mapping[str, Callable[[int], int]], at_least: float, repeats: int) -> dict[str, Spread]:
-    """Return rows a second of several ways to do the same.
+    """Return rows a second of several ways to do the same, as `turns` does them."""
+    return {name: Spread.of(values) for name, values in turns(steps, at_least, repeats).items()}
+
+
+def turns(steps: Mapping[str, Callable[[int], int]], at_least: float, repeats: int) -> dict[str, list[float]]:
+    """Return rows a second of several ways to do the same, in each turn.
 
     The ways take turns, so that a slow spell of the machine meets all of them.
 
     Args:
         steps: by name, a function that does step 0, 1, 2, ... and returns how many rows it did.
-        at_least: seconds that each way works in each turn.
+        at_least: seconds that each way works in each turn; 0 for one step.
         repeats: turns that count; one before warms up.
     """
     found: dict[str, list[float]] = {name: [] for name in steps}
@@ -142,7 +148,22 @@ def rates(steps: Mapping[str, Callable[[int], int]], at_least: float, repeats: i
                 number[name] += 1
             if turn:
                 found[name].append(rows / (time.perf_counter() - start))
-    return {name: Spread.of(values) for name, values in found.items()}
+    return found
+
+
+def beyond(rates: Sequence[float], base: Sequence[float]) -> Spread:
+    """Return what a way takes beyond another as a share, turn by turn: the median, and 95% bounds of it.
+
+    What two ways take in one turn is told apart far below what the machine changes between turns. The bounds are the
+    order statistics between which the median lies 95 times in 100, whatever the distribution.
+
+    Args:
+        rates: rows a second of the way in each turn.
+        base: of the other.
+    """
+    ratios = sorted(b / a - 1 for a, b in zip(rates, base, strict=True))
+    low = max(0, math.floor(len(ratios) / 2 - 0.98 * math.sqrt(len(ratios))))
+    return Spread(statistics.median(ratios), ratios[low], ratios[-1 - low])
 
 
 # -- results -------------------------------------------------------------------------------------------

@@ -1,34 +1,37 @@
-"""How much longer relabelling takes than the teacher's forward pass of the same views alone.
+"""What relabelling takes beyond the teacher's forward pass of the same views, where both have the same cores.
 
 The teacher is EfficientNet-Lite0 of random weights (speed does not depend on them) at 224 pixels; images are noise in
-memory. `forward` is the teacher on ready pixels; `pixels` also draws, crops and mixes the views; `relabel` codes them
-into a file besides, after codec and prototypes have been learned from the first views. All in one process, whose
-threads the codec takes from the teacher: where the teacher has a device of its own, they do not meet.
+memory, and the rows that are coded are real ones. `forward` is the teacher on ready pixels, `pixels` also draws, crops
+and mixes the views, and the others also code and write a row for each. Everything goes one after the other here;
+`softpack.relabel` codes beside the teacher's next batch, and worker processes make pixels, so that this is the most
+that they can take.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import Results, options, use_threads
+from common import Results, Spread, beyond, options, turns, use_threads
 from efficientnet_lite_pytorch import EfficientNet
 
 import softpack
-from softpack.container.create import append
-from softpack.rate.choose import Wanted
-from softpack.relabelling.labeller import Labeller
-from softpack.relabelling.run import Run
-from softpack.relabelling.survey import survey
+from softpack.container.writer import Writer
 from softpack.relabelling.teacher import Teacher
 from softpack.relabelling.views import DrawnViews, ViewPixels, in_order
+from softpack.sources.encoding import fit_model
+from softpack.sources.opening import open_source
 
-IMAGES, VIEWS, BATCH, SIZE = 48, 5, 32, 224
-CODECS = ("raw", "klt", "vqae")
+IMAGES, BATCH, SIZE, TURNS = 64, 32, 224, 40
+CODECS = {
+    "raw": ("raw", {}),
+    "klt": ("klt", {"bits": 64.0}),
+    "vqae": ("vqae", {"slots": 8, "steps": 20}),
+    "vqae, search=8": ("vqae", {"slots": 8, "steps": 20, "search": 8}),
+}
 
 
 def main() -> None:
@@ -36,91 +39,55 @@ def main() -> None:
     given = options("relabel", __doc__ or "")
     use_threads(given.threads)
     results, random = Results(given), np.random.default_rng(given.seed)
-    n_images, n_views = (8, 2) if given.quick else (IMAGES, VIEWS)
-    images = [random.integers(0, 256, (300, 400, 3), np.uint8) for _ in range(n_images)]
-    recipe = softpack.Recipe(size=SIZE, mix="cutmix", seed=given.seed, items=n_images)
-    found = survey(images, given.seed)
-    pixels = ViewPixels(images, DrawnViews(recipe, found.source_hw_N2, n_views))
-    teacher = Teacher(EfficientNet.from_name("efficientnet-lite0"))
-    with teacher.at_work(), tempfile.TemporaryDirectory() as folder:
-        ready = [pixels.__getitems__(cells) for cells in _batches(recipe, n_images, range(1, n_views))]
-        teacher(ready[0][0])  # warm
-        for repeat in range(1 if given.quick else 3):
-            forward = _timed(lambda: [teacher(batch[0]) for batch in ready])
-            drawn = _timed(
-                lambda: [
-                    teacher(pixels.__getitems__(c)[0]) for c in _batches(recipe, n_images, range(1, n_views))
-                ]
+    n_turns = 2 if given.quick else TURNS
+    n_views = (n_turns + 1) * BATCH // IMAGES + 1
+    images = [random.integers(0, 256, (300, 400, 3), np.uint8) for _ in range(IMAGES)]
+    recipe = softpack.Recipe(size=SIZE, mix="cutmix", seed=given.seed, items=IMAGES)
+    sizes_N2 = np.tile([[300, 400]], (IMAGES, 1))
+    pixels = ViewPixels(images, DrawnViews(recipe, sizes_N2, n_views))
+    teacher, source = Teacher(EfficientNet.from_name("efficientnet-lite0")), open_source(given.lite0)
+    rows_BC = next(iter(source.blocks(BATCH))).labels_BC
+    batches = [
+        [(item, view) for item in in_order(recipe, view, IMAGES)[at : at + BATCH].tolist()]
+        for view in range(n_views)
+        for at in range(0, IMAGES, BATCH)
+    ]
+    ready_BCHW = pixels.__getitems__(batches[0])[0]
+    ways: dict[str, Callable[[int], int]] = {
+        "forward": lambda _: len(teacher(ready_BCHW)),
+        "pixels": lambda n: len(teacher(pixels.__getitems__(batches[n])[0])),
+    }
+    with teacher.at_work(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        writers = {}
+        for name, (codec, settings) in CODECS.items():
+            model = fit_model(source, codec, settings, seed=given.seed)
+            writers[name] = softpack.create(
+                Path(folder) / f"{len(writers)}.spk", model, items=IMAGES, views=n_views, recipe=recipe
             )
-            rows = n_images * (n_views - 1)
-            results.add(what="forward", codec="", repeat=repeat, rows_per_s=rows / forward, over_forward=0.0)
-            results.add(
-                what="pixels",
-                codec="",
-                repeat=repeat,
-                rows_per_s=rows / drawn,
-                over_forward=drawn / forward - 1,
-            )
-            for codec in CODECS:
-                whole = _relabelled(teacher, images, pixels, recipe, codec, n_views, Path(folder) / "a.spk")
-                results.add(
-                    what="relabel",
-                    codec=codec,
-                    repeat=repeat,
-                    rows_per_s=rows / whole,
-                    over_forward=whole / forward - 1,
-                )
+            writers[name].set_items(source_hw=sizes_N2)
+            ways[f"coded: {name}"] = _coding(teacher, ready_BCHW, writers[name], rows_BC, batches)
+        found = turns(ways, 0.0, n_turns)
+        for writer in writers.values():
+            writer.abandon()
+    for name, rates in found.items():
+        over = beyond(rates, found["forward"]).columns("over_forward")
+        results.add(what=name, **Spread.of(rates).columns("rows_per_s"), **over)
 
 
-def _batches(recipe: softpack.Recipe, n_images: int, views: range) -> list[list[tuple[int, int]]]:
-    """Return the cells of batches, in the order of relabelling."""
-    cells = []
-    for view in views:
-        items = in_order(recipe, view, n_images).tolist()
-        cells += [[(item, view) for item in items[at : at + BATCH]] for at in range(0, n_images, BATCH)]
-    return cells
-
-
-def _relabelled(
+def _coding(
     teacher: Teacher,
-    images: list[np.ndarray],
-    pixels: ViewPixels,
-    recipe: softpack.Recipe,
-    codec: str,
-    views: int,
-    out: Path,
-) -> float:
-    """Return the seconds that views after the first, which the codec is fitted to, take."""
-    settings = {"vqae": {"steps": 20, "slots": 8}, "klt": {"bits": 64.0}}.get(codec, {})
-    run = Run(
-        out,
-        Wanted(codec, settings, None, (), None, recipe.seed),
-        views,
-        BATCH,
-        0,
-        False,
-        True,
-        None,
-        lambda *_: None,
-    )
-    run.prepare(restart=True)
-    labeller, found = Labeller(teacher, pixels, BATCH, 0, run.bar), survey(images, recipe.seed)
-    run.begin_spool(labeller, found)
-    with append(run.spool) as writer:
-        labeller.write(writer, run.spool, range(1), "")
-    run.begin_coded(labeller, found)
-    with append(run.unfinished) as writer:
-        seconds = _timed(lambda: labeller.write(writer, run.unfinished, range(views), ""))
-    run.unfinished.unlink()
-    run.spool.unlink()
-    return seconds
+    ready_BCHW: torch.Tensor,
+    writer: Writer,
+    rows_BC: np.ndarray,
+    batches: list[list[tuple[int, int]]],
+) -> Callable[[int], int]:
+    def step(number: int) -> int:
+        teacher(ready_BCHW)
+        items_B, views_B = np.array(batches[number]).T
+        writer.append(rows_BC, item=items_B, view=views_B)
+        return len(items_B)
 
-
-def _timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    with torch.no_grad():
-        work()
-    return time.perf_counter() - start
+    return step
 
 
 if __name__ == "__main__":

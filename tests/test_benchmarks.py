@@ -66,6 +66,14 @@ def test_ways_take_turns_and_the_first_turn_does_not_count(common: ModuleType) -
     assert common.Spread.of([3.0, 1.0, 2.0]).columns("s") == {"s": 2.0, "s_min": 1.0, "s_max": 3.0}
 
 
+def test_a_share_beyond_is_told_turn_by_turn(common: ModuleType) -> None:
+    base = [100.0 * 2**turn for turn in range(64)]  # a machine that never keeps its speed
+    way = [rate / (1.05 if turn % 8 else 3.0) for turn, rate in enumerate(base)]
+    found = common.beyond(way, base)
+    assert [found.median, found.least, found.most] == pytest.approx([0.05] * 3)
+    assert common.beyond([1.0, 2.0], [1.0, 3.0]).most == 0.5
+
+
 def test_only_the_rate_that_has_a_target_is_judged(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

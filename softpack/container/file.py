@@ -130,8 +130,10 @@ class SpkFile:
     def _payload_at(self, offset: int, where: str, expected_header: bytes | None = None) -> bytes:
         data = self.pread(offset, BLOCK.size)
         block = Block.from_bytes(data, self.file_id, where)
-        if expected_header is not None and data != expected_header:
-            raise CorruptError(f"{where}: is not the block that the index names; it was moved or replaced")
+        if expected_header is not None:
+            if data != expected_header:
+                raise CorruptError(f"{where}: is not the block that the index names; it was moved or replaced")
+            where = f"{where} ({block.what})"
         if offset + block.total_len > self.file_len:
             raise TruncatedError(
                 f"{where}: promises {block.stored_len} bytes, but the file ends {self.file_len - offset} bytes on"

@@ -124,6 +124,7 @@ def _take(found: Found, file: BinaryIO) -> bool:
     found.heads.append(head)
     found.blocks.append(block)
     try:
+        where = f"{where} ({block.what})"
         payload = _payload(block, file, found.size, where)
         if block.type == BlockType.COMMIT:
             commit = Commit.from_bytes(payload, where)

@@ -1,7 +1,6 @@
 """A student trained from soft labels: the plain loop of knowledge distillation, and its accuracy.
 
-Loss: KL(teacher || student) at temperature T, times T**2 so that its gradients keep their size whatever T is
-(Hinton, Vinyals and Dean, 2015, arXiv:1503.02531). AdamW, whose learning rate falls as a cosine.
+The loss is `softpack.losses.kl`; AdamW, whose learning rate falls as a cosine.
 """
 
 from __future__ import annotations
@@ -11,32 +10,14 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from softpack.codecs.spaces import to_logits
+from softpack import losses
 from softpack.errors import DataError
 from softpack.records import LabelSpec
 
 Batch = Sequence[Tensor]  # images [B, channels, H, W], targets [B], and to train from, labels [B, C]
-
-
-def distillation_loss(
-    student_logits_BC: Tensor, label_logits_BC: Tensor, temperature: float, times_t_squared: bool = True
-) -> Tensor:
-    """Return KL(label || student) at a temperature, in nats, as the mean over rows.
-
-    Args:
-        student_logits_BC: float [B, C].
-        label_logits_BC: float [B, C]; -inf is a class without mass.
-        temperature: T; both sides are softmax(x / T).
-        times_t_squared: multiply by T**2.
-    """
-    p_BC = (label_logits_BC / temperature).softmax(1)
-    log_q_BC = log_softmax(student_logits_BC / temperature, 1)
-    loss = kl_div(log_q_BC, p_BC, reduction="batchmean")  # not log_target=True, which makes NaN of -inf
-    return loss * temperature**2 if times_t_squared else loss
 
 
 def train_student(
@@ -64,7 +45,7 @@ def train_student(
         temperature: of the loss.
         lr: learning rate of the first epoch; it falls to nearly 0 in the last.
         weight_decay: of AdamW.
-        times_t_squared: see `distillation_loss`.
+        times_t_squared: see `softpack.losses.kl`.
         seed: of torch's generators, which order a shuffling loader; they are restored afterwards. The initial
             weights are those that the model comes with.
 
@@ -75,22 +56,23 @@ def train_student(
     schedule = CosineAnnealingLR(optimizer, T_max=epochs)
     device = _device(model)
     model.train()
-    losses = []
+    means = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for epoch in range(epochs):
             total, rows = 0.0, 0
             for images, _, labels_BC in loader:
-                label_logits_BC = to_logits(labels_BC.to(device).float(), spec)
                 logits_BC = model(images.to(device))
-                loss = distillation_loss(logits_BC, label_logits_BC, temperature, times_t_squared)
+                loss = losses.kl(
+                    logits_BC, labels_BC.to(device), temperature, squared=times_t_squared, spec=spec
+                )
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 total, rows = total + loss.item() * len(images), rows + len(images)
-            losses.append(_mean_loss(total, rows, epoch))
+            means.append(_mean_loss(total, rows, epoch))
             schedule.step()
-    return losses
+    return means
 
 
 @torch.inference_mode()

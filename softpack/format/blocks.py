@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from enum import IntEnum
 
 import xxhash
 
 from softpack.errors import CorruptError, NotSpkError, TruncatedError, UnsupportedError
 from softpack.format import layout
-from softpack.format.layout import BLOCK, BLOCK_FIELDS, SUPERBLOCK, SYNC
+from softpack.format.layout import BLOCK, BLOCK_FIELDS, SUPERBLOCK, SYNC, BlockType, ModelPart
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Block:
     def total_len(self) -> int:
         """Bytes of header, payload and padding."""
         return BLOCK.size + layout.padded(self.stored_len)
+
+    @property
+    def what(self) -> str:
+        """What it holds, for messages: "tile", "prototypes", ..."""
+        kind: type[IntEnum] = ModelPart if self.type == BlockType.MODEL else BlockType
+        number = self.stream if kind is ModelPart else self.type
+        return kind(number).name.lower().replace("_", " ") if number in set(kind) else f"of type {self.type}"
 
     def to_bytes(self, file_id: bytes) -> bytes:
         """Return the 64 bytes, sealed with the file's id."""

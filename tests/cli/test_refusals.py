@@ -69,7 +69,7 @@ def test_a_flipped_bit_among_the_codes_stops_what_reads_them(refused, here, flip
     for command in ("decode {} -o new.npz", "eval {} --against logits.npz", "transcode {} -o new.spk"):
         said = refused(command.format("labels.spk"))
         assert said.startswith(
-            f"softpack: labels.spk, block {number}: the payload fails its checksum: the bytes are not"
+            f"softpack: labels.spk, block {number} (tile): the payload fails its checksum: the bytes are not"
         )
         assert "copy the file again from where it is whole; or `softpack recover FILE` leaves out" in said
 

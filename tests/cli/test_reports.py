@@ -116,7 +116,7 @@ def test_verify_of_a_damaged_tile(here, run_any, flip_a_code):
     assert ran.code == 1
     assert ran.out.startswith("labels.spk: DAMAGED: 1 problem; ")
     assert ran.out.endswith(" blocks, 0 of 24 labels can be read\n")
-    assert f"block {number}: the payload fails its checksum" in ran.err
+    assert f"block {number} (tile): the payload fails its checksum" in ran.err
     assert "24 labels of items 0 to 5, views 0 to 3, cannot be read" in ran.err
     assert "or `softpack recover FILE` leaves out, in place, what is damaged" in ran.err
     found = run_any("verify labels.spk --json")
@@ -145,8 +145,8 @@ def test_recover_says_what_it_leaves_out(run, here, labels_NVC, flip_a_code):
     ran = run("recover tiles.spk")
     assert re.fullmatch(r"tiles\.spk: 12 labels given back, [\d,]+ bytes left out\n", ran.out)
     assert ran.err == (
-        f"softpack: tiles.spk: left out: 12 labels of items 0 to 2, views 0 to 3 (block {number}: the payload fails "
-        "its checksum: the bytes are not those written)\n"
+        f"softpack: tiles.spk: left out: 12 labels of items 0 to 2, views 0 to 3 (block {number} (tile): the payload "
+        "fails its checksum: the bytes are not those written)\n"
     )
     assert "12 of 6 items x 4 views (12 views missing)" in run("info tiles.spk").out
     assert run("verify tiles.spk --json").json["ok"]
@@ -163,6 +163,6 @@ def test_recover_leaves_a_file_without_a_whole_label_alone(refused, here, flip_a
         path.write_bytes(path.read_bytes()[:-1])
     assert refused("recover labels.spk") == (
         "softpack: labels.spk: none of its labels is whole: 24 labels of items 0 to 5, views 0 to 3 "
-        f"(block {number}: the payload fails its checksum: the bytes are not those written); the file is left as it "
-        "is; copy it again from where it is whole, or encode its source again\n"
+        f"(block {number} (tile): the payload fails its checksum: the bytes are not those written); the file is left "
+        "as it is; copy it again from where it is whole, or encode its source again\n"
     )

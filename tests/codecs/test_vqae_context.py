@@ -81,6 +81,14 @@ def test_it_keeps_the_contract(settings, space, rows, context):
     check_codec(codec, convert(rows[:60], SPEC, spec), context[:60] if codec.takes_context else None)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_is_fitted_also_where_no_gradients_are_taken(mode, fitted, rows, context):
+    with mode():
+        again = VQAE(SPEC, **QUICK, **CONTEXT).fit([rows.clone()], contexts=[context.clone()])
+        assert not torch.is_grad_enabled()
+    assert all(torch.equal(tensor, again.tensors[name]) for name, tensor in fitted.tensors.items())
+
+
 def test_settings_that_are_not_set_are_not_said():
     """Files of codecs without them stay what they were, and old readers read them."""
     plain = VQAE(SPEC, **QUICK)

@@ -252,7 +252,7 @@ def test_damaged_corrections_take_their_rows_with_them(tmp_path):
     path.write_bytes(data)
 
     (problem,) = softpack.verify(path).problems
-    assert f"block {number}: the payload fails its checksum" in problem
+    assert f"block {number} (tile): the payload fails its checksum" in problem
     assert "12 labels of items 2 to 3, views 0 to 5, cannot be read" in problem
     with pytest.raises(CorruptError, match="fails its checksum"):
         softpack.open(path).read([2], [0])

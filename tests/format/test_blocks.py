@@ -114,3 +114,18 @@ def test_a_superblock_of_another_size_is_refused():
 
 def test_types_are_never_given_again():
     assert [int(t) for t in BlockType] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("block", "what"),
+    [
+        (Block(1), "header"),
+        (Block(2, stream=3), "prototypes"),
+        (Block(2, stream=4), "prototype encoder"),
+        (Block(2, stream=2), "of type 2"),
+        (Block(3, stream=2), "tile"),
+        (Block(200), "of type 200"),
+    ],
+)
+def test_a_block_says_what_it_holds(block, what):
+    assert block.what == what

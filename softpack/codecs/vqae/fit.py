@@ -76,10 +76,17 @@ def train(
         plan: what to train.
         progress: is told the steps done and the KL at the first temperature.
     """
-    trainer = _Trainer(residual_RC, context_RC, plan, progress)
-    trainer.train_together()
-    trainer.train_decoder()
-    return nets.stored(trainer.nets)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the caller is in the midst of
+        context_RC = None if context_RC is None else _normal(context_RC)
+        trainer = _Trainer(_normal(residual_RC), context_RC, plan, progress)
+        trainer.train_together()
+        trainer.train_decoder()
+        return nets.stored(trainer.nets)
+
+
+def _normal(rows_RC: Tensor) -> Tensor:
+    """Return rows that gradients may be taken through, which those made in inference mode are not."""
+    return rows_RC.clone() if rows_RC.is_inference() else rows_RC
 
 
 def begin(
