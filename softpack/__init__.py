@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "ImageFolder": "softpack.data.folder",
+    "ImageFolder": "softpack.folder",
     "Loader": "softpack.data.loader",
     "Recipe": "softpack.recipe",
     "SoftLabelDataset": "softpack.data.dataset",
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
     from softpack.container.recover import recover as recover
     from softpack.container.verify import verify as verify
     from softpack.data.dataset import SoftLabelDataset as SoftLabelDataset
-    from softpack.data.folder import ImageFolder as ImageFolder
     from softpack.data.loader import Loader as Loader
     from softpack.data.replay import replay as replay
     from softpack.data.sampler import ViewSampler as ViewSampler
     from softpack.eval.fidelity import fidelity as fidelity
+    from softpack.folder import ImageFolder as ImageFolder
     from softpack.recipe import Recipe as Recipe
     from softpack.relabelling.check import check as check
     from softpack.relabelling.relabel import relabel as relabel

@@ -24,6 +24,7 @@ COMMANDS = {
     "ledger": "softpack.cli.ledger:ledger",
     "bench": "softpack.cli.bench:bench",
     "recover": "softpack.cli.recover:recover",
+    "formats": "softpack.cli.formats:formats",
     "demo": "softpack.cli.demo:demo",
 }
 

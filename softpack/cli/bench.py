@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from softpack.accounting import grid
-from softpack.cli.options import DEVICE, SEED, SOURCE_FORMAT, SOURCE_TEMPERATURE, SPACE, positive
+from softpack.cli.options import DEVICE, SEED, positive
+from softpack.cli.source import opened, source_options
 from softpack.codecs.registry import check_codec_id
 from softpack.records import TEMPERATURES
-from softpack.sources.opening import open_source
 
 
 @click.group(
@@ -33,15 +33,18 @@ def bench() -> None:
 @click.option("--codecs", metavar="A,B,C", help="Codecs to measure [default: all]")
 @click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
               help="To measure at; may be repeated [default: 1, 4, 20]")  # fmt: skip
-@SOURCE_FORMAT
-@SPACE
-@SOURCE_TEMPERATURE
+@source_options
 @SEED
 @DEVICE
 def rd(
-    source: str, out: str, codecs: str | None, temperatures: tuple[float, ...], source_format: str | None,
-    space: str | None, source_temperature: float | None, seed: int, device: str,
-) -> None:  # fmt: skip
+    source: str,
+    out: str,
+    codecs: str | None,
+    temperatures: tuple[float, ...],
+    seed: int,
+    device: str,
+    **how: Any,
+) -> None:
     """Encode SOURCE with every codec at several rates, and draw what it costs.
 
     Writes DIR/rd.csv, and rd_marginal and rd_all_in as .png and .svg. Settings of published methods stand beside
@@ -51,7 +54,7 @@ def rd(
     names = None if codecs is None else tuple(codecs.split(","))
     for name in names or ():
         check_codec_id(name)
-    rows = open_source(source, space=space, temperature=source_temperature, kind=source_format)
+    rows = opened(source, how)
     from softpack.rate.curve import CODECS, Case, measure
     from softpack.rate.plot import draw
 

@@ -21,12 +21,11 @@ from softpack.cli.options import (
     settings_of,
 )
 from softpack.cli.progress import Bar
+from softpack.cli.source import opened, source_options
 from softpack.codecs.registry import check_codec_id
 from softpack.container.file import SpkFile
 from softpack.errors import CodecError
 from softpack.rate.target import Target, parse_size
-from softpack.sources.opening import open_source
-from softpack.sources.pruning import first_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 @click.argument("source", type=click.Path())
 @OUT
 @codec_options
+@source_options
 @MAX_KL
 @MODEL
 @NO_REPLAY
@@ -55,11 +55,12 @@ if TYPE_CHECKING:
 def encode(
     source: str, out: str, model: str | None, no_replay: bool, force: bool, as_json: bool, **how: Any
 ) -> None:
-    """Encode the rows of SOURCE (.npy, .npz, .h5, .safetensors or .spk) into one .spk file.
+    """Encode the rows of SOURCE (.npy, .npz, .h5, .safetensors, .spk or a folder) into one .spk file.
 
     SOURCE holds `logits`, `log_probs` or `probs`: [items, views, classes], or [rows, classes] beside `item` and
     `view`; and, if views are augmented, `crop_xywh`, `flip`, `mix_item`, `mix_lam` and `mix_box_xyxy`;
     and, one for each item, `target` and `source_hw`. A .npy holds the labels alone.
+    A folder holds a label set as SRe2L and others write it: see `softpack formats`.
     """
     check_out(out, force, source)
     check_coding(how, model)
@@ -107,6 +108,7 @@ def encode_rows(
 @click.argument("source", type=click.Path())
 @OUT
 @codec_options
+@source_options
 @FORCE
 @JSON
 def fit(source: str, out: str, force: bool, as_json: bool, **how: Any) -> None:
@@ -134,16 +136,6 @@ def check_coding(how: dict[str, Any], model: str | None = None) -> None:
     if model is not None:
         refuse_with_model(how)
         SpkFile(model)
-
-
-def opened(source: str, how: dict[str, Any]) -> Source:
-    """Open a source and say what of it is ignored."""
-    rows = open_source(
-        source, space=how["space"], temperature=how["source_temperature"], kind=how["source_format"]
-    )
-    if rows.ignored:
-        note(f"not used of {source}: {', '.join(rows.ignored)}")
-    return first_views(rows, how["n_views"])
 
 
 def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from softpack.accounting import grid
-from softpack.cli.options import FIRST_VIEWS, JSON, SOURCE_FORMAT, SOURCE_TEMPERATURE, SPACE, positive
+from softpack.cli.options import JSON, positive
 from softpack.cli.progress import Bar
+from softpack.cli.source import opened, source_options
 from softpack.container.file import SpkFile
 from softpack.records import TEMPERATURES
-from softpack.sources.opening import open_source
-from softpack.sources.pruning import first_views
 
 
 @click.command(
@@ -27,24 +27,18 @@ from softpack.sources.pruning import first_views
 )
 @click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
               help="To compare at; may be repeated [default: 1, 4, 20]")  # fmt: skip
-@SOURCE_FORMAT
-@SPACE
-@SOURCE_TEMPERATURE
-@FIRST_VIEWS
+@source_options
 @JSON
-def evaluate(
-    file: str, against: str, temperatures: tuple[float, ...], source_format: str | None, space: str | None,
-    source_temperature: float | None, n_views: int | None, as_json: bool,
-) -> None:  # fmt: skip
+def evaluate(file: str, against: str, temperatures: tuple[float, ...], as_json: bool, **how: Any) -> None:
     """Measure FILE against its SOURCE: KL(source || decoded) * T^2 in nats a row, and top-1 agreement."""
     SpkFile(file)  # a bad one is refused at once, before torch is imported
-    source = open_source(against, space=space, temperature=source_temperature, kind=source_format)
+    source = opened(against, how)
     from softpack.container.reader import Labels
     from softpack.eval.fidelity import fidelity
 
     labels = Labels(file)
     with Bar("comparing") as bar:
-        found = fidelity(labels, first_views(source, n_views), temperatures or TEMPERATURES, bar)
+        found = fidelity(labels, source, temperatures or TEMPERATURES, bar)
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return

@@ -35,16 +35,6 @@ def _show_traceback(ctx: click.Context, param: click.Parameter, value: bool) -> 
         ctx.find_root().params["debug"] = True
 
 
-SPACE = click.option("--space", type=click.Choice(["logits", "log_probs", "probs"]),
-                     help="What a .npy holds [default: logits]")  # fmt: skip
-SOURCE_TEMPERATURE = click.option(
-    "--source-temperature", type=float, callback=positive, metavar="T",
-    help="That log_probs and probs were taken at, if SOURCE does not say so.",
-)  # fmt: skip
-SOURCE_FORMAT = click.option(
-    "--from", "source_format", metavar="FORMAT",
-    help="npy, npz, h5, safetensors or spk, if the name of SOURCE does not say it.",
-)  # fmt: skip
 SETTINGS = click.option(
     "--set", "pairs", metavar="KEY=VALUE", multiple=True,
     help="A setting of the codec, such as k=20; may be repeated. An unknown KEY lists them.",
@@ -57,8 +47,6 @@ MAX_KL = click.option(
     "--max-kl", type=float, callback=positive, metavar="KL",
     help="Promise that no label's KL is above this at any --temperature: those that would be are corrected.",
 )  # fmt: skip
-FIRST_VIEWS = click.option("--first-views", "n_views", type=click.IntRange(min=1), metavar="N",
-                           help="Take the first N views of each item alone.")  # fmt: skip
 SEED = click.option("--seed", type=int, default=0, callback=_seed, metavar="N",
                     help="Same seed, same bytes [default: 0]")  # fmt: skip
 DEVICE = click.option("--device", default="cpu", metavar="D",
@@ -101,14 +89,14 @@ def target_options(default: str) -> Callable[[F], F]:
 
 
 def codec_options(command: F) -> F:
-    """Add the options that say what the rows of a source are and how they are coded."""
+    """Add the options that say how rows are coded."""
     coding = (
         codec_option("vqae, or what meets a target best"),
         SETTINGS,
         target_options("64 with vqae"),
         TEMPERATURES,
     )
-    for option in reversed((*coding, FIRST_VIEWS, SOURCE_FORMAT, SPACE, SOURCE_TEMPERATURE, SEED, DEVICE)):
+    for option in reversed((*coding, SEED, DEVICE)):
         command = option(command)
     return command
 

@@ -190,7 +190,7 @@ def check(file: str, images: str, teachers: tuple[str, ...], temperatures: tuple
 def _images(named: str) -> Any:
     """Return the dataset that a text names."""
     if Path(named).is_dir():
-        from softpack.data.folder import ImageFolder
+        from softpack.folder import ImageFolder
 
         return ImageFolder(named)
     if ":" not in named:

@@ -52,6 +52,11 @@ class Source(ABC):
         return None
 
     @property
+    def order_known_by(self) -> str:
+        """How it is known which item a row is of, where the rows themselves do not say it; else ""."""
+        return ""
+
+    @property
     def images(self) -> Mapping[int, bytes]:
         """What some of the labelled images look like, by their items."""
         return {}

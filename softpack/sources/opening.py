@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from softpack.errors import DataError
 from softpack.sources.arrays import open_arrays
 from softpack.sources.base import Source
+from softpack.sources.given import Given
 from softpack.sources.hdf5 import open_hdf5
 from softpack.sources.npy import open_npy
 from softpack.sources.npz import open_npz
+from softpack.sources.peers import PEERS, recognized
 from softpack.sources.safetensors_file import open_safetensors
 from softpack.sources.spk import open_spk
 from softpack.sources.stored import UNPICKLED
@@ -28,6 +31,33 @@ SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
     ".spk": open_spk,
 }
 
+
+@dataclass(frozen=True)
+class Format:
+    """What softpack reads or writes.
+
+    Args:
+        name: that `--from` and `--to` take.
+        reads: whether it is a source.
+        writes: whether labels are decoded to it.
+        about: what it is.
+    """
+
+    name: str
+    reads: bool
+    writes: bool
+    about: str
+
+
+FORMATS = (
+    Format("npy", True, True, "one array of labels"),
+    Format("npz", True, True, "arrays by name, as np.savez writes them"),
+    Format("h5", True, True, "datasets by name in an HDF5 file"),
+    Format("safetensors", True, True, "tensors by name"),
+    Format("spk", True, True, "softpack's own"),
+    *(Format(name, True, False, peer.about) for name, peer in PEERS.items()),
+)
+
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
 
@@ -37,16 +67,18 @@ def open_source(
     space: str | None = None,
     temperature: float | None = None,
     kind: str | None = None,
+    given: Given | None = None,
 ) -> Source:
-    """Open a file of labels by its suffix.
+    """Open a file of labels by its suffix, or a folder of them by its layout.
 
     Only headers and what there is one of for each item are read; rows are read and checked block by block.
 
     Args:
-        path: of a file with one of the suffixes in `SOURCES`.
+        path: of a file with one of the suffixes in `SOURCES`, or of a folder with one of the layouts in `PEERS`.
         space: what the array of a `.npy` is, "logits" unless given; other files say it, and must say the same.
         temperature: of log_probs and probs, 1 unless the file or the caller says it; both must agree.
-        kind: "npz" and so on, for a file whose name does not say it.
+        kind: "npz" and so on, for a file whose name does not say it; or a layout.
+        given: what the caller says of a layout whose files do not.
 
     Raises:
         DataError: it is no source of labels.
@@ -56,7 +88,7 @@ def open_source(
     if not path.exists():
         raise DataError(f"{path}: is not there; {understood}; check the path")
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; {understood}; name a file in it")
+        return _opened_folder(path, space, temperature, kind, given or Given())
     if not path.is_file():
         raise DataError(f"{path}: is no ordinary file; {understood}; copy the labels into one")
     opener = SOURCES.get(kind_of(path, kind))
@@ -68,3 +100,19 @@ def open_source(
         ending = f"ends in {path.suffix}" if path.suffix else "has no suffix"
         raise DataError(f"{path}: {ending}; {understood}; save the labels as one of these, or rename the file")
     return opener(path, space, temperature)
+
+
+def _opened_folder(
+    path: Path, space: str | None, temperature: float | None, kind: str | None, given: Given
+) -> Source:
+    name = kind or recognized(path)
+    if name not in PEERS:
+        raise DataError(f"{path}: is a folder, and {name!r} no layout of one; expected {', '.join(PEERS)}")
+    source = PEERS[name].open(path, given)
+    spec = source.spec
+    if space not in (None, spec.space) or temperature not in (None, spec.temperature):
+        raise DataError(
+            f"{path}: a set of {name} holds {spec.space} at temperature {spec.temperature:g}; leave --space and "
+            "--source-temperature out"
+        )
+    return source

@@ -56,7 +56,7 @@ for line in sys.stdin.read().splitlines():
     if "torch" in sys.modules:
         sys.exit(f"{line}: torch was imported")
 """
-TOLD = r"softpack: (tried|fitting|note: .* bits a label more|.*: .* bits a label, fitted)"
+TOLD = r"softpack: (tried|fitting|.*: [\d,]+ of [\d,]+ \w+,|note: .* bits a label more|.*: .* bits a label, fitted)"
 MISTYPED = """\
 encode nosuch.npz -o new.spk
 encode logits.txt -o new.spk

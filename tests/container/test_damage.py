@@ -95,7 +95,7 @@ def test_rows_of_other_tiles_can_still_be_read(damaged, ragged, forge):
     sound = ragged.take(ragged.item_B >= 3)
 
     np.testing.assert_array_equal(labels.read(sound.item_B, sound.view_B), sound.labels_BC)
-    with pytest.raises(CorruptError, match="block 4: the payload fails its checksum"):
+    with pytest.raises(CorruptError, match=r"block 4 \(tile\): the payload fails its checksum"):
         labels[0, 0]
 
 

@@ -102,7 +102,7 @@ def test_a_damaged_block_costs_its_own_tile_and_no_other(whole, rows, tmp_path, 
             says = f"{block['n_rows']} labels of items {lost[0]} to {lost[0]}, views 0 to {block['span_views'] - 1} ("
         else:
             says = f"{OF_ITEMS[int(block['stream'])]} of items 0 to 5 ("
-        assert line.startswith(f"{says}block {number}: ")
+        assert line.startswith((f"{says}block {number} (tile): ", f"{says}block {number}: the block header"))
         labels = check_sound(path, rows.take(~np.isin(rows.item_B, lost)))
         assert recovered.n_rows == len(labels) == len(rows) - (int(block["n_rows"]) if lost else 0)
         assert not recovered.was_whole
@@ -181,7 +181,7 @@ def test_old_values_of_items_do_not_come_back(tmp_path, random_rows):
     data = path.read_bytes()
 
     path.write_bytes(spoilt(path, (second, PAYLOAD)))
-    assert softpack.recover(path).lost[0].startswith(f"target of items 0 to 1 (block {second}: ")
+    assert softpack.recover(path).lost[0].startswith(f"target of items 0 to 1 (block {second} (tile): ")
     assert check_sound(path, rows).item_columns == ()
 
     path.write_bytes(data)
@@ -219,7 +219,7 @@ def test_without_a_whole_label_the_file_stays_as_it_is(tmp_path, random_rows):
     (codes,) = numbers_of(path, 1)
     end = blocks_of(path)[codes][0]
     data, damaged = path.read_bytes(), spoilt(path, (codes, PAYLOAD))
-    labels = r"a\.spk: none of its labels is whole: 4 labels of items 0 to 1, views 0 to 1 \(block 1: "
+    labels = r"a\.spk: none of its labels is whole: 4 labels of items 0 to 1, views 0 to 1 \(block 1 \(tile\): "
 
     refuses(
         path, damaged, rf"{labels}the payload fails its checksum.*\); the file is left as it is; copy it again"
@@ -240,7 +240,9 @@ def test_without_its_model_a_file_stays_as_it_is(tmp_path, random_rows):
 
     for data in (damaged, damaged[:-1]):
         refuses(
-            path, data, r"a\.spk, block 1: .*checksum.*Without its header and its model no label can be read; "
+            path,
+            data,
+            r"a\.spk, block 1 \(decoder\): .*checksum.*Without its header and its model no label can be read; ",
         )
 
 

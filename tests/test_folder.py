@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softpack.data.folder import ImageFolder
+from softpack.folder import ImageFolder
 from softpack.errors import DataError
 
 

@@ -1,0 +1,60 @@
+"""The options that say what a SOURCE is, and opening it as they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from softpack.cli.options import F, note, positive
+from softpack.sources.base import Source
+from softpack.sources.given import SAMPLERS, Given
+from softpack.sources.opening import open_source
+from softpack.sources.pruning import first_views
+
+OPTIONS = (
+    click.option("--first-views", "n_views", type=click.IntRange(min=1), metavar="N",
+                 help="Take the first N views of each item alone."),
+    click.option("--from", "source_format", metavar="FORMAT",
+                 help="What SOURCE is, if its name does not say it; `softpack formats` lists them."),
+    click.option("--space", type=click.Choice(["logits", "log_probs", "probs"]),
+                 help="What a .npy holds [default: logits]"),
+    click.option("--source-temperature", type=float, callback=positive, metavar="T",
+                 help="That log_probs and probs were taken at, if SOURCE does not say so."),
+    click.option("--images", type=click.Path(), metavar="DIR",
+                 help="The images that were labelled, a folder for each class: their order, sizes and classes."),
+    click.option("--label-seed", type=int, metavar="N",
+                 help="Of the order in which images were labelled, where a SOURCE's files do not say it."),
+    click.option("--sampler", type=click.Choice(SAMPLERS),
+                 help="Of the PyTorch that labelled: new, 1.11 and later, or old; unknown gives the order up."),
+)  # fmt: skip
+
+
+def source_options(command: F) -> F:
+    """Add the options that say what a source is."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def opened(source: str, how: dict[str, Any]) -> Source:
+    """Open a source as the options say, and say what of it is ignored.
+
+    Raises:
+        DataError: it is none, or more must be said of it.
+    """
+    images = how["images"]
+    given = Given(None if images is None else Path(images), how["label_seed"], how["sampler"])
+    rows = open_source(
+        source,
+        space=how["space"],
+        temperature=how["source_temperature"],
+        kind=how["source_format"],
+        given=given,
+    )
+    if rows.order_known_by:
+        note(f"{source}: order of the images: {rows.order_known_by}")
+    if rows.ignored:
+        note(f"not used of {source}: {', '.join(rows.ignored)}")
+    return first_views(rows, how["n_views"])

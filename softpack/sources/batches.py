@@ -1,0 +1,221 @@
+"""Sources that are many files of a batch of rows each, in the order of a sampler.
+
+Shapes in names: F files, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softpack.checks import Place, check_labels, check_mix
+from softpack.errors import DataError
+from softpack.records import RowBlock
+from softpack.sources.base import Source
+from softpack.sources.columns import Around, read_column
+from softpack.sources.orders import Order
+from softpack.sources.pickles.pool import PicklePool
+
+SAMPLE_FILES = 64  # at least, of which a sample is drawn
+READERS = max(1, min(4, (os.cpu_count() or 1)))
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Files of batches, in the order of their rows.
+
+    Args:
+        epoch_F: int64, the epoch of each.
+        batch_F: int64, its number among those of the epoch.
+        first_F: int64, the row of the epoch that its first row is.
+        n_F: int64, its rows.
+        path_of: gives the path of the batch of an epoch.
+    """
+
+    epoch_F: np.ndarray
+    batch_F: np.ndarray
+    first_F: np.ndarray
+    n_F: np.ndarray
+    path_of: Callable[[int, int], Path]
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Number of the first row of each file among all, int64 [F + 1]; and of all."""
+        return np.concatenate([[0], np.cumsum(self.n_F)])
+
+    def path(self, number: int) -> Path:
+        """Return the path of a file."""
+        return self.path_of(int(self.epoch_F[number]), int(self.batch_F[number]))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a file says of its rows, as sources of arrays would hold it.
+
+    Args:
+        labels_BC: float16 or float32.
+        columns: replay columns [B, ...].
+        item_B: items, where the file says them.
+    """
+
+    labels_BC: np.ndarray
+    columns: dict[str, np.ndarray]
+    item_B: np.ndarray | None = None
+
+
+# From what a file holds and the items of its rows, where they are known, to these rows.
+Taken = Callable[[Any, np.ndarray | None], Rows]
+
+
+@dataclass(frozen=True, eq=False)
+class BatchFiles(Source):
+    """Files of batches.
+
+    Args:
+        files: in the order of their rows.
+        order: of the items; None where the files themselves say them.
+        take: makes rows of what a file holds.
+    """
+
+    files: Files
+    order: Order | None
+    take: Taken
+
+    @property
+    def order_known_by(self) -> str:
+        """How it is known which item a row is of."""
+        return "" if self.order is None else self.order.how
+
+    def views_of(self, rows_B: np.ndarray) -> np.ndarray:
+        """Return the views of rows: their epochs, or the only one of items that have one row each."""
+        epoch_B = self.files.epoch_F[self._files_of(rows_B)]
+        return np.zeros_like(epoch_B) if self.views == 1 else epoch_B
+
+    def blocks(self, n_rows: int) -> Iterator[RowBlock]:
+        """Yield all rows in stored order, whole files together, at most `n_rows` at a time if a file has no more."""
+        groups, start, starts = [], 0, self.files.starts
+        while start < self.n_rows:
+            stop = starts[np.searchsorted(starts, start + max(n_rows, 1), "right") - 1]
+            stop = stop if stop > start else min(start + n_rows, self.n_rows)
+            groups.append(np.arange(start, stop))
+            start = int(stop)
+        return self.read_rows(iter(groups))
+
+    def sample(self, n_rows: int, seed: int) -> Iterator[RowBlock]:
+        """Yield `n_rows` rows of some files drawn without replacement, in stored order.
+
+        As many files as hold twice the rows, and 64 at least: a file is read whole, whatever is taken of it.
+        """
+        if n_rows >= self.n_rows:
+            return super().sample(n_rows, seed)
+        random, starts = np.random.default_rng(seed), self.files.starts
+        drawn = random.permutation(len(self.files.n_F))
+        n_files = max(SAMPLE_FILES, int(np.searchsorted(np.cumsum(self.files.n_F[drawn]), 2 * n_rows)) + 1)
+        rows = [np.arange(starts[number], starts[number + 1]) for number in np.sort(drawn[:n_files])]
+        rows_B = np.concatenate(rows)
+        taken_B = np.sort(rows_B[random.permutation(len(rows_B))[:n_rows]])
+        edges = np.searchsorted(taken_B, [group[0] for group in rows])
+        return self.read_rows(part for part in np.split(taken_B, edges[1:]) if len(part))
+
+    def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
+        """Yield one block for each group of ascending row numbers; each file is read once where groups ascend."""
+        waiting: deque[tuple[np.ndarray, np.ndarray]] = deque()  # rows of groups, and files of these rows
+        wanted: deque[int] = deque()
+        held: dict[int, RowBlock] = {}
+
+        def paths() -> Iterator[Path]:
+            last = -1
+            for rows_B in groups:
+                file_B = self._files_of(rows_B)
+                waiting.append((rows_B, file_B))
+                for number in np.unique(file_B).tolist():
+                    if number != last:
+                        wanted.append(last := number)
+                        yield self.files.path(number)
+
+        with PicklePool(READERS) as pool:
+            for path, found in pool.each(paths()):
+                if isinstance(found, DataError):
+                    raise found
+                number = wanted.popleft()
+                held[number] = self._block(number, path, found)
+                yield from self._ready(waiting, held)
+            yield from self._ready(waiting, held)
+
+    def _ready(
+        self, waiting: deque[tuple[np.ndarray, np.ndarray]], held: dict[int, RowBlock]
+    ) -> Iterator[RowBlock]:
+        while waiting and set(waiting[0][1].tolist()) <= held.keys():
+            rows_B, file_B = waiting.popleft()
+            starts = self.files.starts
+            parts = [
+                held[number].take(rows_B[file_B == number] - starts[number])
+                for number in dict.fromkeys(file_B.tolist())
+            ]
+            for number in held.keys() - {int(file_B[-1])}.union(*(set(other.tolist()) for _, other in waiting)):
+                del held[number]
+            yield parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _block(self, number: int, path: Path, found: Any) -> RowBlock:
+        """Return the rows of a file, checked."""
+        epoch, n = int(self.files.epoch_F[number]), int(self.files.n_F[number])
+        first = int(self.files.first_F[number])
+        item_B = None if self.order is None else self.order.items(epoch)[first : first + n]
+        try:
+            rows = self.take(found, item_B)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        item_B = rows.item_B if item_B is None else item_B
+        if item_B is None or len(rows.labels_BC) != n or rows.labels_BC.shape[1] != self.spec.classes:
+            raise DataError(
+                f"{path}: holds {rows.labels_BC.shape[0]} rows of {rows.labels_BC.shape[1]} classes; expected {n} of "
+                f"{self.spec.classes}, as in the other files"
+            )
+        if rows.columns.keys() != set(self.columns_stored):
+            raise DataError(
+                f"{path}: has {', '.join(rows.columns) or 'no columns'}; expected "
+                f"{', '.join(self.columns_stored) or 'none'}, as in the first file"
+            )
+        view_B = np.full(n, 0 if self.views == 1 else epoch)
+        place = Place(str(path), np.arange(n), item_B, view_B)
+        check_labels(rows.labels_BC, self.spec, str(rows.labels_BC.dtype), place)
+        around = Around(place, self.items, self.item_columns.get("source_hw"))
+        replay = dict(read_column(name, values_B, around) for name, values_B in rows.columns.items())
+        check_mix(replay, place)
+        return RowBlock(rows.labels_BC, item_B, view_B, replay)
+
+    @property
+    def columns_stored(self) -> tuple[str, ...]:
+        """The columns as files have them, with crops that are fractions."""
+        return tuple("crop_xywh" if name == "crop_xywh_fraction" else name for name in self.columns)
+
+    def _files_of(self, rows_B: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.files.starts, rows_B, "right") - 1
+
+
+def _joined(blocks: list[RowBlock]) -> RowBlock:
+    return RowBlock(
+        np.concatenate([block.labels_BC for block in blocks]),
+        np.concatenate([block.item_B for block in blocks]),
+        np.concatenate([block.view_B for block in blocks]),
+        {name: np.concatenate([block.replay[name] for block in blocks]) for name in blocks[0].replay},
+    )
+
+
+def numbered(names: Iterable[str], before: str, after: str = "") -> tuple[dict[int, str], list[str]]:
+    """Return the names that are a number between two texts, by these numbers ascending, and all other names."""
+    found, others = {}, []
+    for name in names:
+        number = name[len(before) : len(name) - len(after)]
+        is_one = name.startswith(before) and name.endswith(after) and number.isascii() and number.isdigit()
+        if is_one and str(int(number)) == number:
+            found[int(number)] = name
+        else:
+            others.append(name)
+    return dict(sorted(found.items())), sorted(others)

@@ -1,0 +1,59 @@
+"""What the files of a layout do not say, and the caller does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from softpack.errors import DataError
+from softpack.folder import ImageFolder
+
+SAMPLERS = ("new", "old", "unknown")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller says of labels that others have written.
+
+    Args:
+        images: folder of the images that were labelled, a folder for each class.
+        label_seed: of the sampler in whose order they were labelled.
+        sampler: "new", of PyTorch 1.11 and later, or "old"; "unknown" takes every row for an item of its own.
+    """
+
+    images: Path | None = None
+    label_seed: int | None = None
+    sampler: str | None = None
+
+    @cached_property
+    def folder(self) -> ImageFolder | None:
+        """The images."""
+        return None if self.images is None else ImageFolder(self.images)
+
+    def item_columns(self) -> dict[str, np.ndarray]:
+        """Return `source_hw` and `target` of the images; nothing where none are given."""
+        if self.folder is None:
+            return {}
+        facts = [self.folder.facts(item) for item in range(len(self.folder))]
+        return {
+            "source_hw": np.array([size_hw for size_hw, _ in facts], np.int32),
+            "target": np.array([target for _, target in facts], np.int32),
+        }
+
+
+def need(path: Path, missing: dict[str, bool]) -> None:
+    """Refuse a set of labels of which something must be known that its files do not say.
+
+    Args:
+        path: of the labels.
+        missing: what must be known, with the option that says it -> whether it is not.
+
+    Raises:
+        DataError: naming all that is missing.
+    """
+    lacks = [what for what, is_missing in missing.items() if is_missing]
+    if lacks:
+        raise DataError(f"{path}: its files do not say {'; nor '.join(lacks)}")

@@ -1,0 +1,157 @@
+"""Which item each row of an epoch is of, in layouts whose files do not say it.
+
+Shapes in names: N items, R rows of an epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softpack.errors import DataError
+from softpack.sources.columns import INT32_MAX
+
+MAX_JSON_BYTES = 4 << 30
+
+
+class Order(ABC):
+    """The items of the rows of every epoch.
+
+    Args:
+        how: how it is known, for people.
+    """
+
+    how: str
+
+    @abstractmethod
+    def items(self, epoch: int) -> np.ndarray:
+        """Return the items of the rows of an epoch as they were drawn, int64 [R]."""
+
+
+class SeededOrder(Order):
+    """The order of torch's RandomSampler, whose own generator goes on from epoch to epoch.
+
+    Since PyTorch 1.11 an epoch draws two permutations and uses the first; before, it drew one.
+
+    Args:
+        seed: of the generator.
+        n_items: N.
+        is_new: whether PyTorch was 1.11 or later.
+    """
+
+    def __init__(self, seed: int, n_items: int, is_new: bool) -> None:
+        import torch
+
+        self._n_items, self._draws = n_items, 2 if is_new else 1
+        self._states = [torch.Generator().manual_seed(seed).get_state()]
+        self.how = (
+            f"seed {seed}, as the sampler of PyTorch {'1.11 and later' if is_new else 'before 1.11'} draws"
+        )
+        self.items = lru_cache(maxsize=2)(self.items)  # type: ignore[method-assign]
+
+    def items(self, epoch: int) -> np.ndarray:
+        """Return the items of the rows of an epoch."""
+        import torch
+
+        generator = torch.Generator()
+        for known in range(len(self._states) - 1, epoch):
+            generator.set_state(self._states[known])
+            for _ in range(self._draws):
+                torch.randperm(self._n_items, generator=generator)
+            self._states.append(generator.get_state())
+        generator.set_state(self._states[epoch])
+        return torch.randperm(self._n_items, generator=generator).numpy()
+
+
+class ListedOrder(Order):
+    """An order that a file lists.
+
+    Args:
+        path: of the JSON, epochs or batches with their items.
+        n_items: N; None where nobody says it.
+
+    Raises:
+        DataError: it is no such file, names an item twice in an epoch, or one that is not there.
+    """
+
+    def __init__(self, path: Path, n_items: int | None = None) -> None:
+        self.how = path.name
+        self._items = {
+            number: _checked(values, f"{path}: {number!r}", n_items) for number, values in _listed(path).items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def n_items(self) -> int:
+        """One more than the greatest item."""
+        return 1 + max((int(items_R.max(initial=-1)) for items_R in self._items.values()), default=-1)
+
+    def n_rows(self, number: int) -> int:
+        """Return how many rows are listed."""
+        return len(self._items.get(number, ()))
+
+    def items(self, epoch: int) -> np.ndarray:
+        """Return the items of the rows of an epoch."""
+        return self._items[epoch]
+
+
+class UnknownOrder(Order):
+    """No order: every row is an item of its own, as nobody can tell of which image it is.
+
+    Args:
+        n_rows: of an epoch.
+    """
+
+    how = "unknown: every row is an item of its own"
+
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows = n_rows
+
+    def items(self, epoch: int) -> np.ndarray:
+        """Return the items of the rows of an epoch."""
+        return np.arange(epoch * self._n_rows, (epoch + 1) * self._n_rows)
+
+
+def _listed(path: Path) -> dict[int, Any]:
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise DataError(
+            f"{path}: has {path.stat().st_size} bytes; expected at most {MAX_JSON_BYTES} of an index"
+        )
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return {int(number): values for number, values in listed.items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f'{path}: is no index of items: {error}; expected {{"0": [items], "1": [items]}}'
+        ) from None
+
+
+def _checked(values: Any, where: str, n_items: int | None) -> np.ndarray:
+    most = INT32_MAX if n_items is None else n_items
+    try:
+        items_R = np.array(values, np.int64)
+    except (ValueError, TypeError, OverflowError):
+        items_R = np.empty((0, 0), np.int64)
+    if items_R.ndim != 1 or any(type(value) is not int for value in values[:1]):
+        raise DataError(f"{where}: is no list of items")
+    outside = (items_R < 0) | (items_R >= most)
+    if outside.any():
+        raise DataError(
+            f"{where}: names item {items_R[outside][0]}; expected 0 to {most - 1}; give the images that were "
+            "labelled"
+        )
+    order = np.argsort(items_R, kind="stable")
+    twice = np.flatnonzero(np.diff(items_R[order]) == 0)
+    if len(twice):
+        raise DataError(
+            f"{where}: names item {items_R[order[twice[0]]]} twice; expected each image once; the labels of two "
+            "runs may have been mixed up"
+        )
+    return items_R

@@ -1,0 +1,50 @@
+"""The layouts of others that softpack reads, by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from softpack.errors import DataError
+from softpack.sources.base import Source
+from softpack.sources.given import Given
+from softpack.sources.sre2l import INDEX, open_sre2l
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A layout.
+
+    Args:
+        open: opens a folder of it.
+        looks_like: whether the names in a folder are those of the layout.
+        about: what writes it.
+    """
+
+    open: Callable[[Path, Given], Source]
+    looks_like: Callable[[set[str]], bool]
+    about: str
+
+
+PEERS = {
+    "sre2l": Peer(
+        open_sre2l, lambda names: "epoch_0" in names and INDEX not in names, "SRe2L, CDA, CV-DD, G-VBSM"
+    ),
+    "lpld": Peer(open_sre2l, lambda names: {"epoch_0", INDEX} <= names, "LPLD"),
+}
+
+
+def recognized(path: Path) -> str:
+    """Return the name of the layout that a folder has.
+
+    Raises:
+        DataError: none that is known, or several.
+    """
+    names = {entry.name for entry in os.scandir(path)}
+    alike = [name for name, peer in PEERS.items() if peer.looks_like(names)]
+    if len(alike) == 1:
+        return alike[0]
+    what = f"may be {' or '.join(alike)}" if alike else "has the layout of no label set that is known"
+    raise DataError(f"{path}: {what}; name it with --from, one of {', '.join(PEERS)}, or name a file in it")

@@ -1,0 +1,305 @@
+"""A torch.save file as lists, dictionaries, numbers and numpy arrays. No torch.
+
+A pickle is a program. This one may call what tensors, numpy arrays and numpy scalars of plain numbers are put together
+by, in versions of our own that do nothing else; any other name in it is refused before it is looked up. Numbers are
+views of bytes that stand in the file, so that no array is larger than the file.
+
+Kinds of file: torch's zip archive, the streams of torch before 1.6, and a plain pickle.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from softpack.errors import DataError
+
+SPARE_NODES = 1000  # lists, dictionaries, numbers and arrays in a file, besides one for each of its bytes
+MAX_DEPTH = 32
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+
+# Names of torch's storages -> numpy's dtype; bfloat16, which numpy has not, comes as float32.
+STORAGES = {
+    "HalfStorage": "float16", "FloatStorage": "float32", "DoubleStorage": "float64", "LongStorage": "int64",
+    "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+    "BoolStorage": "bool", "BFloat16Storage": "bfloat16",
+}  # fmt: skip
+NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}  # numpy's
+MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
+
+
+def unpickled(path: Path) -> Any:
+    """Return what torch.save wrote into a file: lists, dictionaries, strings, numbers, None and arrays.
+
+    Raises:
+        DataError: it is no such file, is damaged, or names anything but tensors and arrays.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            plain = _Plain(SPARE_NODES + file.seek(0, io.SEEK_END))
+            file.seek(0)
+            return _of_zip(file, plain) if head == b"PK\x03\x04" else _of_streams(file, plain)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise DataError(
+            f"{path}: cannot be read: {type(error).__name__}: {error}; expected a whole file as torch.save writes it; "
+            "copy it or make it again"
+        ) from None
+
+
+# -- what a pickle may call ----------------------------------------------------------------------------
+
+
+class _Inert:
+    """A name that a pickle may use: called, it does what it is for; nothing of it can be changed."""
+
+    __slots__ = ("_call",)
+    _call: Callable[..., Any]
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_call", call)
+
+    def __call__(self, *given: Any) -> Any:
+        return self._call(*given)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Numbers that stand elsewhere in the file."""
+
+    dtype: str
+    key: str
+    n: int
+
+    @property
+    def numbers(self) -> np.dtype:
+        native: np.dtype = np.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
+        little: np.dtype = native.newbyteorder("<")
+        return little
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A view of a storage."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def of(self, bytes_: bytes) -> np.ndarray:
+        """Return the numbers, from the bytes of the storage."""
+        flat = np.frombuffer(bytes_, self.storage.numbers, self.storage.n)
+        last = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
+        whole = (*self.shape, *self.strides, self.offset)
+        if any(type(number) is not int or number < 0 for number in whole) or prod(self.shape) > len(flat):
+            raise DataError(f"found a tensor {self.shape} of strides {self.strides} among {len(flat)} numbers")
+        if prod(self.shape) and last >= len(flat):
+            raise DataError(f"found a tensor that reaches number {last} of {len(flat)}; the file is damaged")
+        strides = [stride * flat.itemsize for stride in self.strides]
+        view = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
+        if self.storage.dtype == "bfloat16":
+            wide: np.ndarray = np.left_shift(view, 16, dtype=np.uint32)
+            return wide.view(np.float32)
+        return np.ascontiguousarray(view).reshape(self.shape)
+
+
+class _NumpyType:
+    """A numpy dtype, whose byte order comes after it."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, name: object, *_: object) -> None:
+        if name not in NUMBERS:
+            raise DataError(
+                f"found numbers of type {str(name)[:40]!r}; expected plain integers, floats or bool"
+            )
+        self.dtype: np.dtype = np.dtype(str(name))
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(">" if state[1] == ">" else "<")
+
+
+class _NumpyArray:
+    """A numpy array, whose shape and numbers come after it."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, *_: object) -> None:
+        self.values: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, is_fortran, data = state
+        if type(kind) is not _NumpyType or type(data) is not bytes:
+            raise DataError("found an array of something else than plain numbers")
+        flat = np.frombuffer(data, kind.dtype)
+        self.values = flat.reshape(shape, order="F" if is_fortran else "C").astype(kind.dtype.newbyteorder("="))
+
+
+def _scalar(kind: object, data: object) -> Any:
+    if type(kind) is not _NumpyType or type(data) is not bytes:
+        raise DataError("found a scalar of something else than a plain number")
+    return np.frombuffer(data, kind.dtype, 1)[0]
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise DataError(
+            f"found bytes as text in {str(encoding)[:40]!r}; expected latin1, as numpy's arrays come"
+        )
+    return text.encode("latin1")
+
+
+def _tensor(storage: object, offset: Any, shape: Any, strides: Any, *_: object) -> _Tensor:
+    if type(storage) is not _Storage:
+        raise DataError("found a tensor without its numbers")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _known() -> dict[tuple[str, str], Any]:
+    """Return what a pickle may name; anew for every file, so that none can change what another finds."""
+    known: dict[tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): _Inert(dict),
+        ("torch._utils", "_rebuild_tensor_v2"): _Inert(_tensor),
+        ("torch", "Size"): _Inert(tuple),
+        ("numpy", "dtype"): _Inert(_NumpyType),
+        ("numpy", "ndarray"): None,  # which only _reconstruct is told, and does not ask
+        ("_codecs", "encode"): _Inert(_encoded),
+    }
+    known |= {(module, "bytes"): _Inert(lambda: b"") for module in ("builtins", "__builtin__")}  # of no array
+    known |= {("torch", name): dtype for name, dtype in STORAGES.items()}
+    known |= {(module, "scalar"): _Inert(_scalar) for module in MULTIARRAY}
+    known |= {(module, "_reconstruct"): _Inert(_NumpyArray) for module in MULTIARRAY}
+    return known
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads one pickle; storages are named, not read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self._known = _known()
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of the few names that are known."""
+        try:
+            return self._known[module, name]
+        except KeyError:
+            raise DataError(
+                f"names {module}.{name}"[:200]
+                + ", which is no tensor and no array of numbers; softpack runs nothing "
+                "that stands in a file; load it where you trust it, and save its tensors alone"
+            ) from None
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """Return the storage that is named."""
+        kind, dtype, key, _, n, *_ = pid
+        if kind != "storage" or dtype not in STORAGES.values() or type(n) is not int or n < 0:
+            raise DataError("names something that is no storage of numbers")
+        return self.storages.setdefault(str(key), _Storage(dtype, str(key), n))
+
+
+# -- kinds of file -------------------------------------------------------------------------------------
+
+
+def _of_zip(file: BinaryIO, plain: _Plain) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        members = {name.partition("/")[2]: info for name, info in archive.NameToInfo.items()}
+        if "data.pkl" not in members:
+            raise DataError("is a zip archive, but none that torch.save wrote; expected data.pkl in it")
+        if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
+            raise DataError("was written on a big-endian machine; expected little-endian numbers")
+        for name, info in members.items():
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise DataError(f"has a compressed {name}; torch.save compresses nothing")
+        tree = _Unpickler(io.BytesIO(archive.read(members["data.pkl"]))).load()
+        found: dict[str, bytes] = {}
+
+        def read(storage: _Storage) -> bytes:
+            if storage.key not in found:
+                info = members.get(f"data/{storage.key}")
+                n_bytes = storage.n * storage.numbers.itemsize
+                if info is None or info.file_size < n_bytes:
+                    raise DataError(f"lacks numbers: storage {storage.key} should have {n_bytes} bytes")
+                found[storage.key] = archive.read(info)
+            return found[storage.key]
+
+        return plain.of(tree, read)
+
+
+def _of_streams(file: BinaryIO, plain: _Plain) -> Any:
+    """Read pickles one after another: torch's magic number first, or the one that is all there is."""
+    first = _Unpickler(file).load()
+    if first != LEGACY_MAGIC or isinstance(first, bool):
+        return plain.of(first, _no_storage)
+    if _Unpickler(file).load() != LEGACY_PROTOCOL:
+        raise DataError("is of a torch.save that is not known; load it with torch and save it again")
+    system = _Unpickler(file).load()
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise DataError("was written on a big-endian machine; expected little-endian numbers")
+    unpickler = _Unpickler(file)
+    tree, keys = unpickler.load(), _Unpickler(file).load()
+    found = {}
+    for key in map(str, keys):  # each: how many numbers, and these
+        storage = unpickler.storages[key]
+        n_bytes = storage.n * storage.numbers.itemsize
+        if int.from_bytes(file.read(8), "little") != storage.n:
+            raise DataError(f"does not say of storage {key} what it said before; the file is damaged")
+        found[key] = file.read(n_bytes)
+        if len(found[key]) < n_bytes:
+            raise DataError(f"ends {n_bytes - len(found[key])} bytes before its numbers do; copy it again")
+    return plain.of(tree, lambda storage: found[storage.key])
+
+
+def _no_storage(storage: _Storage) -> bytes:
+    raise DataError(f"names storage {storage.key}, but holds none")
+
+
+class _Plain:
+    """Makes plain lists, dictionaries and arrays of what a pickle gave.
+
+    Args:
+        most: values, of which few bytes can name very many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    def of(self, node: Any, read: Callable[[_Storage], bytes], depth: int = 0) -> Any:
+        """Return a node as plain data; `read` gives the bytes of a storage."""
+        self._left -= 1
+        if depth > MAX_DEPTH or self._left < 0:
+            raise DataError(f"holds more than {self._most} values, or lists {MAX_DEPTH} deep")
+        if isinstance(node, _Tensor):
+            return node.of(read(node.storage))
+        if isinstance(node, _NumpyArray):
+            return node.values
+        if isinstance(node, (list, tuple)):
+            return [self.of(part, read, depth + 1) for part in node]
+        if isinstance(node, dict):
+            return {self._key(key): self.of(part, read, depth + 1) for key, part in node.items()}
+        if node is None or isinstance(node, (bool, int, float, str, np.generic)):
+            return node.item() if isinstance(node, np.generic) else node
+        raise DataError(
+            f"holds a {type(node).__name__}; expected tensors, arrays, numbers, lists and dictionaries"
+        )
+
+    def _key(self, key: Any) -> Any:
+        if isinstance(key, (str, int, float, tuple)):
+            return key
+        raise DataError(f"has a {type(key).__name__} as a key; expected names and numbers")
