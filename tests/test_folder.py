@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from softpack.folder import ImageFolder
 from softpack.errors import DataError
+from softpack.folder import ImageFolder
 
 
 @pytest.fixture

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from softpack.cli.options import FORCE, NO_REPLAY, OUT, check_out, note, positive
 from softpack.cli.progress import Bar
+from softpack.cli.source import LABEL_SEED, SAMPLER
+from softpack.container.blockfile import refuse_existing
 from softpack.container.file import SpkFile
+from softpack.sources.given import Given, order_of
 from softpack.sources.writing import check_kind
+
+FOLDERS = ("sre2l", "lpld")
 
 
 @click.command(
-    short_help="Write labels out as arrays.",
+    short_help="Write labels out as arrays, or as others lay them out.",
     epilog="\b\nExamples:\n  softpack decode labels.spk -o logits.npz\n"
-    "  softpack decode labels.spk -o some.h5 --items 0:100 --as probs --temperature 4",
+    "  softpack decode labels.spk -o some.h5 --items 0:100 --as probs --temperature 4\n"
+    "  softpack decode labels.spk -o FKD_cutmix_fp16/ --to sre2l",
 )
 @click.argument("file", type=click.Path())
 @OUT
@@ -21,7 +30,8 @@ from softpack.sources.writing import check_kind
     "--to",
     "target_format",
     metavar="FORMAT",
-    help="npy, npz, h5 or safetensors, if the name of the output does not say it.",
+    help="npy, npz, h5 or safetensors, if the name of the output does not say it; or a folder as others lay it out: "
+    "sre2l, lpld.",
 )
 @click.option("--items", metavar="A:B", help="Items from A up to B, without B.")
 @click.option("--views", metavar="A:B", help="Views from A up to B, without B.")
@@ -29,13 +39,17 @@ from softpack.sources.writing import check_kind
               help="What to write [default: what the file holds]")  # fmt: skip
 @click.option("--temperature", type=float, callback=positive, metavar="T",
               help="Of log_probs and probs [default: the file's]")  # fmt: skip
-@click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float32", show_default=True,
-              help="Of the labels.")  # fmt: skip
+@click.option("--dtype", type=click.Choice(["float16", "float32"]),
+              help="Of the labels [default: float32; float16 for sre2l]")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, metavar="B",
+              help="Rows in a file of sre2l; views that are mixed by batches keep theirs.")  # fmt: skip
+@LABEL_SEED
+@SAMPLER
 @NO_REPLAY
 @FORCE
 def decode(
     file: str, out: str, target_format: str | None, items: str | None, views: str | None, space: str | None,
-    temperature: float | None, dtype: str, no_replay: bool, force: bool,
+    temperature: float | None, dtype: str | None, no_replay: bool, force: bool, **order: Any,
 ) -> None:  # fmt: skip
     """Decode FILE into .npy, .npz, .h5 or .safetensors, as `encode` reads it.
 
@@ -43,6 +57,9 @@ def decode(
     the selected items; --no-replay leaves the columns out instead.
     """
     ranges = _range(items, "--items"), _range(views, "--views")
+    if target_format in FOLDERS:
+        _decode_folder(file, Path(out), dtype or "float16", force, order)
+        return
     check_out(out, force, file)
     check_kind(out, target_format)
     SpkFile(file)  # a bad one is refused at once, before torch is imported
@@ -50,14 +67,25 @@ def decode(
 
     with Bar("decoding") as bar:
         dropped = decode_to(
-            file, out, Selection(*ranges), space=space, temperature=temperature, dtype=dtype, kind=target_format,
-            replay=not no_replay, force=force, counted=bar,
+            file, out, Selection(*ranges), space=space, temperature=temperature, dtype=dtype or "float32",
+            kind=target_format, replay=not no_replay, force=force, counted=bar,
         )  # fmt: skip
     if dropped:
         note(
             f"{out} holds the labels alone; not in a .npy: {', '.join(dropped)}. "
             "A .npz, .h5 or .safetensors keeps all of it"
         )
+
+
+def _decode_folder(file: str, out: Path, dtype: str, force: bool, how: dict[str, Any]) -> None:
+    found = SpkFile(file)
+    refuse_existing(out, force, "--force")
+    given = Given(label_seed=how["label_seed"], sampler=how["sampler"])
+    from softpack.sources.to_sre2l import Sre2lLayout, write_sre2l
+
+    layout = Sre2lLayout(how["batch_size"], order_of(given, found.commit.items), dtype)
+    with Bar("decoding") as bar:
+        write_sre2l(Path(file), out, layout, force, bar)
 
 
 def _range(text: str | None, option: str) -> tuple[int, int | None] | None:

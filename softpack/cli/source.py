@@ -13,6 +13,14 @@ from softpack.sources.given import SAMPLERS, Given
 from softpack.sources.opening import open_source
 from softpack.sources.pruning import first_views
 
+LABEL_SEED = click.option(
+    "--label-seed", type=int, metavar="N",
+    help="Of the order in which images were labelled, where the files do not say it.",
+)  # fmt: skip
+SAMPLER = click.option(
+    "--sampler", type=click.Choice(SAMPLERS),
+    help="Of the PyTorch that labelled: new, 1.11 and later, or old; unknown gives the order up.",
+)  # fmt: skip
 OPTIONS = (
     click.option("--first-views", "n_views", type=click.IntRange(min=1), metavar="N",
                  help="Take the first N views of each item alone."),
@@ -24,10 +32,8 @@ OPTIONS = (
                  help="That log_probs and probs were taken at, if SOURCE does not say so."),
     click.option("--images", type=click.Path(), metavar="DIR",
                  help="The images that were labelled, a folder for each class: their order, sizes and classes."),
-    click.option("--label-seed", type=int, metavar="N",
-                 help="Of the order in which images were labelled, where a SOURCE's files do not say it."),
-    click.option("--sampler", type=click.Choice(SAMPLERS),
-                 help="Of the PyTorch that labelled: new, 1.11 and later, or old; unknown gives the order up."),
+    LABEL_SEED,
+    SAMPLER,
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from softpack.errors import DataError
 from softpack.folder import ImageFolder
+from softpack.sources.orders import SeededOrder
 
 SAMPLERS = ("new", "old", "unknown")
 
@@ -42,6 +43,19 @@ class Given:
             "source_hw": np.array([size_hw for size_hw, _ in facts], np.int32),
             "target": np.array([target for _, target in facts], np.int32),
         }
+
+
+def order_of(given: Given, n_items: int) -> SeededOrder | None:
+    """Return the order that a seed and a sampler give; None where neither is named.
+
+    Raises:
+        DataError: one is named without the other.
+    """
+    if given.label_seed is None and given.sampler in (None, "unknown"):
+        return None
+    if given.label_seed is None or given.sampler in (None, "unknown"):
+        raise DataError("--label-seed N and --sampler new or old go together: both say the order of the images")
+    return SeededOrder(given.label_seed, n_items, given.sampler == "new")
 
 
 def need(path: Path, missing: dict[str, bool]) -> None:

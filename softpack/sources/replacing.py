@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,3 +56,43 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replacing_folder(path: Path, force: bool) -> Iterator[Path]:
+    """Give a new folder beside `path` that takes its place at the end, and is removed on any error.
+
+    Raises:
+        ExistsError: `path` is there, and `force` is not given.
+        DataError: it cannot be written.
+    """
+    _check_absent_folder(path, force)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")
+    try:
+        temporary.mkdir()
+        yield temporary
+        _check_absent_folder(path, force)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written: {error.strerror or error}; nothing was left behind; make room or write "
+            "elsewhere"
+        ) from error
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_absent_folder(path: Path, force: bool) -> None:
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: cannot be written, as there is no folder {path.parent}; make it first")
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path}: is a file; expected the name of a folder to write")
+    if path.exists() and not force:
+        raise ExistsError(f"{path} is there already; give force=True to overwrite it, or take another name")

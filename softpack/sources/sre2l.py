@@ -17,8 +17,8 @@ from softpack.errors import DataError
 from softpack.records import LabelSpec
 from softpack.sources.batches import BatchFiles, Files, Rows, numbered
 from softpack.sources.fkdmix import rows_of
-from softpack.sources.given import Given, need
-from softpack.sources.orders import ListedOrder, Order, SeededOrder, UnknownOrder
+from softpack.sources.given import Given, need, order_of
+from softpack.sources.orders import ListedOrder, Order, UnknownOrder
 from softpack.sources.pickles.pool import PicklePool
 
 INDEX = "sampler_indices_epoch.json"
@@ -96,6 +96,8 @@ def _listed(path: Path) -> _Tree:
 
 
 def _names(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is a file; expected a folder of batch_0.tar, batch_1.tar and so on")
     return [entry.name for entry in os.scandir(folder)]
 
 
@@ -114,7 +116,7 @@ def _probed(tree: _Tree) -> tuple[Rows, Rows]:
     return found[0], found[1]
 
 
-def _order(path: Path, index: Path, given: Given, n_files: int, n_batch: int, n_last: int) -> Order:
+def _order(path: Path, index: Path, given: Given, n_files: int, n_batch: int, n_last: int) -> Order | None:
     n_epoch = n_batch * (n_files - 1) + n_last
     if index.is_file():
         return ListedOrder(index, None if given.folder is None else len(given.folder))
@@ -131,7 +133,7 @@ def _order(path: Path, index: Path, given: Given, n_files: int, n_batch: int, n_
             ),
         },
     )
-    return SeededOrder(given.label_seed or 0, n_epoch, given.sampler == "new")
+    return order_of(given, n_epoch)
 
 
 def _rows_of_epochs(tree: _Tree, order: Order | None, n_batch: int, n_last: int) -> list[int]:

@@ -184,7 +184,9 @@ def test_few_bytes_cannot_name_very_many_values(tmp_path, pool):
 
 
 @pytest.mark.parametrize(
-    ("offset", "shape", "strides"), [(0, (5, 6), (6, 1)), (20, (6,), (1,)), (0, (4,), (7,)), (0, (-1,), (1,)), (-1, (2,), (1,))]
+    ("offset", "shape", "strides"),
+    [(0, (5, 6), (6, 1)), (20, (6,), (1,)), (0, (5,), (7,)), (0, (-1,), (1,)),
+     (-1, (2,), (1,))],
 )  # fmt: skip
 def test_a_tensor_beyond_its_numbers_is_refused(tmp_path, offset, shape, strides):
     storage = object()

@@ -5,7 +5,9 @@ What comes back over a pipe is JSON and the bytes of arrays: nothing is unpickle
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -31,7 +33,7 @@ START = (
 
 
 class PicklePool:
-    """Reads pickles in a few processes, which live as long as the pool.
+    """Reads pickles in a few processes, which the next pool takes over.
 
     Args:
         n: processes; each begins when it is first needed.
@@ -40,7 +42,7 @@ class PicklePool:
     def __init__(self, n: int = 2) -> None:
         self._n = n
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        self._workers = [_Worker() for _ in range(n)]
+        self._workers = [_Worker.spare() for _ in range(n)]
         for worker in self._workers:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(n)
@@ -52,8 +54,7 @@ class PicklePool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for worker in self._workers:
-            worker.stop()
+        _spare.extend(self._workers)
 
     def read(self, path: Path) -> Any:
         """Return what is in a file; see `unpickled`.
@@ -85,11 +86,31 @@ def _result(path: Path, future: Future[Any]) -> tuple[Path, Any]:
         return path, error
 
 
+_spare: list[_Worker] = []  # that no pool has; they end with this process
+
+
+@atexit.register
+def _stop_spare() -> None:
+    for worker in _spare:
+        if worker._pid == os.getpid():
+            worker.stop()
+
+
 class _Worker:
     """One process, begun anew where it had to be stopped."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._pid = os.getpid()
+
+    @classmethod
+    def spare(cls) -> _Worker:
+        """Return one that a pool has left, or a new one."""
+        while _spare:
+            worker = _spare.pop()
+            if worker._pid == os.getpid():  # a forked child must not share the parent's
+                return worker
+        return cls()
 
     def read(self, path: Path) -> Any:
         process = self._begun()

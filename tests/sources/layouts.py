@@ -1,0 +1,106 @@
+"""Label sets laid out as the scripts of others write them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import RandomSampler
+
+SIZE = 224
+
+
+@dataclass(frozen=True)
+class Written:
+    """A set that was written, and what it says.
+
+    Args:
+        path: of the folder.
+        rows: by (item, view): logits, crop as (x, y, w, h) in pixels, flip, mix partner, share and box.
+        size_hw: of the images.
+    """
+
+    path: Path
+    rows: dict[tuple[int, int], dict[str, Any]]
+    size_hw: np.ndarray
+
+
+def write_sre2l(
+    path: Path,
+    items: int = 23,
+    epochs: int = 3,
+    batch: int = 8,
+    classes: int = 10,
+    mix: str | None = "cutmix",
+    dtype: torch.dtype = torch.float16,
+    seed: int = 42,
+    index: bool = False,
+    says_items: bool = False,
+) -> Written:
+    """Write a set of SRe2L; with `index` of LPLD, with `says_items` of G-VBSM."""
+    random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    size_hw = random.integers(200, 400, (items, 2))
+    rows, order = {}, {}
+    for epoch in range(epochs):
+        folder = path / f"epoch_{epoch}"
+        folder.mkdir(parents=True)
+        order[str(epoch)] = drawn = list(RandomSampler(range(items), generator=generator))
+        for number, start in enumerate(range(0, items, batch)):
+            of_rows = np.array(drawn[start : start + batch])
+            made = _batch(random, of_rows, size_hw[of_rows], classes, mix, dtype)
+            listed, said = made
+            torch.save(
+                [*listed, *([torch.from_numpy(of_rows)] if says_items else [])], folder / f"batch_{number}.tar"
+            )
+            rows |= {(int(item), epoch): row for item, row in zip(of_rows, said, strict=True)}
+    if index:
+        (path / "sampler_indices_epoch.json").write_text(json.dumps(order))
+    return Written(path, rows, size_hw)
+
+
+def _batch(
+    random: np.random.Generator,
+    items_B: np.ndarray,
+    size_hw_B2: np.ndarray,
+    classes: int,
+    mix: str | None,
+    dtype: Any,
+) -> tuple[list[Any], list[dict[str, Any]]]:
+    n = len(items_B)
+    crop_hw_B2 = random.integers(1, size_hw_B2 + 1)
+    top_left_B2 = random.integers(0, size_hw_B2 - crop_hw_B2 + 1)
+    coords_B4 = np.concatenate([top_left_B2, crop_hw_B2], 1) / np.tile(size_hw_B2, 2)
+    flip_B = random.random(n) < 0.5
+    logits_BC = torch.from_numpy(random.normal(size=(n, classes))).to(dtype)
+    index_B, lam, box = random.permutation(n), float(random.beta(1, 1)), None
+    if mix == "cutmix":
+        (r1, r2), (c1, c2) = np.sort(random.integers(0, SIZE + 1, (2, 2)))
+        box = [r1, c1, r2, c2]  # numpy int64, as the scripts have them
+    mixing = [torch.from_numpy(index_B), lam, box] if mix else [None, None, None]
+    said = [
+        {
+            "logits": logits_BC[row].numpy(),
+            "crop_xywh": [*top_left_B2[row, ::-1], *crop_hw_B2[row, ::-1]],
+            "flip": flip_B[row],
+            "mix_item": items_B[index_B[row]] if mix else None,
+            "mix_lam": lam if mix == "mixup" else None,
+            "mix_box_xyxy": [box[1], box[0], box[3], box[2]] if box else None,
+        }
+        for row in range(n)
+    ]
+    coords = torch.from_numpy(coords_B4.astype(np.float32))
+    return [coords, torch.from_numpy(flip_B), *mixing, logits_BC], said
+
+
+def write_images(path: Path, size_hw: np.ndarray, classes: int = 10) -> None:
+    """Write images of these sizes, whose order in folders of classes is that of the items."""
+    from PIL import Image
+
+    for item, (height, width) in enumerate(size_hw):
+        folder = path / f"{item * classes // len(size_hw):03d} ünï"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (int(width), int(height))).save(folder / f"{item:05d} a.b.png")

@@ -1,0 +1,352 @@
+"""Sets of SRe2L, CDA, CV-DD, LPLD and G-VBSM go in, and come out again as they were."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import RandomSampler
+
+import softpack
+from softpack.errors import DataError, ExistsError
+from softpack.sources.encoding import encode_source, fit_model
+from softpack.sources.given import Given
+from softpack.sources.opening import open_source
+from softpack.sources.orders import SeededOrder
+from softpack.sources.to_sre2l import Sre2lLayout, write_sre2l
+
+SEEDED = Given(label_seed=42, sampler="new")
+VARIANTS = {
+    "cutmix": {},
+    "mixup": {"mix": "mixup"},
+    "not mixed": {"mix": None},
+    "fp32": {"dtype": torch.float32},
+    "whole batches": {"items": 24},
+    "one batch": {"items": 5},
+    "one epoch": {"epochs": 1},
+    "batches of one": {"items": 4, "batch": 1},
+}
+
+
+@pytest.fixture
+def made(layouts, tmp_path):
+    return lambda **how: layouts.write_sre2l(tmp_path / "labels", **how)
+
+
+def check_rows(source, written, is_exact=False) -> None:
+    """Check that a source gives all that a set says."""
+    seen = set()
+    for block in source.blocks(10):
+        for row, cell in enumerate(zip(block.item_B.tolist(), block.view_B.tolist(), strict=True)):
+            said = written.rows[cell]
+            np.testing.assert_array_equal(block.labels_BC[row], said["logits"])
+            found = {name: values[row] for name, values in block.replay.items()}
+            if is_exact:
+                assert found.pop("crop_xywh").tolist() == said["crop_xywh"]
+            else:
+                size_wh = np.tile(written.size_hw[cell[0], ::-1], 2)
+                np.testing.assert_allclose(
+                    found.pop("crop_xywh_fraction") * size_wh, said["crop_xywh"], atol=1e-3
+                )
+            expected = {
+                n: said[n] for n in ("flip", "mix_item", "mix_lam", "mix_box_xyxy") if said[n] is not None
+            }
+            assert found.keys() == expected.keys()
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-6)
+            seen.add(cell)
+    assert seen == written.rows.keys()
+
+
+# -- in ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_row_goes_in(made, how):
+    written = made(**how)
+    source = open_source(written.path, given=SEEDED)
+    items, epochs = how.get("items", 23), how.get("epochs", 3)
+    assert (source.items, source.views, source.n_rows) == (items, epochs, items * epochs)
+    assert source.order_known_by == "seed 42, as the sampler of PyTorch 1.11 and later draws"
+    check_rows(source, written)
+
+
+def test_an_index_says_the_order_and_items_in_the_file_do(made, tmp_path):
+    written = made(index=True, seed=7)
+    source = open_source(written.path)
+    assert source.order_known_by == "sampler_indices_epoch.json"
+    check_rows(source, written)
+    shutil.rmtree(written.path)
+    written = made(says_items=True, seed=7)
+    assert open_source(written.path).order_known_by == ""
+    check_rows(open_source(written.path), written)
+
+
+def test_images_make_crops_whole_pixels_and_say_classes(layouts, made, tmp_path):
+    written = made(index=True)
+    layouts.write_images(tmp_path / "images", written.size_hw)
+    source = open_source(written.path, given=Given(images=tmp_path / "images"))
+    np.testing.assert_array_equal(source.item_columns["source_hw"], written.size_hw)
+    np.testing.assert_array_equal(source.item_columns["target"], np.arange(23) * 10 // 23)
+    check_rows(source, written, is_exact=True)
+
+
+def test_a_pruned_pool_goes_in(layouts, made):
+    written = made(items=40, index=True)
+    for batch in (2, 3, 4):
+        (written.path / "epoch_2" / f"batch_{batch}.tar").unlink()
+    index = written.path / "sampler_indices_epoch.json"
+    listed = json.loads(index.read_text())
+    lost = {(item, 2) for item in listed["2"][16:]}
+    index.write_text(json.dumps(listed | {"2": listed["2"][:16]}))
+    source = open_source(written.path)
+    assert (source.n_rows, source.items, source.views) == (96, 40, 3)
+    pool = layouts.Written(
+        written.path, {c: r for c, r in written.rows.items() if c not in lost}, written.size_hw
+    )
+    check_rows(source, pool)
+
+
+def test_an_unknown_order_makes_every_row_an_item(made):
+    written = made()
+    source = open_source(written.path, given=Given(sampler="unknown"))
+    assert (source.items, source.views, source.n_rows) == (69, 1, 69)
+    items = np.concatenate([block.item_B for block in source.blocks(100)])
+    assert items.tolist() == list(range(69))
+    assert {view for block in source.blocks(100) for view in block.view_B.tolist()} == {0}
+
+
+def test_a_sample_is_of_whole_files_and_of_the_seed(made):
+    source = open_source(made(items=200, epochs=4).path, given=SEEDED)
+    one, again, other = (
+        [cell for block in source.sample(50, seed) for cell in zip(block.item_B, block.view_B, strict=True)]
+        for seed in (0, 0, 1)
+    )
+    assert one == again != other
+    assert len(set(one)) == 50
+    assert sum(len(block) for block in source.sample(10_000, 0)) == 800
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 8, 9, 20, 1000])
+def test_blocks_and_groups_of_any_size_give_the_same_rows(made, n_rows):
+    source = open_source(made().path, given=SEEDED)
+    whole = np.concatenate([block.labels_BC for block in source.blocks(1000)])
+    np.testing.assert_array_equal(np.concatenate([block.labels_BC for block in source.blocks(n_rows)]), whole)
+    groups = np.array_split(np.arange(1, 69, 2), 5)
+    found = [block.labels_BC for block in source.read_rows(iter(groups))]
+    np.testing.assert_array_equal(np.concatenate(found), whole[1::2])
+    assert [len(rows) for rows in found] == [len(group) for group in groups]
+    np.testing.assert_array_equal(source.views_of(np.arange(69)), np.arange(69) // 23)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_the_order_is_that_of_torchs_sampler(is_new):
+    generator = torch.Generator().manual_seed(5)
+    order = SeededOrder(5, 50, is_new)
+    expected = []
+    for _ in range(6):
+        if is_new:
+            expected.append(list(RandomSampler(range(50), generator=generator)))
+        else:  # as it drew before 1.11
+            expected.append(torch.randperm(50, generator=generator).tolist())
+    for epoch in (0, 1, 4, 2, 5, 5, 3):
+        assert order.items(epoch).tolist() == expected[epoch]
+
+
+# -- out -----------------------------------------------------------------------------------------------
+
+
+def spk_of(written, path: Path, given: Given = SEEDED, dtype: str = "fp16") -> Path:
+    source = open_source(written.path, given=given)
+    encode_source(source, path, fit_model(source, "raw", {"dtype": dtype}))
+    return path
+
+
+def same(one, other) -> bool:
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, list):
+        return [int(number) for number in one] == other
+    return one is other is None
+
+
+@pytest.mark.parametrize("sizes", [True, False], ids=["pixels", "fractions"])
+@pytest.mark.parametrize("how", VARIANTS.values(), ids=VARIANTS.keys())
+def test_a_set_comes_out_tensor_by_tensor(layouts, made, tmp_path, how, sizes):
+    written, given = made(**how), SEEDED
+    if sizes:
+        layouts.write_images(tmp_path / "images", written.size_hw)
+        given = Given(tmp_path / "images", 42, "new")
+    dtype = "float32" if "dtype" in how else "float16"
+    path = spk_of(written, tmp_path / "a.spk", given, dtype.replace("float", "fp"))
+    order = SeededOrder(42, how.get("items", 23), is_new=True)
+    write_sre2l(path, tmp_path / "out", Sre2lLayout(how.get("batch", 8), order, dtype))
+    files = sorted(file.relative_to(written.path) for file in written.path.rglob("*.tar"))
+    assert files == sorted(file.relative_to(tmp_path / "out") for file in (tmp_path / "out").rglob("*.tar"))
+    for file in files:
+        theirs = torch.load(written.path / file, weights_only=False)
+        ours = torch.load(tmp_path / "out" / file, weights_only=True)
+        assert len(ours) == len(theirs) == 6
+        assert all(same(theirs[part], ours[part]) for part in (0, 1, 2, 4, 5)), file
+        if how.get("mix") == "mixup":
+            assert ours[3] == pytest.approx(theirs[3], rel=1e-6)
+    source = open_source(tmp_path / "out")
+    assert source.order_known_by == "sampler_indices_epoch.json"
+    check_rows(source, written)
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup", None])
+def test_without_a_seed_rows_that_are_mixed_together_stay_together(made, tmp_path, mix):
+    written = made(mix=mix)
+    write_sre2l(spk_of(written, tmp_path / "a.spk"), tmp_path / "out", Sre2lLayout(8))
+    check_rows(open_source(tmp_path / "out"), written)
+
+
+def test_what_the_layout_cannot_say_is_refused(made, tmp_path):
+    drawn = softpack.Recipe(size=32, mix="cutmix", items=6)
+    for name, how, says in (
+        (
+            "mixed alone",
+            {"recipe": drawn},
+            "is mixed by 6 boxes or shares, of 1 to 1 rows each|has 6 boxes|not in it",
+        ),
+        ("probs", {"space": "probs"}, "holds probs; SRe2L's files hold logits"),
+        ("whole", {}, "does not say how views were cropped"),
+    ):
+        path = tmp_path / f"{name}.spk"
+        with softpack.create(path, "raw", items=6, views=1, classes=4, **how) as writer:
+            writer.set_items(source_hw=np.full((6, 2), 40))
+            writer.append(np.full((6, 4), 0.25), item=np.arange(6), view=np.zeros(6, int))
+        with pytest.raises(DataError, match=says):
+            write_sre2l(path, tmp_path / "out", Sre2lLayout(3))
+        assert not (tmp_path / "out").exists()
+    path = spk_of(made(), tmp_path / "a.spk")
+    with pytest.raises(DataError, match="view 0 has labels of 23 items, and the order names 40"):
+        write_sre2l(path, tmp_path / "out", Sre2lLayout(8, SeededOrder(42, 40, is_new=True)))
+    assert [entry.name for entry in tmp_path.iterdir() if "out" in entry.name] == []
+
+
+def test_a_folder_is_replaced_only_when_asked(made, tmp_path):
+    path = spk_of(made(), tmp_path / "a.spk")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("")
+    with pytest.raises(ExistsError, match="out is there already"):
+        write_sre2l(path, tmp_path / "out", Sre2lLayout(8))
+    write_sre2l(path, tmp_path / "out", Sre2lLayout(8), force=True)
+    assert not (tmp_path / "out" / "mine").exists()
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+# -- refused -------------------------------------------------------------------------------------------
+
+
+def change(path: Path, **parts) -> None:
+    """Write a batch again with other parts."""
+    names = ("coords", "flip", "mix_index", "mix_lam", "mix_bbox", "logits")
+    held = dict(zip(names, torch.load(path, weights_only=False), strict=True))
+    torch.save(list((held | parts).values()), path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"mix_index": torch.zeros(8, dtype=torch.int64)}, "mix_index is no permutation of the 8 rows"),
+        ({"mix_index": torch.arange(9)}, r"mix_index has shape \[9\]; expected \[8\], for 8 rows"),
+        ({"coords": torch.rand(8, 3)}, r"coords has shape \[8, 3\]; expected \[8, 4\]"),
+        ({"coords": torch.full((8, 4), 0.9)}, "crop_xywh of row 0 .* stay within 0 and 1"),
+        ({"coords": torch.full((8, 4), torch.nan)}, "crop_xywh of row 0 .* finite fractions"),
+        ({"flip": torch.rand(8, 7)}, "has 7 numbers of a cutout where flips are expected"),
+        ({"mix_bbox": [3, 1, 2, 4]}, r"mix_bbox is \[3, 1, 2, 4\]; expected row, column"),
+        ({"mix_bbox": [-1, 1, 2, 4]}, "mix_bbox is"),
+        ({"mix_bbox": None, "mix_lam": 1.5}, "mix_lam is 1.5; expected a share from 0 to 1"),
+        ({"logits": torch.full((8, 10), torch.nan)}, "logits, class 0, of row 0 .* finite"),
+        ({"logits": torch.rand(7, 10)}, r"coords has shape \[8, 4\]; expected \[7, 4\]"),
+        ({"logits": torch.rand(8, 11)}, "holds 8 rows of 11 classes; expected 8 of 10, as in the other files"),
+        ({"logits": torch.rand(8)}, "logits is of 1 axes; expected an array of 2"),
+        ({"logits": "none"}, "logits is a str; expected an array of 2"),
+        ({"mix_index": None, "mix_lam": None, "mix_bbox": None}, "has crop_xywh, flip; expected crop_xywh, flip, m"),
+        ({"more": 1, "still more": 2}, "holds a list of 8; expected coords, flip"),
+    ],
+)  # fmt: skip
+def test_a_bad_batch_is_named(made, parts, says):
+    path = made().path / "epoch_1" / "batch_1.tar"
+    change(path, **parts)
+    source = open_source(path.parents[1], given=SEEDED)
+    with pytest.raises(DataError, match=rf"epoch_1/batch_1\.tar: {says}"):
+        list(source.blocks(100))
+
+
+def test_what_lies_about_is_said_and_what_is_missing_refused(made, tmp_path):
+    root = made().path
+    (root / "notes.txt").write_text("")
+    (root / "epoch_1" / "batch_01.tar").write_text("")
+    assert open_source(root, given=SEEDED).ignored == ("notes.txt", "epoch_1/batch_01.tar")
+    (root / "epoch_2" / "batch_2.tar").rename(tmp_path / "kept")
+    with pytest.raises(DataError, match="epoch_2: has 2 batches; expected 3 of 8 rows, for 23 images"):
+        open_source(root, given=SEEDED)
+    (root / "epoch_2" / "batch_0.tar").unlink()
+    with pytest.raises(DataError, match=r"epoch_2: has no batch_0\.tar, but 1 others"):
+        open_source(root, given=SEEDED)
+    shutil.rmtree(root / "epoch_1")
+    with pytest.raises(DataError, match="has no epoch_1; expected epoch_0, epoch_1"):
+        open_source(root, given=SEEDED)
+    (root / "epoch_1").write_text("")
+    with pytest.raises(DataError, match="epoch_1: is a file; expected a folder of batch_0"):
+        open_source(root, given=SEEDED)
+
+
+def test_a_set_whose_first_batch_is_damaged_is_refused_by_its_name(made):
+    root = made().path
+    (root / "epoch_0" / "batch_0.tar").write_bytes(b"")
+    with pytest.raises(DataError, match=r"epoch_0/batch_0\.tar: cannot be read: EOFError"):
+        open_source(root, given=SEEDED)
+
+
+def test_all_that_must_be_said_is_asked_for_at_once(layouts, made, tmp_path):
+    root = made().path
+    with pytest.raises(
+        DataError, match=r"do not say in which order .*--label-seed N.*; nor by which .*--sampler new"
+    ):
+        open_source(root)
+    with pytest.raises(DataError, match=r"do not say by which PyTorch"):
+        open_source(root, given=Given(label_seed=1))
+    layouts.write_images(tmp_path / "images", np.full((22, 2), 300))
+    with pytest.raises(
+        DataError, match=r"has labels of 23 images in an epoch, and .*images holds 22; give the images"
+    ):
+        open_source(root, given=Given(tmp_path / "images", 42, "new"))
+
+
+@pytest.mark.parametrize(
+    ("listed", "says"),
+    [
+        ({"0": [0, 0, 1]}, "json: '?0'?: names item 0 twice"),
+        ({"0": [0, -1]}, "names item -1; expected 0 to"),
+        ({"0": [0.5, 1]}, "is no list of items"),
+        ({"0": "no"}, "is no list of items"),
+        ({"zero": [1]}, "is no index of items"),
+        ([1], "is no index of items"),
+        (
+            {"0": list(range(23)), "1": list(range(23))},
+            "epoch_2: has 3 batches; expected 0 of 8 rows, for 0 images",
+        ),
+    ],
+)
+def test_an_index_that_is_none_is_refused(made, listed, says):
+    root = made().path
+    (root / "sampler_indices_epoch.json").write_text(json.dumps(listed))
+    with pytest.raises(DataError, match=says):
+        open_source(root)
+
+
+def test_folders_that_are_no_label_sets_are_refused(tmp_path):
+    with pytest.raises(DataError, match="has the layout of no label set that is known; name it with --from"):
+        open_source(tmp_path)
+    with pytest.raises(DataError, match="'nosuch' no layout of one; expected sre2l, lpld"):
+        open_source(tmp_path, kind="nosuch")
+    with pytest.raises(DataError, match="has no epoch_0; expected epoch_0, epoch_1 and so on"):
+        open_source(tmp_path, kind="sre2l")
