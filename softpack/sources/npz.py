@@ -19,7 +19,7 @@ from typing import IO
 
 from softpack.errors import DataError
 from softpack.sources.npy import npy_array
-from softpack.sources.stored import UNPICKLED, ByteReader, FileBytes, Stored, StoredArray
+from softpack.sources.stored import ByteReader, FileBytes, Stored, StoredArray
 
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 PICKLE = re.compile(r"(^|/)data\.pkl$")  # in a file of torch.save
@@ -65,7 +65,7 @@ def open_npz(path: Path, wanted: frozenset[str]) -> Iterator[Stored]:
         archive = stack.enter_context(zipfile.ZipFile(file))
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if any(PICKLE.search(name) for name in members):
-            raise DataError(f"{path}: is what torch.save writes, a pickle; {UNPICKLED}")
+            raise DataError(f"{path}: is what torch.save writes; let its name end in .pt, or say --from pt")
         twice = [name for name, n in Counter(archive.namelist()).items() if n > 1]
         if twice or len(members) < len(archive.infolist()):
             raise DataError(f"{path}: holds several members of one name: {twice[:5]}; expected each once")

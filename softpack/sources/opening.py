@@ -19,6 +19,7 @@ from softpack.sources.peers import PEERS, recognized
 from softpack.sources.safetensors_file import open_safetensors
 from softpack.sources.spk import open_spk
 from softpack.sources.stored import UNPICKLED
+from softpack.sources.torch_file import open_torch
 from softpack.sources.writing import kind_of
 
 # A file's suffix -> what opens it, given its path and the space and temperature that the caller asked for.
@@ -28,6 +29,8 @@ SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
     ".h5": partial(open_arrays, open_hdf5),
     ".hdf5": partial(open_arrays, open_hdf5),
     ".safetensors": partial(open_arrays, open_safetensors),
+    ".pt": partial(open_arrays, open_torch),
+    ".pth": partial(open_arrays, open_torch),
     ".spk": open_spk,
 }
 
@@ -54,11 +57,12 @@ FORMATS = (
     Format("npz", True, True, "arrays by name, as np.savez writes them"),
     Format("h5", True, True, "datasets by name in an HDF5 file"),
     Format("safetensors", True, True, "tensors by name"),
+    Format("pt", True, False, "a tensor, or tensors by name, as torch.save writes them"),
     Format("spk", True, True, "softpack's own"),
     *(Format(name, True, False, peer.about) for name, peer in PEERS.items()),
 )
 
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+PICKLES = (".bin", ".ckpt", ".pkl", ".pickle")
 
 
 def open_source(

@@ -46,5 +46,11 @@ def recognized(path: Path) -> str:
     alike = [name for name, peer in PEERS.items() if peer.looks_like(names)]
     if len(alike) == 1:
         return alike[0]
-    what = f"may be {' or '.join(alike)}" if alike else "has the layout of no label set that is known"
-    raise DataError(f"{path}: {what}; name it with --from, one of {', '.join(PEERS)}, or name a file in it")
+    what = (
+        f"may be {' or '.join(alike)}"
+        if alike
+        else "expected a file, or the layout of a label set that is known"
+    )
+    raise DataError(
+        f"{path}: is a folder; {what}; name it with --from {', '.join(PEERS)}, or name a file in it"
+    )

@@ -21,8 +21,8 @@ import numpy as np
 from softpack.errors import DataError, SoftpackError
 
 UNPICKLED = (
-    "softpack never unpickles, as that could run code; load it with torch.load(path, weights_only=True) and save "
-    "its arrays with np.savez"
+    "softpack unpickles nothing but tensors and arrays, as others could run code; give a .pt of these, as torch.save "
+    "writes it"
 )
 MAX_HELD_BYTES = 64 << 20  # of an array that cannot be read in pieces
 

@@ -43,10 +43,11 @@ def described(descr: Any = "<f2", shape: Any = (2, 3), fortran: bool = False) ->
 def test_paths_that_are_no_sources(tmp_path: Path) -> None:
     understood = r"expected a file that ends in \.npy, \.npz, \.h5, \.hdf5, \.safetensors"
     refuses(tmp_path / "none.npy", rf"none\.npy: is not there; {understood}")
-    refuses(tmp_path, rf": is a folder; {understood}")
-    (tmp_path / "x.pt").write_bytes(b"")
+    refuses(tmp_path, r": is a folder; expected a file, or the layout of a label set that is known")
+    (tmp_path / "x.pkl").write_bytes(b"")
     refuses(
-        tmp_path / "x.pt", rf"x\.pt: ends in \.pt, as pickles do; {understood}.*never unpickles.*weights_only"
+        tmp_path / "x.pkl",
+        rf"x\.pkl: ends in \.pkl, as pickles do; {understood}.*unpickles nothing but tensors",
     )
     (tmp_path / "x.txt").write_bytes(b"")
     refuses(tmp_path / "x.txt", rf"x\.txt: ends in \.txt; {understood}")
@@ -154,7 +155,7 @@ def test_npy_headers_that_lie(tmp_path: Path, data: bytes, message: str) -> None
 @pytest.mark.parametrize("suffix", ["npy", "npz", "h5", "safetensors"])
 def test_what_torch_saves_is_refused_under_any_name(tmp_path: Path, suffix: str) -> None:
     torch.save({"logits": torch.zeros(2, 3)}, tmp_path / f"x.{suffix}")
-    says = {"npz": r"is what torch\.save writes, a pickle; softpack never unpickles.*weights_only=True"}
+    says = {"npz": r"is what torch\.save writes; let its name end in \.pt"}
     refuses(tmp_path / f"x.{suffix}", rf"x\.{suffix}: {says.get(suffix, '')}")
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.sources.pickles.unpickler import Located
 
 SECONDS = 30.0  # for a file, and one more for each of these bytes
 BYTES_A_SECOND = 4 << 20
@@ -56,7 +57,7 @@ class PicklePool:
         self._threads.shutdown(wait=True, cancel_futures=True)
         _spare.extend(self._workers)
 
-    def read(self, path: Path) -> Any:
+    def read(self, path: Path, locate: bool = False) -> Any:
         """Return what is in a file; see `unpickled`.
 
         Raises:
@@ -64,7 +65,7 @@ class PicklePool:
         """
         worker = self._idle.get()
         try:
-            return worker.read(path)
+            return worker.read(path, locate)
         finally:
             self._idle.put(worker)
 
@@ -112,13 +113,13 @@ class _Worker:
                 return worker
         return cls()
 
-    def read(self, path: Path) -> Any:
+    def read(self, path: Path, locate: bool) -> Any:
         process = self._begun()
         seconds = SECONDS + path.stat().st_size / BYTES_A_SECOND if path.exists() else SECONDS
         timer = threading.Timer(seconds, process.kill)
         timer.start()
         try:
-            return self._asked(process, path)
+            return self._asked(process, path, locate)
         except (BrokenPipeError, EOFError):
             self.stop()
             raise DataError(
@@ -144,9 +145,9 @@ class _Worker:
             )
         return self._process
 
-    def _asked(self, process: subprocess.Popen[bytes], path: Path) -> Any:
+    def _asked(self, process: subprocess.Popen[bytes], path: Path, locate: bool) -> Any:
         assert process.stdin is not None and process.stdout is not None  # noqa: PT018
-        process.stdin.write(json.dumps(str(path)).encode() + b"\n")
+        process.stdin.write(json.dumps([str(path), locate]).encode() + b"\n")
         process.stdin.flush()
         line = process.stdout.readline()
         if not line.endswith(b"\n"):
@@ -171,4 +172,7 @@ def _whole(node: Any, arrays: list[np.ndarray]) -> Any:
         return node
     if "array" in node:
         return arrays[node["array"]]
+    if "located" in node:
+        dtype, shape, offset = node["located"]
+        return Located(dtype, tuple(shape), offset)
     return {tuple(key) if isinstance(key, list) else key: _whole(part, arrays) for key, part in node["pairs"]}

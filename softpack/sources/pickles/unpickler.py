@@ -24,6 +24,10 @@ from softpack.errors import DataError
 
 SPARE_NODES = 1000  # lists, dictionaries, numbers and arrays in a file, besides one for each of its bytes
 MAX_DEPTH = 32
+LOCAL_HEADER, LOCAL_NAMES = (
+    30,
+    26,
+)  # bytes of a member's header in a zip, and where the lengths of its names stand
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
@@ -37,18 +41,41 @@ NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
 
 
-def unpickled(path: Path) -> Any:
+@dataclass(frozen=True)
+class Located:
+    """Where the numbers of a tensor stand in the file, one after another.
+
+    Args:
+        dtype: numpy's name of them, or "bfloat16".
+        shape: of the tensor.
+        offset: of the first byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+def unpickled(path: Path, locate: bool = False) -> Any:
     """Return what torch.save wrote into a file: lists, dictionaries, strings, numbers, None and arrays.
 
+    Args:
+        path: of the file.
+        locate: give `Located` in place of tensors, and read none of their numbers.
+
     Raises:
-        DataError: it is no such file, is damaged, or names anything but tensors and arrays.
+        DataError: it is no such file, is damaged, or names anything but tensors and arrays; where they are to be
+            located, a tensor's numbers do not stand one after another.
     """
     try:
         with path.open("rb") as file:
             head = file.read(4)
             plain = _Plain(SPARE_NODES + file.seek(0, io.SEEK_END))
             file.seek(0)
-            return _of_zip(file, plain) if head == b"PK\x03\x04" else _of_streams(file, plain)
+            held = _Archive(file) if head == b"PK\x03\x04" else _Streams(file)
+            if locate:
+                return plain.of(held.tree, lambda tensor: tensor.located(held.offset_of(tensor.storage)))
+            return plain.of(held.tree, lambda tensor: tensor.of(held.bytes_of(tensor.storage)))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle raises nearly anything
@@ -91,6 +118,10 @@ class _Storage:
         little: np.dtype = native.newbyteorder("<")
         return little
 
+    @property
+    def n_bytes(self) -> int:
+        return self.n * self.numbers.itemsize
+
 
 @dataclass(frozen=True)
 class _Tensor:
@@ -100,6 +131,27 @@ class _Tensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+    def _check(self) -> None:
+        whole, n = (*self.shape, *self.strides, self.offset), self.storage.n
+        last = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
+        if any(type(number) is not int or number < 0 for number in whole) or prod(self.shape) > n:
+            raise DataError(f"found a tensor {self.shape} of strides {self.strides} among {n} numbers")
+        if prod(self.shape) and last >= n:
+            raise DataError(f"found a tensor that reaches number {last} of {n}; the file is damaged")
+
+    def located(self, offset: int) -> Located:
+        """Return where the numbers stand, of a storage that begins at `offset`."""
+        self._check()
+        in_order = [prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
+        if any(
+            n > 1 and have != want for n, have, want in zip(self.shape, self.strides, in_order, strict=True)
+        ):
+            raise DataError(
+                f"holds a tensor {list(self.shape)} of strides {list(self.strides)}, whose rows do not lie one after "
+                "another; save tensor.contiguous()"
+            )
+        return Located(self.storage.dtype, self.shape, offset + self.offset * self.storage.numbers.itemsize)
 
     def of(self, bytes_: bytes) -> np.ndarray:
         """Return the numbers, from the bytes of the storage."""
@@ -217,57 +269,85 @@ class _Unpickler(pickle.Unpickler):
 # -- kinds of file -------------------------------------------------------------------------------------
 
 
-def _of_zip(file: BinaryIO, plain: _Plain) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        members = {name.partition("/")[2]: info for name, info in archive.NameToInfo.items()}
-        if "data.pkl" not in members:
+class _Archive:
+    """The zip archive that torch writes.
+
+    Args:
+        file: that it is.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._zip = file, zipfile.ZipFile(file)
+        self._members = {name.partition("/")[2]: info for name, info in self._zip.NameToInfo.items()}
+        if "data.pkl" not in self._members:
             raise DataError("is a zip archive, but none that torch.save wrote; expected data.pkl in it")
-        if "byteorder" in members and archive.read(members["byteorder"]) != b"little":
-            raise DataError("was written on a big-endian machine; expected little-endian numbers")
-        for name, info in members.items():
+        for name, info in self._members.items():
             if info.compress_type != zipfile.ZIP_STORED:
                 raise DataError(f"has a compressed {name}; torch.save compresses nothing")
-        tree = _Unpickler(io.BytesIO(archive.read(members["data.pkl"]))).load()
-        found: dict[str, bytes] = {}
+        if "byteorder" in self._members and self._zip.read(self._members["byteorder"]) != b"little":
+            raise DataError("was written on a big-endian machine; expected little-endian numbers")
+        self.tree = _Unpickler(io.BytesIO(self._zip.read(self._members["data.pkl"]))).load()
+        self._read: dict[str, bytes] = {}
 
-        def read(storage: _Storage) -> bytes:
-            if storage.key not in found:
-                info = members.get(f"data/{storage.key}")
-                n_bytes = storage.n * storage.numbers.itemsize
-                if info is None or info.file_size < n_bytes:
-                    raise DataError(f"lacks numbers: storage {storage.key} should have {n_bytes} bytes")
-                found[storage.key] = archive.read(info)
-            return found[storage.key]
+    def bytes_of(self, storage: _Storage) -> bytes:
+        """Return the numbers of a storage, checked."""
+        if storage.key not in self._read:
+            self._read[storage.key] = self._zip.read(self._info(storage))
+        return self._read[storage.key]
 
-        return plain.of(tree, read)
+    def offset_of(self, storage: _Storage) -> int:
+        """Return where in the file the numbers of a storage begin."""
+        info = self._info(storage)
+        self._file.seek(info.header_offset + LOCAL_NAMES)
+        n_name, n_extra = (int.from_bytes(self._file.read(2), "little") for _ in range(2))
+        return info.header_offset + LOCAL_HEADER + n_name + n_extra
 
-
-def _of_streams(file: BinaryIO, plain: _Plain) -> Any:
-    """Read pickles one after another: torch's magic number first, or the one that is all there is."""
-    first = _Unpickler(file).load()
-    if first != LEGACY_MAGIC or isinstance(first, bool):
-        return plain.of(first, _no_storage)
-    if _Unpickler(file).load() != LEGACY_PROTOCOL:
-        raise DataError("is of a torch.save that is not known; load it with torch and save it again")
-    system = _Unpickler(file).load()
-    if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise DataError("was written on a big-endian machine; expected little-endian numbers")
-    unpickler = _Unpickler(file)
-    tree, keys = unpickler.load(), _Unpickler(file).load()
-    found = {}
-    for key in map(str, keys):  # each: how many numbers, and these
-        storage = unpickler.storages[key]
-        n_bytes = storage.n * storage.numbers.itemsize
-        if int.from_bytes(file.read(8), "little") != storage.n:
-            raise DataError(f"does not say of storage {key} what it said before; the file is damaged")
-        found[key] = file.read(n_bytes)
-        if len(found[key]) < n_bytes:
-            raise DataError(f"ends {n_bytes - len(found[key])} bytes before its numbers do; copy it again")
-    return plain.of(tree, lambda storage: found[storage.key])
+    def _info(self, storage: _Storage) -> zipfile.ZipInfo:
+        info = self._members.get(f"data/{storage.key}")
+        if info is None or info.file_size < storage.n_bytes:
+            raise DataError(f"lacks numbers: storage {storage.key} should have {storage.n_bytes} bytes")
+        return info
 
 
-def _no_storage(storage: _Storage) -> bytes:
-    raise DataError(f"names storage {storage.key}, but holds none")
+class _Streams:
+    """Pickles one after another: torch's before 1.6, with its magic number first, or the one that is all there is.
+
+    Args:
+        file: that they stand in.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._offsets = file, dict[str, int]()
+        self.tree = _Unpickler(file).load()
+        if self.tree != LEGACY_MAGIC or isinstance(self.tree, bool):
+            return
+        if _Unpickler(file).load() != LEGACY_PROTOCOL:
+            raise DataError("is of a torch.save that is not known; load it with torch and save it again")
+        system = _Unpickler(file).load()
+        if not isinstance(system, dict) or system.get("little_endian") is not True:
+            raise DataError("was written on a big-endian machine; expected little-endian numbers")
+        unpickler = _Unpickler(file)
+        self.tree, keys = unpickler.load(), _Unpickler(file).load()
+        for key in map(str, keys):  # each: how many numbers, and these
+            storage = unpickler.storages[key]
+            if int.from_bytes(file.read(8), "little") != storage.n:
+                raise DataError(f"does not say of storage {key} what it said before; the file is damaged")
+            self._offsets[key] = file.tell()
+            file.seek(storage.n_bytes, io.SEEK_CUR)
+        n_lost = file.tell() - file.seek(0, io.SEEK_END)
+        if n_lost > 0:
+            raise DataError(f"ends {n_lost} bytes before its numbers do; copy it again")
+
+    def bytes_of(self, storage: _Storage) -> bytes:
+        """Return the numbers of a storage."""
+        self._file.seek(self.offset_of(storage))
+        return self._file.read(storage.n_bytes)
+
+    def offset_of(self, storage: _Storage) -> int:
+        """Return where in the file the numbers of a storage begin."""
+        if storage.key not in self._offsets:
+            raise DataError(f"names storage {storage.key}, but does not hold it")
+        return self._offsets[storage.key]
 
 
 class _Plain:
@@ -280,19 +360,19 @@ class _Plain:
     def __init__(self, most: int) -> None:
         self._most = self._left = most
 
-    def of(self, node: Any, read: Callable[[_Storage], bytes], depth: int = 0) -> Any:
-        """Return a node as plain data; `read` gives the bytes of a storage."""
+    def of(self, node: Any, tensor: Callable[[_Tensor], Any], depth: int = 0) -> Any:
+        """Return a node as plain data; `tensor` says what stands for one."""
         self._left -= 1
         if depth > MAX_DEPTH or self._left < 0:
             raise DataError(f"holds more than {self._most} values, or lists {MAX_DEPTH} deep")
         if isinstance(node, _Tensor):
-            return node.of(read(node.storage))
+            return tensor(node)
         if isinstance(node, _NumpyArray):
             return node.values
         if isinstance(node, (list, tuple)):
-            return [self.of(part, read, depth + 1) for part in node]
+            return [self.of(part, tensor, depth + 1) for part in node]
         if isinstance(node, dict):
-            return {self._key(key): self.of(part, read, depth + 1) for key, part in node.items()}
+            return {self._key(key): self.of(part, tensor, depth + 1) for key, part in node.items()}
         if node is None or isinstance(node, (bool, int, float, str, np.generic)):
             return node.item() if isinstance(node, np.generic) else node
         raise DataError(

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from softpack.errors import DataError
-from softpack.sources.pickles.unpickler import unpickled
+from softpack.sources.pickles.unpickler import Located, unpickled
 
 SPARE_BYTES = 1 << 30  # besides what a file of its size may need
 TIMES_FILE = 8
@@ -26,11 +26,12 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        path = Path(json.loads(line))
+        name, locate = json.loads(line)
+        path = Path(name)
         arrays: list[np.ndarray] = []
         try:
             _limit_memory(path)
-            answer: dict[str, Any] = {"tree": _tree(unpickled(path), arrays)}
+            answer: dict[str, Any] = {"tree": _tree(unpickled(path, locate), arrays)}
         except DataError as error:
             answer, arrays = {"error": str(error)}, []
         except (MemoryError, RecursionError) as error:
@@ -54,6 +55,8 @@ def _tree(node: Any, arrays: list[np.ndarray]) -> Any:
     if isinstance(node, np.ndarray):
         arrays.append(np.ascontiguousarray(node).reshape(node.shape))
         return {"array": len(arrays) - 1}
+    if isinstance(node, Located):
+        return {"located": [node.dtype, node.shape, node.offset]}
     if isinstance(node, list):
         return [_tree(part, arrays) for part in node]
     if isinstance(node, dict):

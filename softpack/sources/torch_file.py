@@ -1,0 +1,50 @@
+"""`.pt` and `.pth`: a tensor, or tensors by name, as torch.save writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softpack.errors import DataError
+from softpack.sources.pickles.pool import PicklePool
+from softpack.sources.pickles.unpickler import Located
+from softpack.sources.stored import ByteArray, FileBytes, HeldArray, Stored, StoredArray
+
+AS_BYTES = {"bool": "u1", "bfloat16": "<u2"}
+
+
+@contextmanager
+def open_torch(path: Path, wanted: frozenset[str]) -> Iterator[Stored]:
+    """Open a `.pt`: which tensors it holds is unpickled as data alone, and their numbers are read in place."""
+    with PicklePool(1) as pool:
+        held = pool.read(path, locate=True)
+    with open(path, "rb", buffering=0) as file:
+        data = FileBytes(file, 0, path.stat().st_size)
+        if not isinstance(held, dict):
+            if not isinstance(held, (Located, np.ndarray)):
+                raise DataError(f"holds a {type(held).__name__}; expected a tensor, or a dictionary of tensors")
+            yield Stored({"logits": _array(held, data)}, unnamed=True)
+            return
+        arrays = {
+            name: _array(values, data)
+            for name, values in held.items()
+            if name in wanted and isinstance(values, (Located, np.ndarray))
+        }
+        attributes = {"temperature": float(held["temperature"])} if _is_number(held.get("temperature")) else {}
+        others = tuple(str(name) for name in held if name not in arrays.keys() | attributes.keys())
+        yield Stored(arrays, others, attributes)
+
+
+def _array(values: Located | np.ndarray, data: FileBytes) -> StoredArray:
+    if isinstance(values, np.ndarray):
+        return HeldArray(values.shape, values.dtype.name, values)
+    numbers = np.dtype(AS_BYTES.get(values.dtype, values.dtype)).newbyteorder("<")
+    return ByteArray(values.shape, values.dtype, numbers, data, values.offset)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
