@@ -78,6 +78,13 @@ def made(tmp_path, monkeypatch):
         (tmp_path / "images" / name).mkdir(parents=True)
         pixels = np.random.default_rng(len(name)).integers(0, 256, (9, 9, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / name / "1.png")
+    order = "--label-seed 42 --sampler new"
+    written = CliRunner().invoke(main, f"decode labels.spk -o FKD_cutmix_fp16 --to sre2l {order}".split())
+    assert written.exit_code == 0
+    (tmp_path / "FKD_cutmix_fp16" / "sampler_indices_epoch.json").unlink()
+    (tmp_path / "train" / "class").mkdir(parents=True)
+    for item in range(120):
+        Image.new("L", (9, 9)).save(tmp_path / "train" / "class" / f"{item:03d}.png")
     (tmp_path / "my_teacher.py").write_text(
         "from torch import nn\n\n\ndef load():\n"
         "    return nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(27, 40))\n"
@@ -117,7 +124,9 @@ def test_command_lines_run(made):
         needed = [word for word in words if FILE.search(word) and word != out]
         if words[0] in ("demo", "bench") or not all((made / name).exists() for name in needed):
             continue
-        if out:
+        if out and (made / out).is_dir():
+            shutil.rmtree(made / out)
+        elif out:
             (made / out).unlink(missing_ok=True)
         trains = (
             words[0] in ("encode", "fit", "transcode", "relabel")

@@ -60,7 +60,7 @@ def write_sre2l(
         counted: is told (rows done, rows in all).
 
     Raises:
-        DataError: the labels are no logits, have views without crops, or are mixed as no batch of the layout can be.
+        DataError: the labels are no logits, are of shuffled patches, or are mixed as no batch of the layout can be.
         ExistsError: `out` is there, and `force` is not given.
     """
     on_disk = Labels(path)
@@ -68,8 +68,6 @@ def write_sre2l(
     labels = on_disk.load() if path.stat().st_size <= RESIDENT_BYTES else on_disk
     if labels.spec.space != "logits":
         raise DataError(f"{path}: holds {labels.spec.space}; SRe2L's files hold logits")
-    if not {"crop_xywh", "crop_xywh_fraction"} & set(labels.columns):
-        raise DataError(f"{path}: does not say how views were cropped, which SRe2L's files do")
     if "patch_order" in labels.columns:
         raise DataError(f"{path}: has views of shuffled patches, for which SRe2L's files have no place")
     done, index = 0, {}
@@ -134,9 +132,11 @@ def _batch(labels: Held, items_B: np.ndarray, view: int, dtype: str) -> list[obj
 
 
 def _coords(labels: Held, columns: dict[str, np.ndarray], items_B: np.ndarray) -> np.ndarray:
-    """Return top, left, height and width as shares of the image, float32 [B, 4]."""
+    """Return top, left, height and width as shares of the image, float32 [B, 4]; all of it where nothing is cropped."""
     if "crop_xywh_fraction" in columns:
         crop_B4 = columns["crop_xywh_fraction"]
+    elif "crop_xywh" not in columns:
+        crop_B4 = np.tile([0.0, 0.0, 1.0, 1.0], (len(items_B), 1))
     else:
         size_hw_B2 = labels.item_column("source_hw")[items_B].astype(np.float64)
         crop_B4 = columns["crop_xywh"] / np.tile(size_hw_B2[:, ::-1], 2)

@@ -114,7 +114,7 @@ def test_commands_that_need_no_torch_do_not_import_it(here):
         [sys.executable, "-c", WITHOUT_TORCH, "labels.spk"], capture_output=True, text=True, env=_environment()
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) == 21
+    assert int(done.stdout) == 22
 
 
 def test_what_is_mistyped_is_refused_before_torch_is_imported(here):

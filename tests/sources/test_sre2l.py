@@ -215,7 +215,7 @@ def test_what_the_layout_cannot_say_is_refused(made, tmp_path):
             "is mixed by 6 boxes or shares, of 1 to 1 rows each|has 6 boxes|not in it",
         ),
         ("probs", {"space": "probs"}, "holds probs; SRe2L's files hold logits"),
-        ("whole", {}, "does not say how views were cropped"),
+        ("shuffled", {"recipe": softpack.Recipe(size=32, patches=2, items=6)}, "has views of shuffled patches"),
     ):
         path = tmp_path / f"{name}.spk"
         with softpack.create(path, "raw", items=6, views=1, classes=4, **how) as writer:
@@ -228,6 +228,17 @@ def test_what_the_layout_cannot_say_is_refused(made, tmp_path):
     with pytest.raises(DataError, match="view 0 has labels of 23 items, and the order names 40"):
         write_sre2l(path, tmp_path / "out", Sre2lLayout(8, SeededOrder(42, 40, is_new=True)))
     assert [entry.name for entry in tmp_path.iterdir() if "out" in entry.name] == []
+
+
+def test_whole_images_are_crops_of_all_of_them(tmp_path):
+    with softpack.create(tmp_path / "a.spk", "raw", items=3, views=2, classes=4) as writer:
+        writer.append(np.eye(6, 4), item=np.arange(6) // 2, view=np.arange(6) % 2)
+    write_sre2l(tmp_path / "a.spk", tmp_path / "out", Sre2lLayout(2))
+    coords, flip, *mix, logits = torch.load(tmp_path / "out" / "epoch_1" / "batch_0.tar")
+    assert coords.tolist() == [[0, 0, 1, 1]] * 2
+    assert not flip.any()
+    assert mix == [None, None, None]
+    assert logits.tolist() == np.eye(6, 4)[[1, 3]].tolist()
 
 
 def test_a_folder_is_replaced_only_when_asked(made, tmp_path):
@@ -346,7 +357,7 @@ def test_an_index_that_is_none_is_refused(made, listed, says):
 def test_folders_that_are_no_label_sets_are_refused(tmp_path):
     with pytest.raises(
         DataError,
-        match="is a folder; expected a file, or the layout of a label set .*; name it with --from sre2l",
+        match=r"is a folder; expected a file, or the layout of a label set .*; name it with --from sre2l",
     ):
         open_source(tmp_path)
     with pytest.raises(DataError, match="'nosuch' no layout of one; expected sre2l, lpld"):
