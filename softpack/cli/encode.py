@@ -21,7 +21,7 @@ from softpack.cli.options import (
     settings_of,
 )
 from softpack.cli.progress import Bar
-from softpack.cli.source import opened, source_options
+from softpack.cli.source import opened, source_facts, source_options
 from softpack.codecs.registry import check_codec_id
 from softpack.container.file import SpkFile
 from softpack.errors import CodecError
@@ -64,8 +64,9 @@ def encode(
     """
     check_out(out, force, source)
     check_coding(how, model)
-    encode_rows(opened(source, how), out, model, not no_replay, force, how)
-    facts = facts_of(SpkFile(out))
+    rows = opened(source, how)
+    encode_rows(rows, out, model, not no_replay, force, how)
+    facts = facts_of(SpkFile(out)) | source_facts(rows)
     print_facts(facts, as_json)
     over = facts["marginal_bits_per_label"] - (how["target_bits"] or math.inf)
     if over > 0:

@@ -89,6 +89,22 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *_promise(facts),
         ("bits/label", f"{marginal:.2f} marginal; {all_in:.2f} all-in, of which " + _shares(facts)),
         ("ratio", f"{facts['ratio_vs_fp16']:.1f} times smaller than fp16 (whole file)"),
+        *_source(facts),
+    ]
+
+
+def _source(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what `encode` says of where the labels come from."""
+    if "source" not in facts:
+        return []
+    order = f"; order by {facts['order_known_by']}" if facts["order_known_by"] else ""
+    skipped = f"; {len(facts['left_out'])} files left out" if facts["left_out"] else ""
+    times = facts["source_bytes"] / facts["bytes"]
+    return [
+        (
+            "source",
+            f"{facts['source']}  ({size(facts['source_bytes'])}, {times:.1f} times the file{order}{skipped})",
+        )
     ]
 
 

@@ -34,6 +34,7 @@ OPTIONS = (
                  help="The images that were labelled, a folder for each class: their order, sizes and classes."),
     LABEL_SEED,
     SAMPLER,
+    click.option("--skip-bad", is_flag=True, help="Leave out files of a folder that are missing or cannot be used."),
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def opened(source: str, how: dict[str, Any]) -> Source:
         DataError: it is none, or more must be said of it.
     """
     images = how["images"]
-    given = Given(None if images is None else Path(images), how["label_seed"], how["sampler"])
+    given = Given(None if images is None else Path(images), how["label_seed"], how["sampler"], how["skip_bad"])
     rows = open_source(
         source,
         space=how["space"],
@@ -59,8 +60,18 @@ def opened(source: str, how: dict[str, Any]) -> Source:
         kind=how["source_format"],
         given=given,
     )
-    if rows.order_known_by:
-        note(f"{source}: order of the images: {rows.order_known_by}")
     if rows.ignored:
         note(f"not used of {source}: {', '.join(rows.ignored)}")
     return first_views(rows, how["n_views"])
+
+
+def source_facts(source: Source) -> dict[str, Any]:
+    """Return what there is to say of a source once it has been read; say which of its files were left out."""
+    for said in source.skipped.values():
+        note(f"left out: {said}")
+    return {
+        "source": str(source.path),
+        "source_bytes": source.n_bytes,
+        "order_known_by": source.order_known_by,
+        "left_out": dict(source.skipped),
+    }

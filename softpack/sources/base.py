@@ -52,6 +52,16 @@ class Source(ABC):
         return None
 
     @property
+    def n_bytes(self) -> int:
+        """Bytes on disk."""
+        return self.path.stat().st_size
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """What is wrong with files that were left out so far, by their paths."""
+        return {}
+
+    @property
     def order_known_by(self) -> str:
         """How it is known which item a row is of, where the rows themselves do not say it; else ""."""
         return ""

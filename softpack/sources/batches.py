@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,26 @@ class BatchFiles(Source):
         files: in the order of their rows.
         order: of the items; None where the files themselves say them.
         take: makes rows of what a file holds.
+        skip_bad: leave out files that cannot be used.
+        left_out: what is wrong with those, by their paths; grows as they are met.
     """
 
     files: Files
     order: Order | None
     take: Taken
+    skip_bad: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the files on disk."""
+        paths = (self.files.path(number) for number in range(len(self.files.n_F)))
+        return sum(path.stat().st_size for path in paths)
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """What is wrong with files that were left out so far."""
+        return self.left_out
 
     @property
     def order_known_by(self) -> str:
@@ -124,10 +139,13 @@ class BatchFiles(Source):
         return self.read_rows(part for part in np.split(taken_B, edges[1:]) if len(part))
 
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
-        """Yield one block for each group of ascending row numbers; each file is read once where groups ascend."""
+        """Yield one block for each group of ascending row numbers; each file is read once where groups ascend.
+
+        Rows of files that are left out are left out of their blocks, and a block of none is.
+        """
         waiting: deque[tuple[np.ndarray, np.ndarray]] = deque()  # rows of groups, and files of these rows
         wanted: deque[int] = deque()
-        held: dict[int, RowBlock] = {}
+        held: dict[int, RowBlock | None] = {}
 
         def paths() -> Iterator[Path]:
             last = -1
@@ -141,26 +159,34 @@ class BatchFiles(Source):
 
         with PicklePool(READERS) as pool:
             for path, found in pool.each(paths()):
-                if isinstance(found, DataError):
-                    raise found
                 number = wanted.popleft()
-                held[number] = self._block(number, path, found)
+                try:
+                    if isinstance(found, DataError):
+                        raise found
+                    held[number] = self._block(number, path, found)
+                except DataError as error:
+                    if not self.skip_bad:
+                        raise
+                    self.left_out[str(path)] = str(error)
+                    held[number] = None
                 yield from self._ready(waiting, held)
             yield from self._ready(waiting, held)
 
     def _ready(
-        self, waiting: deque[tuple[np.ndarray, np.ndarray]], held: dict[int, RowBlock]
+        self, waiting: deque[tuple[np.ndarray, np.ndarray]], held: dict[int, RowBlock | None]
     ) -> Iterator[RowBlock]:
         while waiting and set(waiting[0][1].tolist()) <= held.keys():
             rows_B, file_B = waiting.popleft()
             starts = self.files.starts
             parts = [
-                held[number].take(rows_B[file_B == number] - starts[number])
+                block.take(rows_B[file_B == number] - starts[number])
                 for number in dict.fromkeys(file_B.tolist())
+                if (block := held[number]) is not None
             ]
             for number in held.keys() - {int(file_B[-1])}.union(*(set(other.tolist()) for _, other in waiting)):
                 del held[number]
-            yield parts[0] if len(parts) == 1 else _joined(parts)
+            if parts:  # or all of its files were left out
+                yield parts[0] if len(parts) == 1 else _joined(parts)
 
     def _block(self, number: int, path: Path, found: Any) -> RowBlock:
         """Return the rows of a file, checked."""

@@ -23,11 +23,13 @@ class Given:
         images: folder of the images that were labelled, a folder for each class.
         label_seed: of the sampler in whose order they were labelled.
         sampler: "new", of PyTorch 1.11 and later, or "old"; "unknown" takes every row for an item of its own.
+        skip_bad: leave out files that are missing or cannot be used.
     """
 
     images: Path | None = None
     label_seed: int | None = None
     sampler: str | None = None
+    skip_bad: bool = False
 
     @cached_property
     def folder(self) -> ImageFolder | None:

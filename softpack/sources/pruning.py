@@ -33,6 +33,21 @@ class FirstViews(Source):
         return self.of.recipe
 
     @property
+    def n_bytes(self) -> int:
+        """Those of the source, all of it."""
+        return self.of.n_bytes
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Those of the source."""
+        return self.of.skipped
+
+    @property
+    def order_known_by(self) -> str:
+        """As of the source."""
+        return self.of.order_known_by
+
+    @property
     def images(self) -> Mapping[int, bytes]:
         """Those of the source."""
         return self.of.images

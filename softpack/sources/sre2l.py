@@ -21,6 +21,7 @@ from softpack.sources.given import Given, need, order_of
 from softpack.sources.orders import ListedOrder, Order, UnknownOrder
 from softpack.sources.pickles.pool import PicklePool
 
+MAX_BATCH = 1 << 20  # rows of a batch
 INDEX = "sampler_indices_epoch.json"
 
 
@@ -30,16 +31,30 @@ class _Tree:
 
     Args:
         root: the folder.
-        batches: of each epoch, how many.
+        batches: numbers of the batches of each epoch, ascending.
         others: names of all else.
     """
 
     root: Path
-    batches: tuple[int, ...]
+    batches: tuple[tuple[int, ...], ...]
     others: tuple[str, ...]
+
+    @property
+    def n_files(self) -> int:
+        """Batches of a whole epoch."""
+        return 1 + max((numbers[-1] for numbers in self.batches if numbers), default=-1)
 
     def path(self, epoch: int, batch: int) -> Path:
         return self.root / f"epoch_{epoch}" / f"batch_{batch}.tar"
+
+    def paths(self, are_last: bool) -> list[Path]:
+        """Return the files that are the last batch of a whole epoch, or those that are not."""
+        return [
+            self.path(epoch, batch)
+            for epoch, numbers in enumerate(self.batches)
+            for batch in numbers
+            if (batch == self.n_files - 1) == are_last
+        ]
 
 
 def open_sre2l(path: Path, given: Given) -> BatchFiles:
@@ -48,51 +63,45 @@ def open_sre2l(path: Path, given: Given) -> BatchFiles:
     Raises:
         DataError: it is none, a batch is missing, or it does not say which images its rows are of and nobody does.
     """
-    tree = _listed(path)
-    first, last = _probed(tree)
-    n_batch, n_last = len(first.labels_BC), len(last.labels_BC)
-    index = path / INDEX
-    order: Order | None = None
-    if first.item_B is None:
-        order = _order(path, index, given, tree.batches[0], n_batch, n_last)
-    n_rows = _rows_of_epochs(tree, order, n_batch, n_last)
+    tree, left_out = _listed(path), dict[str, str]()
+    last = _probed(tree.paths(are_last=True), given, left_out)
+    first = _probed(tree.paths(are_last=False), given, left_out) if tree.n_files > 1 else last
+    n_batch = len(first.labels_BC)
+    n_epoch = n_batch * (tree.n_files - 1) + len(last.labels_BC)
+    order = _order(path, given, n_epoch) if first.item_B is None else None
+    rows_of_epochs = _rows_of_epochs(tree, order, n_batch, n_epoch)
+    files = _files(tree, rows_of_epochs, n_batch, given, left_out)
     item_columns = given.item_columns()
-    n_items = _n_items(path, order, n_rows, given)
     has_sizes = "source_hw" in item_columns
     return BatchFiles(
         path=path,
         spec=LabelSpec(first.labels_BC.shape[1]),
-        items=n_items,
+        items=_n_items(path, order, rows_of_epochs, given),
         views=1 if isinstance(order, UnknownOrder) else len(tree.batches),
-        n_rows=int(sum(n_rows)),
+        n_rows=int(files.n_F.sum()),
         columns=tuple("crop_xywh_fraction" if n == "crop_xywh" and not has_sizes else n for n in first.columns),
         item_columns=item_columns,
         ignored=tuple(other for other in tree.others if other != INDEX),
-        files=_files(tree, n_rows, n_batch),
+        files=files,
         order=order,
         take=rows_of,
+        skip_bad=given.skip_bad,
+        left_out=left_out,
     )
 
 
 def _listed(path: Path) -> _Tree:
     epochs, others = numbered(_names(path), "epoch_")
-    if not epochs or list(epochs) != list(range(len(epochs))):
-        lost = next(number for number in range(len(epochs) + 1) if number not in epochs)
-        raise DataError(
-            f"{path}: has no epoch_{lost}; expected epoch_0, epoch_1 and so on, each with batch_0.tar"
-        )
-    counts = []
-    for name in epochs.values():
-        batches, more = numbered(_names(path / name), "batch_", ".tar")
-        others += [f"{name}/{other}" for other in more]
-        lost = next(number for number in range(len(batches) + 1) if number not in batches)
-        if lost < len(batches) or not batches:
-            raise DataError(
-                f"{path / name}: has no batch_{lost}.tar, but {len(batches)} others; copy it from where the labels "
-                "are whole"
-            )
-        counts.append(len(batches))
-    return _Tree(path, tuple(counts), tuple(others))
+    if not epochs:
+        raise DataError(f"{path}: has no epoch_0; expected epoch_0, epoch_1 and so on, each with batch_0.tar")
+    batches = []
+    for epoch in range(1 + max(epochs)):
+        found, more = numbered(_names(path / epochs[epoch]), "batch_", ".tar") if epoch in epochs else ({}, [])
+        others += [f"epoch_{epoch}/{other}" for other in more]
+        batches.append(tuple(found))
+    if not any(batches):
+        raise DataError(f"{path}: has no batch_0.tar in any of its epochs; expected batch_0.tar and so on")
+    return _Tree(path, tuple(batches), tuple(others))
 
 
 def _names(folder: Path) -> list[str]:
@@ -101,25 +110,23 @@ def _names(folder: Path) -> list[str]:
     return [entry.name for entry in os.scandir(folder)]
 
 
-def _probed(tree: _Tree) -> tuple[Rows, Rows]:
-    """Return the rows of the first batch and of the last one of the first epoch."""
-    found = []
+def _probed(paths: list[Path], given: Given, left_out: dict[str, str]) -> Rows:
+    """Return the rows of the first of some files; of the first good one, where bad ones are left out."""
     with PicklePool(1) as pool:
-        for batch in (0, tree.batches[0] - 1):
-            path = tree.path(0, batch)
+        for path in paths:
             try:
-                found.append(rows_of(pool.read(path), np.arange(1 << 20)))
+                return rows_of(pool.read(path), np.arange(MAX_BATCH))
             except DataError as error:
-                raise DataError(
-                    str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-                ) from None
-    return found[0], found[1]
+                said = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+                if not given.skip_bad:
+                    raise DataError(said) from None
+                left_out[str(path)] = said
+    raise DataError(f"{paths[0].parents[1]}: none of {len(paths)} batches can be read; the first: {said}")
 
 
-def _order(path: Path, index: Path, given: Given, n_files: int, n_batch: int, n_last: int) -> Order | None:
-    n_epoch = n_batch * (n_files - 1) + n_last
-    if index.is_file():
-        return ListedOrder(index, None if given.folder is None else len(given.folder))
+def _order(path: Path, given: Given, n_epoch: int) -> Order | None:
+    if (path / INDEX).is_file():
+        return ListedOrder(path / INDEX, None if given.folder is None else len(given.folder))
     if given.sampler == "unknown":
         return UnknownOrder(n_epoch)
     need(
@@ -136,16 +143,16 @@ def _order(path: Path, index: Path, given: Given, n_files: int, n_batch: int, n_
     return order_of(given, n_epoch)
 
 
-def _rows_of_epochs(tree: _Tree, order: Order | None, n_batch: int, n_last: int) -> list[int]:
-    """Return the rows of each epoch, from the index where there is one, or as many as in the first."""
-    n_epoch = n_batch * (tree.batches[0] - 1) + n_last
+def _rows_of_epochs(tree: _Tree, order: Order | None, n_batch: int, n_epoch: int) -> list[int]:
+    """Return the rows of each epoch, from the index where there is one; else all have as many."""
     found = []
-    for epoch, n_files in enumerate(tree.batches):
+    for epoch, numbers in enumerate(tree.batches):
         n_rows = order.n_rows(epoch) if isinstance(order, ListedOrder) else n_epoch
-        if -(-n_rows // n_batch) != n_files:
+        n_files = -(-n_rows // n_batch)
+        if numbers and numbers[-1] >= n_files:
             raise DataError(
-                f"{tree.root / f'epoch_{epoch}'}: has {n_files} batches; expected {-(-n_rows // n_batch)} of "
-                f"{n_batch} rows, for {n_rows} images; copy it from where the labels are whole"
+                f"{tree.root / f'epoch_{epoch}'}: has a batch_{numbers[-1]}.tar; expected {n_files} batches of "
+                f"{n_batch} rows, for {n_rows} images; {INDEX} may be of another set"
             )
         found.append(n_rows)
     return found
@@ -164,10 +171,28 @@ def _n_items(path: Path, order: Order | None, n_rows: list[int], given: Given) -
     return n_items
 
 
-def _files(tree: _Tree, n_rows: list[int], n_batch: int) -> Files:
-    """Return the files with their rows."""
-    epoch_F = np.repeat(np.arange(len(tree.batches)), tree.batches)
-    batch_F = np.concatenate([np.arange(n) for n in tree.batches])
+def _files(
+    tree: _Tree, rows_of_epochs: list[int], n_batch: int, given: Given, left_out: dict[str, str]
+) -> Files:
+    """Return the files with their rows.
+
+    Raises:
+        DataError: some are missing, and bad ones are not to be left out.
+    """
+    cells = [
+        (epoch, batch) for epoch, n_rows in enumerate(rows_of_epochs) for batch in range(-(-n_rows // n_batch))
+    ]
+    there = [set(numbers) for numbers in tree.batches]
+    missing = [cell for cell in cells if cell[1] not in there[cell[0]]]
+    if missing and not given.skip_bad:
+        names = ", ".join(f"epoch_{epoch}/batch_{batch}.tar" for epoch, batch in missing[:5])
+        raise DataError(
+            f"{tree.root}: {len(missing)} batches are missing: {names}{', ...' if len(missing) > 5 else ''}; copy them "
+            "from where the labels are whole, or leave them out with --skip-bad"
+        )
+    left_out |= {str(tree.path(*cell)): f"{tree.path(*cell)}: is missing" for cell in missing}
+    found = np.array([cell for cell in cells if cell[1] in there[cell[0]]], np.int64).reshape(-1, 2)
+    epoch_F, batch_F = found.T
     first_F = batch_F * n_batch
-    n_F = np.minimum(np.repeat(np.array(n_rows), tree.batches) - first_F, n_batch)
+    n_F = np.minimum(np.array(rows_of_epochs)[epoch_F] - first_F, n_batch)
     return Files(epoch_F, batch_F, first_F, n_F, tree.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -297,17 +298,41 @@ def test_what_lies_about_is_said_and_what_is_missing_refused(made, tmp_path):
     (root / "epoch_1" / "batch_01.tar").write_text("")
     assert open_source(root, given=SEEDED).ignored == ("notes.txt", "epoch_1/batch_01.tar")
     (root / "epoch_2" / "batch_2.tar").rename(tmp_path / "kept")
-    with pytest.raises(DataError, match="epoch_2: has 2 batches; expected 3 of 8 rows, for 23 images"):
-        open_source(root, given=SEEDED)
-    (root / "epoch_2" / "batch_0.tar").unlink()
-    with pytest.raises(DataError, match=r"epoch_2: has no batch_0\.tar, but 1 others"):
+    with pytest.raises(
+        DataError, match=r"1 batches are missing: epoch_2/batch_2\.tar; copy .* with --skip-bad"
+    ):
         open_source(root, given=SEEDED)
     shutil.rmtree(root / "epoch_1")
-    with pytest.raises(DataError, match="has no epoch_1; expected epoch_0, epoch_1"):
+    names = r"4 batches are missing: epoch_1/batch_0\.tar, epoch_1/batch_1\.tar, .*epoch_2/batch_2\.tar"
+    with pytest.raises(DataError, match=names):
         open_source(root, given=SEEDED)
     (root / "epoch_1").write_text("")
     with pytest.raises(DataError, match="epoch_1: is a file; expected a folder of batch_0"):
         open_source(root, given=SEEDED)
+
+
+def test_bad_files_are_left_out_where_that_is_wanted(made, tmp_path):
+    written = made(items=40)
+    root = written.path
+    (root / "epoch_0" / "batch_0.tar").write_bytes(b"no pickle")
+    (root / "epoch_1" / "batch_4.tar").unlink()
+    change(root / "epoch_2" / "batch_3.tar", logits=torch.full((8, 10), torch.nan))
+    source = open_source(root, given=dataclasses.replace(SEEDED, skip_bad=True))
+    assert source.n_rows == 112  # of 120: what is in a file is known when it is read
+    found = {
+        c for block in source.blocks(9) for c in zip(block.item_B.tolist(), block.view_B.tolist(), strict=True)
+    }
+    order = SeededOrder(42, 40, is_new=True)
+    lost = {(int(item), 0) for item in order.items(0)[:8]} | {(int(item), 1) for item in order.items(1)[32:]}
+    lost |= {(int(item), 2) for item in order.items(2)[24:32]}
+    assert found == written.rows.keys() - lost
+    assert [str(Path(path).relative_to(root)) for path in sorted(source.skipped)] == [
+        "epoch_0/batch_0.tar", "epoch_1/batch_4.tar", "epoch_2/batch_3.tar",
+    ]  # fmt: skip
+    assert sum(len(block) for block in source.sample(20, 0)) <= 20
+    encode_source(source, tmp_path / "a.spk", fit_model(source, "raw", {}))
+    labels = softpack.open(tmp_path / "a.spk")
+    assert (labels.shape, len(labels)) == ((40, 3, 10), 96)
 
 
 def test_a_set_whose_first_batch_is_damaged_is_refused_by_its_name(made):
@@ -343,7 +368,7 @@ def test_all_that_must_be_said_is_asked_for_at_once(layouts, made, tmp_path):
         ([1], "is no index of items"),
         (
             {"0": list(range(23)), "1": list(range(23))},
-            "epoch_2: has 3 batches; expected 0 of 8 rows, for 0 images",
+            r"epoch_2: has a batch_2\.tar; expected 0 batches of 8 rows",
         ),
     ],
 )
