@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from softpack.errors import DataError
-from softpack.sources.batches import Rows
+from softpack.sources.row_files import Rows
 
 LENGTHS = (6, 7)
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from softpack.errors import DataError
 from softpack.records import LabelSpec
-from softpack.sources.batches import BatchFiles, Files, Rows, numbered
 from softpack.sources.fkdmix import rows_of
 from softpack.sources.given import Given, need, order_of
 from softpack.sources.orders import ListedOrder, Order, UnknownOrder
 from softpack.sources.pickles.pool import PicklePool
+from softpack.sources.row_files import Cells, Files, RowFiles, Rows, numbered
 
 MAX_BATCH = 1 << 20  # rows of a batch
 INDEX = "sampler_indices_epoch.json"
@@ -57,7 +57,7 @@ class _Tree:
         ]
 
 
-def open_sre2l(path: Path, given: Given) -> BatchFiles:
+def open_sre2l(path: Path, given: Given) -> RowFiles:
     """Open a set of SRe2L, CDA, CV-DD, LPLD or G-VBSM.
 
     Raises:
@@ -70,10 +70,10 @@ def open_sre2l(path: Path, given: Given) -> BatchFiles:
     n_epoch = n_batch * (tree.n_files - 1) + len(last.labels_BC)
     order = _order(path, given, n_epoch) if first.item_B is None else None
     rows_of_epochs = _rows_of_epochs(tree, order, n_batch, n_epoch)
-    files = _files(tree, rows_of_epochs, n_batch, given, left_out)
+    files, cells = _files(tree, rows_of_epochs, n_batch, order, given, left_out)
     item_columns = given.item_columns()
     has_sizes = "source_hw" in item_columns
-    return BatchFiles(
+    return RowFiles(
         path=path,
         spec=LabelSpec(first.labels_BC.shape[1]),
         items=_n_items(path, order, rows_of_epochs, given),
@@ -83,7 +83,7 @@ def open_sre2l(path: Path, given: Given) -> BatchFiles:
         item_columns=item_columns,
         ignored=tuple(other for other in tree.others if other != INDEX),
         files=files,
-        order=order,
+        cells=cells,
         take=rows_of,
         skip_bad=given.skip_bad,
         left_out=left_out,
@@ -172,9 +172,14 @@ def _n_items(path: Path, order: Order | None, n_rows: list[int], given: Given) -
 
 
 def _files(
-    tree: _Tree, rows_of_epochs: list[int], n_batch: int, given: Given, left_out: dict[str, str]
-) -> Files:
-    """Return the files with their rows.
+    tree: _Tree,
+    rows_of_epochs: list[int],
+    n_batch: int,
+    order: Order | None,
+    given: Given,
+    left_out: dict[str, str],
+) -> tuple[Files, Cells]:
+    """Return the files, and which rows they have.
 
     Raises:
         DataError: some are missing, and bad ones are not to be left out.
@@ -195,4 +200,35 @@ def _files(
     epoch_F, batch_F = found.T
     first_F = batch_F * n_batch
     n_F = np.minimum(np.array(rows_of_epochs)[epoch_F] - first_F, n_batch)
-    return Files(epoch_F, batch_F, first_F, n_F, tree.path)
+    files = Files(n_F, lambda number: tree.path(int(epoch_F[number]), int(batch_F[number])))
+    return files, _Batches(epoch_F, first_F, order)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batches(Cells):
+    """Views are epochs, and items those of the order; or every row is an item, where nobody knows the order.
+
+    Args:
+        epoch_F: of each batch.
+        first_F: the row of the epoch that its first one is.
+        order: of the items; None where the files say them.
+    """
+
+    epoch_F: np.ndarray
+    first_F: np.ndarray
+    order: Order | None
+
+    @property
+    def how(self) -> str:  # type: ignore[override]
+        """How it is known."""
+        return "" if self.order is None else self.order.how
+
+    def of_file(self, number: int, n_rows: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return items and views of the rows of a batch."""
+        epoch, first = int(self.epoch_F[number]), int(self.first_F[number])
+        view_B = np.full(n_rows, 0 if isinstance(self.order, UnknownOrder) else epoch)
+        return None if self.order is None else self.order.items(epoch)[first : first + n_rows], view_B
+
+    def views(self, file_B: np.ndarray, row_B: np.ndarray) -> np.ndarray:
+        """Return the views of rows."""
+        return np.zeros_like(file_B) if isinstance(self.order, UnknownOrder) else self.epoch_F[file_B]

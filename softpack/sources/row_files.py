@@ -1,14 +1,16 @@
-"""Sources that are many files of a batch of rows each, in the order of a sampler.
+"""Sources that are many files of a few rows each: a batch of a sampler, or the views of an image.
 
-Shapes in names: F files, B rows of a batch.
+Shapes in names: F files, B rows of one.
 """
 
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.sources.base import Source
 from softpack.sources.columns import Around, read_column
-from softpack.sources.orders import Order
 from softpack.sources.pickles.pool import PicklePool
 
 SAMPLE_FILES = 64  # at least, of which a sample is drawn
@@ -28,30 +29,34 @@ READERS = max(1, min(4, (os.cpu_count() or 1)))
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Files of batches, in the order of their rows.
+    """Files of rows, in the order of these.
 
     Args:
-        epoch_F: int64, the epoch of each.
-        batch_F: int64, its number among those of the epoch.
-        first_F: int64, the row of the epoch that its first row is.
-        n_F: int64, its rows.
-        path_of: gives the path of the batch of an epoch.
+        n_F: int64, rows of each.
+        path_of: gives the path of each by its number.
     """
 
-    epoch_F: np.ndarray
-    batch_F: np.ndarray
-    first_F: np.ndarray
     n_F: np.ndarray
-    path_of: Callable[[int, int], Path]
+    path_of: Callable[[int], Path]
 
-    @property
+    @cached_property
     def starts(self) -> np.ndarray:
         """Number of the first row of each file among all, int64 [F + 1]; and of all."""
         return np.concatenate([[0], np.cumsum(self.n_F)])
 
-    def path(self, number: int) -> Path:
-        """Return the path of a file."""
-        return self.path_of(int(self.epoch_F[number]), int(self.batch_F[number]))
+
+class Cells(ABC):
+    """Which (item, view) the rows of files are of."""
+
+    how: str = ""  # it is known, where files do not say it
+
+    @abstractmethod
+    def of_file(self, number: int, n_rows: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return items and views of the rows of a file, int64 [B]; no items where the file itself says them."""
+
+    @abstractmethod
+    def views(self, file_B: np.ndarray, row_B: np.ndarray) -> np.ndarray:
+        """Return the views of rows, by their files and their numbers in these."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,19 @@ Taken = Callable[[Any, np.ndarray | None], Rows]
 
 
 @dataclass(frozen=True, eq=False)
-class BatchFiles(Source):
-    """Files of batches.
+class RowFiles(Source):
+    """Files of rows.
 
     Args:
         files: in the order of their rows.
-        order: of the items; None where the files themselves say them.
+        cells: of the rows.
         take: makes rows of what a file holds.
         skip_bad: leave out files that cannot be used.
         left_out: what is wrong with those, by their paths; grows as they are met.
     """
 
     files: Files
-    order: Order | None
+    cells: Cells
     take: Taken
     skip_bad: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
@@ -94,7 +99,7 @@ class BatchFiles(Source):
     @property
     def n_bytes(self) -> int:
         """Bytes of the files on disk."""
-        paths = (self.files.path(number) for number in range(len(self.files.n_F)))
+        paths = (self.files.path_of(number) for number in range(len(self.files.n_F)))
         return sum(path.stat().st_size for path in paths)
 
     @property
@@ -105,12 +110,12 @@ class BatchFiles(Source):
     @property
     def order_known_by(self) -> str:
         """How it is known which item a row is of."""
-        return "" if self.order is None else self.order.how
+        return self.cells.how
 
     def views_of(self, rows_B: np.ndarray) -> np.ndarray:
-        """Return the views of rows: their epochs, or the only one of items that have one row each."""
-        epoch_B = self.files.epoch_F[self._files_of(rows_B)]
-        return np.zeros_like(epoch_B) if self.views == 1 else epoch_B
+        """Return the views of rows."""
+        file_B = self._files_of(rows_B)
+        return self.cells.views(file_B, rows_B - self.files.starts[file_B])
 
     def blocks(self, n_rows: int) -> Iterator[RowBlock]:
         """Yield all rows in stored order, whole files together, at most `n_rows` at a time if a file has no more."""
@@ -155,7 +160,7 @@ class BatchFiles(Source):
                 for number in np.unique(file_B).tolist():
                     if number != last:
                         wanted.append(last := number)
-                        yield self.files.path(number)
+                        yield self.files.path_of(number)
 
         with PicklePool(READERS) as pool:
             for path, found in pool.each(paths()):
@@ -175,24 +180,25 @@ class BatchFiles(Source):
     def _ready(
         self, waiting: deque[tuple[np.ndarray, np.ndarray]], held: dict[int, RowBlock | None]
     ) -> Iterator[RowBlock]:
-        while waiting and set(waiting[0][1].tolist()) <= held.keys():
+        while waiting and set(np.unique(waiting[0][1]).tolist()) <= held.keys():
             rows_B, file_B = waiting.popleft()
             starts = self.files.starts
             parts = [
-                block.take(rows_B[file_B == number] - starts[number])
-                for number in dict.fromkeys(file_B.tolist())
+                _part(block, rows_B[file_B == number] - starts[number])
+                for number in np.unique(file_B).tolist()
                 if (block := held[number]) is not None
             ]
-            for number in held.keys() - {int(file_B[-1])}.union(*(set(other.tolist()) for _, other in waiting)):
+            for number in held.keys() - {int(file_B[-1])}.union(
+                *(np.unique(other).tolist() for _, other in waiting)
+            ):
                 del held[number]
             if parts:  # or all of its files were left out
                 yield parts[0] if len(parts) == 1 else _joined(parts)
 
     def _block(self, number: int, path: Path, found: Any) -> RowBlock:
         """Return the rows of a file, checked."""
-        epoch, n = int(self.files.epoch_F[number]), int(self.files.n_F[number])
-        first = int(self.files.first_F[number])
-        item_B = None if self.order is None else self.order.items(epoch)[first : first + n]
+        n = int(self.files.n_F[number])
+        item_B, view_B = self.cells.of_file(number, n)
         try:
             rows = self.take(found, item_B)
         except DataError as error:
@@ -208,7 +214,6 @@ class BatchFiles(Source):
                 f"{path}: has {', '.join(rows.columns) or 'no columns'}; expected "
                 f"{', '.join(self.columns_stored) or 'none'}, as in the first file"
             )
-        view_B = np.full(n, 0 if self.views == 1 else epoch)
         place = Place(str(path), np.arange(n), item_B, view_B)
         check_labels(rows.labels_BC, self.spec, str(rows.labels_BC.dtype), place)
         around = Around(place, self.items, self.item_columns.get("source_hw"))
@@ -223,6 +228,10 @@ class BatchFiles(Source):
 
     def _files_of(self, rows_B: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.files.starts, rows_B, "right") - 1
+
+
+def _part(block: RowBlock, rows_B: np.ndarray) -> RowBlock:
+    return block if len(rows_B) == len(block) else block.take(rows_B)  # ascending, so all of them
 
 
 def _joined(blocks: list[RowBlock]) -> RowBlock:
