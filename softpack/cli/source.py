@@ -34,6 +34,10 @@ OPTIONS = (
                  help="The images that were labelled, a folder for each class: their order, sizes and classes."),
     LABEL_SEED,
     SAMPLER,
+    click.option("--classes", type=click.IntRange(min=2), metavar="C",
+                 help="Of the labels, where files hold some of them alone (fkd)."),
+    click.option("--label-type", metavar="TYPE",
+                 help="Of fkd: hard, smoothing, marginal_smoothing, marginal_renorm or ori, where shapes do not tell."),
     click.option("--skip-bad", is_flag=True, help="Leave out files of a folder that are missing or cannot be used."),
 )  # fmt: skip
 
@@ -52,7 +56,14 @@ def opened(source: str, how: dict[str, Any]) -> Source:
         DataError: it is none, or more must be said of it.
     """
     images = how["images"]
-    given = Given(None if images is None else Path(images), how["label_seed"], how["sampler"], how["skip_bad"])
+    given = Given(
+        None if images is None else Path(images),
+        how["label_seed"],
+        how["sampler"],
+        how["skip_bad"],
+        how["classes"],
+        how["label_type"],
+    )
     rows = open_source(
         source,
         space=how["space"],

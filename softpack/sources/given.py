@@ -24,12 +24,18 @@ class Given:
         label_seed: of the sampler in whose order they were labelled.
         sampler: "new", of PyTorch 1.11 and later, or "old"; "unknown" takes every row for an item of its own.
         skip_bad: leave out files that are missing or cannot be used.
+        classes: of the labels, where files hold some of them alone.
+        label_type: what labels are, where that is not to be seen.
+        temperature: that probabilities were taken at.
     """
 
     images: Path | None = None
     label_seed: int | None = None
     sampler: str | None = None
     skip_bad: bool = False
+    classes: int | None = None
+    label_type: str | None = None
+    temperature: float | None = None
 
     @cached_property
     def folder(self) -> ImageFolder | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def _opened_folder(
     name = kind or recognized(path)
     if name not in PEERS:
         raise DataError(f"{path}: is a folder, and {name!r} no layout of one; expected {', '.join(PEERS)}")
-    source = PEERS[name].open(path, given)
+    source = PEERS[name].open(path, replace(given, temperature=temperature))
     spec = source.spec
     if space not in (None, spec.space) or temperature not in (None, spec.temperature):
         raise DataError(

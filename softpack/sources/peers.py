@@ -9,6 +9,7 @@ from pathlib import Path
 
 from softpack.errors import DataError
 from softpack.sources.base import Source
+from softpack.sources.fkd import open_fkd
 from softpack.sources.given import Given
 from softpack.sources.sre2l import INDEX, open_sre2l
 
@@ -33,6 +34,9 @@ PEERS = {
         open_sre2l, lambda names: "epoch_0" in names and INDEX not in names, "SRe2L, CDA, CV-DD, G-VBSM"
     ),
     "lpld": Peer(open_sre2l, lambda names: {"epoch_0", INDEX} <= names, "LPLD"),
+    "fkd": Peer(
+        open_fkd, lambda names: "train" in names and "epoch_0" not in names, "FKD: a file for each image"
+    ),
 }
 
 

@@ -96,6 +96,64 @@ def _batch(
     return [coords, torch.from_numpy(flip_B), *mixing, logits_BC], said
 
 
+def write_fkd(
+    path: Path,
+    names: list[str],
+    kind: str = "marginal_smoothing_k3",
+    views: int = 4,
+    classes: int = 10,
+    temperature: float = 1.0,
+    dtype: Any = np.float32,
+    lost: int = 0,
+) -> Written:
+    """Write a set of FKD for images by the names CLASS/STEM; `lost` crops of each have no label."""
+    random = np.random.default_rng(len(names))
+    size_hw = random.integers(200, 400, (len(names), 2))
+    rows = {}
+    for item, name in enumerate(names):
+        crop_hw_V2 = random.integers(1, np.tile(size_hw[item], (views + lost, 1)) + 1)
+        top_left_V2 = random.integers(0, size_hw[item] - crop_hw_V2 + 1)
+        coords_V4 = np.concatenate([top_left_V2, crop_hw_V2], 1) / np.tile(size_hw[item], 2)
+        flip_V = random.random(views + lost) < 0.5
+        logits_VC = torch.from_numpy(random.normal(size=(views, classes)).astype(np.float32) * 3)
+        label, probs_VC = _fkd_label((logits_VC / temperature).softmax(1), kind, dtype)
+        file = path / "train" / f"{name}.tar"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save([coords_V4.astype(dtype), flip_V, label], file)
+        for view in range(views):
+            crop = [*top_left_V2[view, ::-1], *crop_hw_V2[view, ::-1]]
+            rows[item, view] = {"probs": probs_VC[view], "crop_xywh": crop, "flip": flip_V[view]}
+    return Written(path, rows, size_hw)
+
+
+def _fkd_label(probs_VC: torch.Tensor, kind: str, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a file holds, and all probabilities that a student makes of it."""
+    v, classes = probs_VC.shape
+    if kind == "ori":
+        return probs_VC.numpy().astype(dtype), probs_VC.numpy().astype(dtype).astype(np.float32)
+    k = int(kind.rpartition("k")[2]) if "_k" in kind else 1
+    top = probs_VC.topk(k)
+    value_VK = top.values.numpy().astype(dtype)
+    if kind == "hard":
+        label = top.indices[:, 0].numpy()
+        return label, np.eye(classes, dtype=np.float32)[label]
+    label = np.stack([top.indices.numpy().astype(dtype), value_VK], 1)
+    rest_V1 = np.zeros((v, 1)) if "renorm" in kind else (1 - value_VK.sum(1, keepdims=True)) / (classes - k)
+    dense = np.repeat(rest_V1, classes, 1).astype(np.float32)
+    kept = value_VK / value_VK.sum(1, keepdims=True) if "renorm" in kind else value_VK
+    np.put_along_axis(dense, top.indices.numpy(), kept.astype(np.float32), 1)
+    return (label[:, :, 0] if kind == "smoothing" else label), dense
+
+
+def write_named_images(path: Path, names: list[str], size_hw: np.ndarray) -> None:
+    """Write images CLASS/NAME of these sizes."""
+    from PIL import Image
+
+    for name, (height, width) in zip(names, size_hw, strict=True):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (int(width), int(height))).save(path / name)
+
+
 def write_images(path: Path, size_hw: np.ndarray, classes: int = 10) -> None:
     """Write images of these sizes, whose order in folders of classes is that of the items."""
     from PIL import Image
