@@ -30,9 +30,10 @@ class Peer:
 
 
 PEERS = {
-    "sre2l": Peer(
-        open_sre2l, lambda names: "epoch_0" in names and INDEX not in names, "SRe2L, CDA, CV-DD, G-VBSM"
-    ),
+    "sre2l": Peer(open_sre2l, lambda names: "epoch_0" in names and INDEX not in names, "SRe2L, CDA and CV-DD"),
+    "gvbsm": Peer(
+        open_sre2l, lambda names: False, "G-VBSM: sre2l, whose files say their items"
+    ),  # as sre2l by names
     "lpld": Peer(open_sre2l, lambda names: {"epoch_0", INDEX} <= names, "LPLD"),
     "fkd": Peer(
         open_fkd, lambda names: "train" in names and "epoch_0" not in names, "FKD: a file for each image"

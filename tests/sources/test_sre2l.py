@@ -385,7 +385,7 @@ def test_folders_that_are_no_label_sets_are_refused(tmp_path):
         match=r"is a folder; expected a file, or the layout of a label set .*; name it with --from sre2l",
     ):
         open_source(tmp_path)
-    with pytest.raises(DataError, match="'nosuch' no layout of one; expected sre2l, lpld"):
+    with pytest.raises(DataError, match="'nosuch' no layout of one; expected sre2l, gvbsm, lpld"):
         open_source(tmp_path, kind="nosuch")
     with pytest.raises(DataError, match="has no epoch_0; expected epoch_0, epoch_1 and so on"):
         open_source(tmp_path, kind="sre2l")
