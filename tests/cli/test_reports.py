@@ -35,7 +35,8 @@ def test_info(run, here):
 
 def test_encode_and_transcode_say_what_info_says(run):
     said = run("encode logits.npz -o new.spk --codec topk --set k=3 --json").json
-    assert said == run("info new.spk --json").json
+    info = run("info new.spk --json").json
+    assert {name: said[name] for name in info} == info
     assert run("transcode new.spk -o again.spk").out == run("info again.spk").out
 
 
