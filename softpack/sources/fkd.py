@@ -26,8 +26,7 @@ import numpy as np
 from softpack.errors import DataError
 from softpack.records import LabelSpec
 from softpack.sources.given import Given, need
-from softpack.sources.pickles.pool import PicklePool
-from softpack.sources.row_files import Cells, Files, RowFiles, Rows
+from softpack.sources.row_files import Cells, Files, RowFiles, Rows, first_good
 
 TYPES = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "ori")
 EXACT_IN_FP16 = 2048  # numbers of classes up to here
@@ -41,12 +40,12 @@ def open_fkd(path: Path, given: Given) -> RowFiles:
         DataError: it is none, or does not say what its labels are and nobody does.
     """
     paths_N, left_out = _listed(path, given)
-    first = _probed([found for found in paths_N if found is not None], given, left_out)
-    kind = _kind(path, first[2], given)
-    n_views, classes = len(first[2]), given.classes or first[2].shape[-1]
+    files = [found for found in paths_N if found is not None]
+    _, _, label = first_good(path, files, _parts, given.skip_bad, left_out)
+    kind = _kind(path, label, given)
+    n_views, classes = len(label), given.classes or label.shape[-1]
     spec = LabelSpec(classes, "probs", given.temperature or 1.0)
     item_F = np.flatnonzero([found is not None for found in paths_N])
-    files = [found for found in paths_N if found is not None]
     item_columns = given.item_columns()
     crop = "crop_xywh" if "source_hw" in item_columns else "crop_xywh_fraction"
     return RowFiles(
@@ -234,20 +233,3 @@ def _targets(files: list[Path]) -> np.ndarray:
     names = sorted({file.parent.name for file in files})
     number = {name: number for number, name in enumerate(names)}
     return np.array([number[file.parent.name] for file in files], np.int32)
-
-
-def _probed(
-    files: list[Path], given: Given, left_out: dict[str, str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what the first file holds; the first good one, where bad ones are left out."""
-    said = ""
-    with PicklePool(1) as pool:
-        for file in files:
-            try:
-                return _parts(pool.read(file))
-            except DataError as error:
-                said = str(error) if str(error).startswith(str(file)) else f"{file}: {error}"
-                if not given.skip_bad:
-                    raise DataError(said) from None
-                left_out[str(file)] = said
-    raise DataError(f"none of {len(files)} files can be read; the first: {said}")

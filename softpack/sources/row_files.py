@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from softpack.sources.base import Source
 from softpack.sources.columns import Around, read_column
 from softpack.sources.pickles.pool import PicklePool
 
+T = TypeVar("T")
 SAMPLE_FILES = 64  # at least, of which a sample is drawn
 READERS = max(1, min(4, (os.cpu_count() or 1)))
 
@@ -202,7 +203,7 @@ class RowFiles(Source):
         try:
             rows = self.take(found, item_B)
         except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+            raise DataError(_named(path, error)) from None
         item_B = rows.item_B if item_B is None else item_B
         if item_B is None or len(rows.labels_BC) != n or rows.labels_BC.shape[1] != self.spec.classes:
             raise DataError(
@@ -241,6 +242,37 @@ def _joined(blocks: list[RowBlock]) -> RowBlock:
         np.concatenate([block.view_B for block in blocks]),
         {name: np.concatenate([block.replay[name] for block in blocks]) for name in blocks[0].replay},
     )
+
+
+def first_good(paths: Iterable[Path], take: Callable[[Any], T], skip_bad: bool, left_out: dict[str, str]) -> T:
+    """Return what the first of some files gives; of the first good one, where bad ones are left out.
+
+    Args:
+        root: where they lie.
+        paths: of the files.
+        take: makes what is wanted of what a file holds.
+        skip_bad: leave out files that cannot be used.
+        left_out: gets what is wrong with those.
+
+    Raises:
+        DataError: the first file cannot be used, or none can.
+    """
+    said = (
+        f"{root}: too few of its files are there to tell what it holds; copy it from where the labels are whole"
+    )
+    with PicklePool(1) as pool:
+        for path in paths:
+            try:
+                return take(pool.read(path))
+            except DataError as error:
+                left_out[str(path)] = said = _named(path, error)
+                if not skip_bad:
+                    break
+    raise DataError(said)
+
+
+def _named(path: Path, error: DataError) -> str:
+    return str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
 
 
 def numbered(names: Iterable[str], before: str, after: str = "") -> tuple[dict[int, str], list[str]]:

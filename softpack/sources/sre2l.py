@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,7 @@ from softpack.records import LabelSpec
 from softpack.sources.fkdmix import rows_of
 from softpack.sources.given import Given, need, order_of
 from softpack.sources.orders import ListedOrder, Order, UnknownOrder
-from softpack.sources.pickles.pool import PicklePool
-from softpack.sources.row_files import Cells, Files, RowFiles, Rows, numbered
+from softpack.sources.row_files import Cells, Files, RowFiles, Rows, first_good, numbered
 
 MAX_BATCH = 1 << 20  # rows of a batch
 INDEX = "sampler_indices_epoch.json"
@@ -64,8 +64,10 @@ def open_sre2l(path: Path, given: Given) -> RowFiles:
         DataError: it is none, a batch is missing, or it does not say which images its rows are of and nobody does.
     """
     tree, left_out = _listed(path), dict[str, str]()
-    last = _probed(tree.paths(are_last=True), given, left_out)
-    first = _probed(tree.paths(are_last=False), given, left_out) if tree.n_files > 1 else last
+    last, first = (
+        first_good(path, tree.paths(are_last), _of_any_items, given.skip_bad, left_out)
+        for are_last in (True, tree.n_files == 1)
+    )
     n_batch = len(first.labels_BC)
     n_epoch = n_batch * (tree.n_files - 1) + len(last.labels_BC)
     order = _order(path, given, n_epoch) if first.item_B is None else None
@@ -90,6 +92,10 @@ def open_sre2l(path: Path, given: Given) -> RowFiles:
     )
 
 
+def _of_any_items(found: Any) -> Rows:
+    return rows_of(found, np.arange(MAX_BATCH))
+
+
 def _listed(path: Path) -> _Tree:
     epochs, others = numbered(_names(path), "epoch_")
     if not epochs:
@@ -108,20 +114,6 @@ def _names(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(f"{folder}: is a file; expected a folder of batch_0.tar, batch_1.tar and so on")
     return [entry.name for entry in os.scandir(folder)]
-
-
-def _probed(paths: list[Path], given: Given, left_out: dict[str, str]) -> Rows:
-    """Return the rows of the first of some files; of the first good one, where bad ones are left out."""
-    with PicklePool(1) as pool:
-        for path in paths:
-            try:
-                return rows_of(pool.read(path), np.arange(MAX_BATCH))
-            except DataError as error:
-                said = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
-                if not given.skip_bad:
-                    raise DataError(said) from None
-                left_out[str(path)] = said
-    raise DataError(f"{paths[0].parents[1]}: none of {len(paths)} batches can be read; the first: {said}")
 
 
 def _order(path: Path, given: Given, n_epoch: int) -> Order | None:

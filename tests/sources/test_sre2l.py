@@ -335,6 +335,18 @@ def test_bad_files_are_left_out_where_that_is_wanted(made, tmp_path):
     assert (labels.shape, len(labels)) == ((40, 3, 10), 96)
 
 
+def test_too_little_to_tell_is_refused(made):
+    root = made(epochs=1).path
+    for batch in (0, 1):
+        (root / "epoch_0" / f"batch_{batch}.tar").unlink()
+    for skip_bad in (False, True):
+        with pytest.raises(DataError, match="labels: too few of its files are there to tell what it holds"):
+            open_source(root, given=dataclasses.replace(SEEDED, skip_bad=skip_bad))
+    (root / "epoch_0" / "batch_2.tar").unlink()
+    with pytest.raises(DataError, match=r"has no batch_0\.tar in any of its epochs"):
+        open_source(root, given=SEEDED)
+
+
 def test_a_set_whose_first_batch_is_damaged_is_refused_by_its_name(made):
     root = made().path
     (root / "epoch_0" / "batch_0.tar").write_bytes(b"")
