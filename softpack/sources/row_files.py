@@ -244,7 +244,9 @@ def _joined(blocks: list[RowBlock]) -> RowBlock:
     )
 
 
-def first_good(paths: Iterable[Path], take: Callable[[Any], T], skip_bad: bool, left_out: dict[str, str]) -> T:
+def first_good(
+    root: Path, paths: Iterable[Path], take: Callable[[Any], T], skip_bad: bool, left_out: dict[str, str]
+) -> T:
     """Return what the first of some files gives; of the first good one, where bad ones are left out.
 
     Args:
