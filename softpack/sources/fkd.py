@@ -29,6 +29,7 @@ from softpack.sources.given import Given, need
 from softpack.sources.row_files import Cells, Files, RowFiles, Rows, first_good
 
 TYPES = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "ori")
+AXES = dict(zip(TYPES, (1, 2, 3, 3, 2), strict=True))  # of an array of labels
 EXACT_IN_FP16 = 2048  # numbers of classes up to here
 SUFFIX = ".tar"
 
@@ -101,9 +102,11 @@ def rows_of(found: Any, item_B: np.ndarray | None, kind: str, classes: int) -> R
     coords_V4, flip_V, label = _parts(found)
     n = len(label)
     columns = {"crop_xywh": coords_V4[:n, [1, 0, 3, 2]], "flip": flip_V[:n]}  # (top, left, height, width)
-    if kind == "ori" and label.ndim == 2:
+    if label.ndim != AXES[kind] or (kind == "smoothing" and label.shape[1] != 2):
+        raise DataError(f"has labels {list(label.shape)}, which are no {kind}, as those of the first file are")
+    if kind == "ori":
         return Rows(label, columns)
-    if kind == "hard" and label.ndim == 1:
+    if kind == "hard":
         label = np.stack([label, np.ones_like(label, np.float32)], 1)
     if label.ndim == 2:
         label = label[:, :, None]
@@ -145,10 +148,11 @@ def _parts(found: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise DataError("holds no coords, flips and labels; expected a list of three arrays, as FKD writes it")
     coords_V4, flip_V, label = found
     n = len(label) if label.ndim else 0
-    if not 0 < n <= len(coords_V4) == len(flip_V) or coords_V4.shape[1:] != (4,) or flip_V.ndim != 1:
+    are_crops = coords_V4.ndim == 2 and coords_V4.shape[1] == 4 and coords_V4.dtype.kind == "f"
+    if not are_crops or flip_V.ndim != 1 or not 0 < n <= len(coords_V4) == len(flip_V):
         raise DataError(
             f"has coords {list(coords_V4.shape)}, flips {list(flip_V.shape)} and labels {list(label.shape)}; expected "
-            "[V, 4], [V] and as many labels at most"
+            "floats [V, 4], [V] and as many labels at most"
         )
     return coords_V4, flip_V, label
 

@@ -19,6 +19,7 @@ from softpack.errors import DataError
 from softpack.sources.row_files import Rows
 
 LENGTHS = (6, 7)
+MAX_PIXELS = 1 << 20  # of a picture's side
 
 
 def rows_of(found: Any, item_B: np.ndarray | None) -> Rows:
@@ -38,10 +39,21 @@ def rows_of(found: Any, item_B: np.ndarray | None) -> Rows:
         )
     coords_B4, flip_B, mix_index, mix_lam, mix_bbox, labels_BC, *more = found
     labels_BC = _array(labels_BC, "logits", 2)
+    if labels_BC.dtype.kind != "f" or not len(labels_BC):
+        raise DataError(
+            f"logits are {list(labels_BC.shape)} of type {labels_BC.dtype}; expected rows of floats"
+        )
     n = len(labels_BC)
     if more:
-        item_B = _rows_array(more[0], "items", n, ()).astype(np.int64)
-    crop_B4 = _rows_array(coords_B4, "coords", n, (4,))
+        said_B = _rows_array(more[0], "items", n, (), "iu").astype(np.int64)
+        if len(np.unique(said_B)) < n:
+            raise DataError("names an item twice in one batch; expected each image once")
+        if item_B is not None and not np.array_equal(said_B, item_B):
+            raise DataError(
+                "says of which images its rows are, and the first batch does not; they are of two sets"
+            )
+        item_B = said_B
+    crop_B4 = _rows_array(coords_B4, "coords", n, (4,), "f")
     columns = {
         "crop_xywh": crop_B4[:, [1, 0, 3, 2]],  # (top, left, height, width)
         "flip": _flip(flip_B, n),
@@ -53,7 +65,7 @@ def rows_of(found: Any, item_B: np.ndarray | None) -> Rows:
 
 def _mix(mix_index: Any, lam: Any, box: Any, item_B: np.ndarray | None, n: int) -> dict[str, np.ndarray]:
     """Return the columns of a batch that is mixed; the share of one with a box is not that of the box, and is left."""
-    index_B = _rows_array(mix_index, "mix_index", n, ()).astype(np.int64)
+    index_B = _rows_array(mix_index, "mix_index", n, (), "iu").astype(np.int64)
     if not np.array_equal(np.sort(index_B), np.arange(n)):
         raise DataError(f"mix_index is no permutation of the {n} rows of the batch; it may be of another batch")
     if item_B is None:
@@ -72,16 +84,18 @@ def _mix(mix_index: Any, lam: Any, box: Any, item_B: np.ndarray | None, n: int) 
 
 def _box(box: Any) -> list[int]:
     """Return first row, first column, last row and last column; the first pair counts rows of pixels."""
-    numbers = [int(number) for number in box if isinstance(number, (int, np.ndarray)) and np.ndim(number) == 0]
+    found = np.array(box) if isinstance(box, (list, np.ndarray)) else np.empty(0)
     if (
-        len(box) != 4
-        or len(numbers) != 4
-        or not (0 <= numbers[0] <= numbers[2] and 0 <= numbers[1] <= numbers[3])
+        found.shape != (4,)
+        or found.dtype.kind not in "iu"
+        or not (found >= 0).all()
+        or found.max() > MAX_PIXELS
     ):
-        raise DataError(
-            f"mix_bbox is {box!r}; expected row, column, row and column of pixels, the last not below the first"
-        )
-    return numbers
+        raise DataError(f"mix_bbox is {str(box)[:80]}; expected row, column, row and column of pixels")
+    y1, x1, y2, x2 = (int(number) for number in found)
+    if y1 > y2 or x1 > x2:
+        raise DataError(f"mix_bbox is {str(box)[:80]}; expected the last row and column not below the first")
+    return [y1, x1, y2, x2]
 
 
 def _flip(flip: Any, n: int) -> np.ndarray:
@@ -93,8 +107,12 @@ def _flip(flip: Any, n: int) -> np.ndarray:
     return _rows_array(flip, "flip", n, ())
 
 
-def _rows_array(values: Any, name: str, n: int, shape: tuple[int, ...]) -> np.ndarray:
+def _rows_array(values: Any, name: str, n: int, shape: tuple[int, ...], kinds: str = "biuf") -> np.ndarray:
     array = _array(values, name, 1 + len(shape))
+    if array.dtype.kind not in kinds:
+        raise DataError(
+            f"{name} has numbers of type {array.dtype}; expected {'whole numbers' if 'i' in kinds else 'floats'}"
+        )
     if array.shape != (n, *shape):
         raise DataError(f"{name} has shape {list(array.shape)}; expected {[n, *shape]}, for {n} rows of logits")
     return array

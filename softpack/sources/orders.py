@@ -49,9 +49,8 @@ class SeededOrder(Order):
 
         self._n_items, self._draws = n_items, 2 if is_new else 1
         self._states = [torch.Generator().manual_seed(seed).get_state()]
-        self.how = (
-            f"seed {seed}, as the sampler of PyTorch {'1.11 and later' if is_new else 'before 1.11'} draws"
-        )
+        when = "1.11 and later" if is_new else "before 1.11"
+        self.how = f"seed {seed}, of {n_items:,} images, as the sampler of PyTorch {when} draws"
         self.items = lru_cache(maxsize=2)(self.items)  # type: ignore[method-assign]
 
     def items(self, epoch: int) -> np.ndarray:
@@ -125,22 +124,30 @@ def _listed(path: Path) -> dict[int, Any]:
             f"{path}: has {path.stat().st_size} bytes; expected at most {MAX_JSON_BYTES} of an index"
         )
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
-        return {int(number): values for number, values in listed.items()}
-    except (ValueError, AttributeError, RecursionError) as error:
+        listed = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
+        numbers = [_whole(number) for number, _ in listed]
+        if len(set(numbers)) < len(numbers):
+            raise ValueError("a number is there twice")
+        return {number: values for number, (_, values) in zip(numbers, listed, strict=True)}
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f'{path}: is no index of items: {error}; expected {{"0": [items], "1": [items]}}'
         ) from None
 
 
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and str(int(text)) == text):
+        raise ValueError(f"{text[:40]!r} is no number")
+    return int(text)
+
+
 def _checked(values: Any, where: str, n_items: int | None) -> np.ndarray:
     most = INT32_MAX if n_items is None else n_items
-    try:
-        items_R = np.array(values, np.int64)
-    except (ValueError, TypeError, OverflowError):
-        items_R = np.empty((0, 0), np.int64)
-    if items_R.ndim != 1 or any(type(value) is not int for value in values[:1]):
+    if not isinstance(values, list) or not all(
+        type(value) is int and -1 <= value <= INT32_MAX for value in values
+    ):
         raise DataError(f"{where}: is no list of items")
+    items_R = np.array(values, np.int64)
     outside = (items_R < 0) | (items_R >= most)
     if outside.any():
         raise DataError(

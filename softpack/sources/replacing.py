@@ -66,6 +66,7 @@ def replacing_folder(path: Path, force: bool) -> Iterator[Path]:
         ExistsError: `path` is there, and `force` is not given.
         DataError: it cannot be written.
     """
+    path = path.resolve()  # of a link, what it leads to
     _check_absent_folder(path, force)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from softpack.checks import Place, check_labels, check_mix
+from softpack.checks import Place, as_label_rows, check_labels, check_mix
 from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.sources.base import Source
@@ -155,7 +155,7 @@ class RowFiles(Source):
 
         def paths() -> Iterator[Path]:
             last = -1
-            for rows_B in groups:
+            for rows_B in filter(len, groups):
                 file_B = self._files_of(rows_B)
                 waiting.append((rows_B, file_B))
                 for number in np.unique(file_B).tolist():
@@ -202,10 +202,12 @@ class RowFiles(Source):
         item_B, view_B = self.cells.of_file(number, n)
         try:
             rows = self.take(found, item_B)
-        except DataError as error:
+        except Exception as error:
             raise DataError(_named(path, error)) from None
         item_B = rows.item_B if item_B is None else item_B
-        if item_B is None or len(rows.labels_BC) != n or rows.labels_BC.shape[1] != self.spec.classes:
+        if item_B is None:
+            raise DataError(f"{path}: does not say of which images its rows are, as the first file does")
+        if len(rows.labels_BC) != n or rows.labels_BC.shape[1] != self.spec.classes:
             raise DataError(
                 f"{path}: holds {rows.labels_BC.shape[0]} rows of {rows.labels_BC.shape[1]} classes; expected {n} of "
                 f"{self.spec.classes}, as in the other files"
@@ -216,11 +218,13 @@ class RowFiles(Source):
                 f"{', '.join(self.columns_stored) or 'none'}, as in the first file"
             )
         place = Place(str(path), np.arange(n), item_B, view_B)
-        check_labels(rows.labels_BC, self.spec, str(rows.labels_BC.dtype), place)
+        place.check("item", (item_B >= 0) & (item_B < self.items), item_B, f"0 to {self.items - 1}")
+        labels_BC = as_label_rows(rows.labels_BC)
+        check_labels(labels_BC, self.spec, str(rows.labels_BC.dtype), place)
         around = Around(place, self.items, self.item_columns.get("source_hw"))
         replay = dict(read_column(name, values_B, around) for name, values_B in rows.columns.items())
         check_mix(replay, place)
-        return RowBlock(rows.labels_BC, item_B, view_B, replay)
+        return RowBlock(labels_BC, item_B, view_B, replay)
 
     @property
     def columns_stored(self) -> tuple[str, ...]:
@@ -232,7 +236,8 @@ class RowFiles(Source):
 
 
 def _part(block: RowBlock, rows_B: np.ndarray) -> RowBlock:
-    return block if len(rows_B) == len(block) else block.take(rows_B)  # ascending, so all of them
+    is_all = len(rows_B) == len(block) and rows_B[0] == 0 and rows_B[-1] == len(block) - 1
+    return block if is_all else block.take(rows_B)
 
 
 def _joined(blocks: list[RowBlock]) -> RowBlock:
@@ -266,14 +271,16 @@ def first_good(
         for path in paths:
             try:
                 return take(pool.read(path))
-            except DataError as error:
+            except Exception as error:
                 left_out[str(path)] = said = _named(path, error)
                 if not skip_bad:
                     break
     raise DataError(said)
 
 
-def _named(path: Path, error: DataError) -> str:
+def _named(path: Path, error: Exception) -> str:
+    if not isinstance(error, DataError):  # of numbers that no label set has
+        return f"{path}: cannot be used: {type(error).__name__}: {str(error)[:200]}"
     return str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
 
 

@@ -22,6 +22,8 @@ from softpack.sources.orders import ListedOrder, Order, UnknownOrder
 from softpack.sources.row_files import Cells, Files, RowFiles, Rows, first_good, numbered
 
 MAX_BATCH = 1 << 20  # rows of a batch
+N_WITHOUT_ITEMS = 6  # parts of a batch that does not say which images its rows are of
+SPARE_NUMBERS = 1000  # that files may be numbered beyond their count
 INDEX = "sampler_indices_epoch.json"
 
 
@@ -93,21 +95,32 @@ def open_sre2l(path: Path, given: Given) -> RowFiles:
 
 
 def _of_any_items(found: Any) -> Rows:
-    return rows_of(found, np.arange(MAX_BATCH))
+    says_items = isinstance(found, list) and len(found) > N_WITHOUT_ITEMS
+    return rows_of(found, None if says_items else np.arange(MAX_BATCH))
 
 
 def _listed(path: Path) -> _Tree:
     epochs, others = numbered(_names(path), "epoch_")
     if not epochs:
         raise DataError(f"{path}: has no epoch_0; expected epoch_0, epoch_1 and so on, each with batch_0.tar")
+    _check_numbers(path, "epoch", list(epochs))
     batches = []
     for epoch in range(1 + max(epochs)):
         found, more = numbered(_names(path / epochs[epoch]), "batch_", ".tar") if epoch in epochs else ({}, [])
+        _check_numbers(path / f"epoch_{epoch}", "batch", list(found))
         others += [f"epoch_{epoch}/{other}" for other in more]
         batches.append(tuple(found))
     if not any(batches):
         raise DataError(f"{path}: has no batch_0.tar in any of its epochs; expected batch_0.tar and so on")
     return _Tree(path, tuple(batches), tuple(others))
+
+
+def _check_numbers(folder: Path, what: str, numbers: list[int]) -> None:
+    """Refuse numbers that so few files cannot have, before lists of as many are made."""
+    if max(numbers, default=0) > 2 * len(numbers) + SPARE_NUMBERS:
+        raise DataError(
+            f"{folder}: has a {what}_{max(numbers)}, and {len(numbers)} in all; expected them to be numbered from 0 on"
+        )
 
 
 def _names(folder: Path) -> list[str]:

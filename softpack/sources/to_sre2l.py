@@ -9,6 +9,8 @@ Shapes in names: N items, R rows of a view, B rows of a batch.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +72,18 @@ def write_sre2l(
         raise DataError(f"{path}: holds {labels.spec.space}; SRe2L's files hold logits")
     if "patch_order" in labels.columns:
         raise DataError(f"{path}: has views of shuffled patches, for which SRe2L's files have no place")
-    done, index = 0, {}
+    _check_out(path, out)
+    done, index, sizes = 0, {}, set[int]()
     with replacing_folder(out, force) as folder:
         for view in range(labels.shape[1]):
             (folder / f"epoch_{view}").mkdir()
             batches = list(_batches(labels, view, layout))
+            sizes |= {len(items_B) for items_B in batches[:-1]}
+            if len(sizes) > 1:
+                raise DataError(
+                    f"{path}: views are mixed in batches of {' and '.join(map(str, sorted(sizes)))} rows; SRe2L's "
+                    "files have one size of all of them"
+                )
             for number, items_B in enumerate(batches):
                 torch.save(
                     _batch(labels, items_B, view, layout.dtype),
@@ -85,6 +94,20 @@ def write_sre2l(
                     counted(done, labels.n_rows)
             index[str(view)] = [int(item) for items_B in batches for item in items_B]
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+
+def _check_out(path: Path, out: Path) -> None:
+    """Refuse to replace a folder that holds anything else than a label set of this layout."""
+    known = re.compile(rf"epoch_\d+|{re.escape(INDEX)}")
+    others = (
+        [entry.name for entry in os.scandir(out) if not known.fullmatch(entry.name)] if out.is_dir() else []
+    )
+    if others:
+        raise DataError(
+            f"{out}: holds {others[0]!r}, which is no part of a label set and would be lost; take another folder"
+        )
+    if out.resolve() in (path.resolve(), *path.resolve().parents):
+        raise DataError(f"{out}: holds {path}, which would be lost; take another folder")
 
 
 def _batches(labels: Held, view: int, layout: Sre2lLayout) -> Iterator[np.ndarray]:
@@ -125,6 +148,8 @@ def _batch(labels: Held, items_B: np.ndarray, view: int, dtype: str) -> list[obj
     where = f"{_name(labels)}: a batch of view {view}"
     flip_B = columns["flip"] if "flip" in columns else np.zeros(len(items_B), bool)
     logits_BC = labels.read(items_B, views_B).to(DTYPES[dtype])
+    if not torch.isfinite(logits_BC).all():
+        raise DataError(f"{where} has logits beyond the range of {dtype}; take --dtype float32")
     return [
         torch.from_numpy(_coords(labels, columns, items_B)), torch.from_numpy(flip_B.astype(bool)),
         *_mix(columns, items_B, where), logits_BC.contiguous(),
@@ -159,7 +184,8 @@ def _mix(columns: dict[str, np.ndarray], items_B: np.ndarray, where: str) -> lis
     box_B4 = columns.get("mix_box_xyxy")
     if box_B4 is not None and (box_B4[0] >= 0).all():
         x1, y1, x2, y2 = (int(number) for number in _one(box_B4, "boxes", where))
-        return [index_B, float(1 - _area(box_B4[0], box_B4)), [y1, x1, y2, x2]]
+        lam = columns["mix_lam"][0] if "mix_lam" in columns else 1 - _area(box_B4[0], box_B4)
+        return [index_B, float(lam), [y1, x1, y2, x2]]
     return [index_B, float(_one(columns["mix_lam"], "shares", where)), None]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def open_torch(path: Path, wanted: frozenset[str]) -> Iterator[Stored]:
     with PicklePool(1) as pool:
         held = pool.read(path, locate=True)
     with open(path, "rb", buffering=0) as file:
-        data = FileBytes(file, 0, path.stat().st_size)
+        data = partial(FileBytes, file)
         if not isinstance(held, dict):
             if not isinstance(held, (Located, np.ndarray)):
                 raise DataError(f"holds a {type(held).__name__}; expected a tensor, or a dictionary of tensors")
@@ -39,11 +40,11 @@ def open_torch(path: Path, wanted: frozenset[str]) -> Iterator[Stored]:
         yield Stored(arrays, others, attributes)
 
 
-def _array(values: Located | np.ndarray, data: FileBytes) -> StoredArray:
+def _array(values: Located | np.ndarray, data: Callable[[int, int, int | None], FileBytes]) -> StoredArray:
     if isinstance(values, np.ndarray):
         return HeldArray(values.shape, values.dtype.name, values)
     numbers = np.dtype(AS_BYTES.get(values.dtype, values.dtype)).newbyteorder("<")
-    return ByteArray(values.shape, values.dtype, numbers, data, values.offset)
+    return ByteArray(values.shape, values.dtype, numbers, data(*values.member), values.offset)
 
 
 def _is_number(value: Any) -> bool:

@@ -29,7 +29,7 @@ def test_a_folder_goes_in_and_out_and_bad_files_are_named(run, refused, here):
     (here / "set" / "sampler_indices_epoch.json").unlink()
     assert "set: its files do not say in which order" in refused("encode set -o new.spk --codec raw")
     facts = run(f"encode set -o new.spk --codec raw --json {order}").json
-    assert facts["order_known_by"] == "seed 42, as the sampler of PyTorch 1.11 and later draws"
+    assert facts["order_known_by"] == "seed 42, of 8 images, as the sampler of PyTorch 1.11 and later draws"
     assert run("eval new.spk --against plain.npz --json").json["top1_agreement"] == 1
     (here / "set" / "epoch_1" / "batch_1.tar").write_bytes(b"damaged")
     assert "epoch_1/batch_1.tar: cannot be read" in refused(

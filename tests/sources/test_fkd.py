@@ -127,6 +127,12 @@ IDS = np.tile(np.array([[1, 2, 3], [0.5, 0.2, 0.1]], np.float32), (4, 1, 1))
         ),
         ({"label": IDS[:, :1]}, r"has labels \[4, 1, 3\], which are no marginal_smoothing"),
         ({"coords": np.ones((4, 3), np.float32)}, r"has coords \[4, 3\], flips \[4\] and labels \[4, 2, 3\]"),
+        (
+            {"label": np.tile(IDS[:, :, :1], 1)[:, :, 0]},
+            r"has labels \[4, 2\], which are no marginal_smoothing",
+        ),
+        ({"flip": np.array(True)}, r"has coords \[4, 4\], flips \[\]"),
+        ({"coords": np.ones((4, 4), int)}, r"has coords \[4, 4\]"),
         ({"flip": np.ones(5, bool)}, r"has coords \[4, 4\], flips \[5\]"),
         ({"label": "none"}, "holds no coords, flips and labels"),
     ],

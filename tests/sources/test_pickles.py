@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import resource
 import time
 import zipfile
 from collections import OrderedDict
@@ -138,9 +139,9 @@ def test_nothing_that_a_pickle_names_is_run(saved, pool, tmp_path, name):
         (np.array(["text"]), "numbers of type 'U4'; expected plain"),
         (np.array([object()], object), "numbers of type 'O8'; expected plain"),
         (Payload(np.dtype, "f4"), "holds a _NumpyType; expected tensors"),
-        (torch.nn.Linear(2, 2), r"names torch\S+Linear, which"),
-        (X.to_sparse(), r"names torch\S+, which"),
-        (1j, "names builtins.complex|names __builtin__.complex"),
+        (torch.nn.Linear(2, 2), r"names 'torch\S+Linear', which"),
+        (X.to_sparse(), r"names 'torch\S+', which"),
+        (1j, "names 'builtins.complex'|names '__builtin__.complex'"),
     ],
     ids=["text", "objects", "a dtype", "a module", "sparse", "complex"],
 )
@@ -248,3 +249,96 @@ def test_files_come_in_order_and_a_bad_one_stops_none(tmp_path, pool):
     assert [path for path, _ in found] == paths
     assert [number for number, (_, value) in enumerate(found) if isinstance(value, DataError)] == [7, 9]
     assert all(value[0].item() == number for number, (_, value) in enumerate(found) if number not in (7, 9))
+
+
+def test_an_interrupted_read_leaves_nothing_for_the_next_file(tmp_path, pool, monkeypatch):
+    for name in ("slow", "next"):
+        torch.save([torch.full((200, 500), float(len(name)))], tmp_path / f"{name}.tar")
+    empty = np.empty
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pool.read(tmp_path / "slow.tar")
+    assert np.empty is empty
+    np.testing.assert_array_equal(pool.read(tmp_path / "next.tar")[0], 4.0)
+
+
+def test_a_process_that_died_between_files_is_replaced(tmp_path, pool):
+    torch.save([X], tmp_path / "a.tar")
+    for _ in range(3):
+        pool.read(tmp_path / "a.tar")
+        for worker in pool._workers:
+            if worker._process is not None:
+                worker._process.kill()
+        np.testing.assert_array_equal(pool.read(tmp_path / "a.tar")[0], X.numpy())
+
+
+def test_a_relative_path_is_of_the_present_folder(tmp_path, pool, monkeypatch):
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        torch.save([torch.tensor([number])], folder / "a.tar")
+        monkeypatch.chdir(folder)
+        assert pool.read(Path("a.tar"))[0].tolist() == [number]
+    with pytest.raises(DataError, match=r"^nosuch\.tar: cannot be read"):
+        pool.read(Path("nosuch.tar"))
+
+
+def test_what_is_named_often_is_sent_once(tmp_path, pool):
+    torch.save([torch.zeros(250_000)] * 900, tmp_path / "a.tar")  # 1 MB, or 900 MB if each were sent
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = pool.read(tmp_path / "a.tar")
+    assert len(found) == 900
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps(["\u1234" * 20_000] * 4000))
+    with pytest.raises(DataError, match="holds more than"):
+        pool.read(tmp_path / "b.pkl")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [[10**5000], {((1, 2), 3): 4}, {(b"x",): 4}, {b"x": 1}, [b"x"], {None: 1}, [{1, 2}]],
+    ids=["long int", "tuple key", "bytes in a key", "bytes key", "bytes", "none key", "set"],
+)
+def test_what_no_label_set_has_is_refused(tmp_path, pool, value):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(value))
+    with pytest.raises(DataError, match=r"a\.pkl: (holds a |has a |names )"):
+        pool.read(tmp_path / "a.pkl")
+
+
+def test_a_tensor_cannot_be_changed_after_it_was_checked(tmp_path, pool):
+    storage = object()
+
+    class Changed(Payload):
+        def __reduce__(self):
+            call, given = self.does
+            return call, given, {"shape": (1 << 40, 3), "offset": 0}
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, found):
+            return ("storage", torch.LongStorage, "0", "cpu", 24) if found is storage else None
+
+    view = Changed(torch._utils._rebuild_tensor_v2, storage, 0, (4, 6), (6, 1), False, OrderedDict())
+    Pickler(made := io.BytesIO(), 2).dump([view])
+    with zipfile.ZipFile(tmp_path / "a.tar", "w") as archive:
+        archive.writestr("a/data.pkl", made.getvalue())
+        archive.writestr("a/data/0", X.numpy().tobytes())
+    for locate in (False, True):
+        with pytest.raises(DataError, match="cannot be read: AttributeError"):
+            pool.read(tmp_path / "a.tar", locate)
+
+
+def test_a_message_has_an_end_and_no_control_characters(tmp_path, pool):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02c\x1b[2J" + b"x" * 100_000 + b"\nname\n.")
+    with pytest.raises(DataError) as refused:
+        pool.read(tmp_path / "a.pkl")
+    assert len(str(refused.value)) < 2000
+    assert "\x1b" not in str(refused.value)
+
+
+def test_bool_is_zero_or_one(tmp_path, pool):
+    torch.save([torch.tensor([True, False]), np.array([True, False])], path := tmp_path / "a.tar")
+    unpacked = path.read_bytes()
+    numbers = unpickled(path)
+    assert [found.view(np.uint8).max() for found in numbers] == [1, 1]
+    assert unpacked.startswith(b"PK")

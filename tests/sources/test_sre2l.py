@@ -72,7 +72,9 @@ def test_every_row_goes_in(made, how):
     source = open_source(written.path, given=SEEDED)
     items, epochs = how.get("items", 23), how.get("epochs", 3)
     assert (source.items, source.views, source.n_rows) == (items, epochs, items * epochs)
-    assert source.order_known_by == "seed 42, as the sampler of PyTorch 1.11 and later draws"
+    assert (
+        source.order_known_by == f"seed 42, of {items} images, as the sampler of PyTorch 1.11 and later draws"
+    )
     check_rows(source, written)
 
 
@@ -242,15 +244,31 @@ def test_whole_images_are_crops_of_all_of_them(tmp_path):
     assert logits.tolist() == np.eye(6, 4)[[1, 3]].tolist()
 
 
-def test_a_folder_is_replaced_only_when_asked(made, tmp_path):
+def test_a_folder_is_replaced_only_when_asked_and_when_it_is_a_label_set(made, tmp_path):
     path = spk_of(made(), tmp_path / "a.spk")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("")
+    write_sre2l(path, tmp_path / "out", Sre2lLayout(8))
     with pytest.raises(ExistsError, match="out is there already"):
         write_sre2l(path, tmp_path / "out", Sre2lLayout(8))
-    write_sre2l(path, tmp_path / "out", Sre2lLayout(8), force=True)
-    assert not (tmp_path / "out" / "mine").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    write_sre2l(path, tmp_path / "link", Sre2lLayout(4), force=True)
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "out" / "mine").write_text("")
+    with pytest.raises(
+        DataError, match=r"out: holds 'mine', which is no part of a label set and would be lost"
+    ):
+        write_sre2l(path, tmp_path / "out", Sre2lLayout(8), force=True)
+    with pytest.raises(DataError, match="which is no part of a label set and would be lost"):
+        write_sre2l(path, tmp_path, Sre2lLayout(8), force=True)
+    assert path.exists()
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_logits_beyond_fp16_are_not_written_as_infinite(tmp_path):
+    with softpack.create(tmp_path / "a.spk", "raw", items=2, views=1, classes=3, dtype="fp32") as writer:
+        writer.append(np.full((2, 3), 1e5, np.float32), item=[0, 1], view=[0, 0])
+    with pytest.raises(DataError, match="has logits beyond the range of float16; take --dtype float32"):
+        write_sre2l(tmp_path / "a.spk", tmp_path / "out", Sre2lLayout(2))
+    write_sre2l(tmp_path / "a.spk", tmp_path / "out", Sre2lLayout(2, dtype="float32"))
 
 
 # -- refused -------------------------------------------------------------------------------------------
@@ -272,8 +290,15 @@ def change(path: Path, **parts) -> None:
         ({"coords": torch.full((8, 4), 0.9)}, "crop_xywh of row 0 .* stay within 0 and 1"),
         ({"coords": torch.full((8, 4), torch.nan)}, "crop_xywh of row 0 .* finite fractions"),
         ({"flip": torch.rand(8, 7)}, "has 7 numbers of a cutout where flips are expected"),
-        ({"mix_bbox": [3, 1, 2, 4]}, r"mix_bbox is \[3, 1, 2, 4\]; expected row, column"),
-        ({"mix_bbox": [-1, 1, 2, 4]}, "mix_bbox is"),
+        ({"mix_bbox": [3, 1, 2, 4]}, r"mix_bbox is \[3, 1, 2, 4\]; expected the last row"),
+        ({"mix_bbox": [-1, 1, 2, 4]}, r"mix_bbox is \[-1, 1, 2, 4\]; expected row, column"),
+        ({"mix_bbox": 5}, "mix_bbox is 5; expected row, column"),
+        ({"mix_bbox": [0.5, 1.0, 2.0, 4.0]}, "mix_bbox is"),
+        ({"mix_bbox": [0, 0, 1 << 40, 4]}, "mix_bbox is"),
+        ({"mix_index": torch.arange(8) + 0.7}, "mix_index has numbers of type float32; expected whole numbers"),
+        ({"coords": torch.zeros(8, 4, dtype=torch.int64)}, "coords has numbers of type int64; expected floats"),
+        ({"logits": torch.ones(8, 10, dtype=torch.int64)}, r"logits are \[8, 10\] of type int64; expected rows"),
+        ({"logits": torch.full((8, 10), 1e300, dtype=torch.float64)}, "logits, class 0, of row 0 .* finite"),
         ({"mix_bbox": None, "mix_lam": 1.5}, "mix_lam is 1.5; expected a share from 0 to 1"),
         ({"logits": torch.full((8, 10), torch.nan)}, "logits, class 0, of row 0 .* finite"),
         ({"logits": torch.rand(7, 10)}, r"coords has shape \[8, 4\]; expected \[7, 4\]"),
@@ -335,6 +360,46 @@ def test_bad_files_are_left_out_where_that_is_wanted(made, tmp_path):
     assert (labels.shape, len(labels)) == ((40, 3, 10), 96)
 
 
+def test_items_that_files_say_must_be_items_and_agree(made, tmp_path):
+    root = made(says_items=True).path
+    path = root / "epoch_1" / "batch_0.tar"
+    whole = torch.load(path, weights_only=False)
+    for items, says in (
+        (whole[6] + 0.6, "items has numbers of type float32; expected whole numbers"),
+        (whole[6] * 0, "names an item twice in one batch"),
+        (whole[6] + 100, r"item of row 0 .* expected 0 to 22"),
+    ):
+        torch.save([*whole[:6], items], path)
+        with pytest.raises(DataError, match=rf"epoch_1/batch_0\.tar: {says}"):
+            list(open_source(root).blocks(100))
+    torch.save(whole[:6], path)
+    with pytest.raises(DataError, match=r"batch_0\.tar: (is mixed, but|does not say of which images)"):
+        list(open_source(root).blocks(100))
+    shutil.rmtree(root)
+    root = made().path
+    torch.save([*torch.load(root / "epoch_1" / "batch_0.tar", weights_only=False), torch.arange(8)],
+               root / "epoch_1" / "batch_0.tar")  # fmt: skip
+    with pytest.raises(DataError, match="says of which images its rows are, and the first batch does not"):
+        list(open_source(root, given=SEEDED).blocks(100))
+
+
+@pytest.mark.parametrize("name", ["epoch_3000000", "epoch_0/batch_99999999.tar", f"epoch_0/batch_{10**18}.tar"])
+def test_numbers_that_so_few_files_cannot_have_are_refused_at_once(made, name):
+    root = made().path
+    (root / name).mkdir()
+    for skip_bad in (False, True):
+        with pytest.raises(DataError, match="in all; expected them to be numbered from 0 on"):
+            open_source(root, given=dataclasses.replace(SEEDED, skip_bad=skip_bad))
+
+
+def test_a_batch_of_no_rows_is_refused(made):
+    root = made(items=4).path
+    for epoch in range(3):
+        change(root / f"epoch_{epoch}" / "batch_0.tar", logits=torch.zeros(0, 10))
+    with pytest.raises(DataError, match=r"batch_0\.tar: logits are \[0, 10\] of type float32; expected rows"):
+        open_source(root, given=SEEDED)
+
+
 def test_too_little_to_tell_is_refused(made):
     root = made(epochs=1).path
     for batch in (0, 1):
@@ -375,6 +440,11 @@ def test_all_that_must_be_said_is_asked_for_at_once(layouts, made, tmp_path):
         ({"0": [0, 0, 1]}, "json: '?0'?: names item 0 twice"),
         ({"0": [0, -1]}, "names item -1; expected 0 to"),
         ({"0": [0.5, 1]}, "is no list of items"),
+        ({"0": [0, 1.5]}, "is no list of items"),
+        ({"0": [0, True]}, "is no list of items"),
+        ({"0": [0, "1"]}, "is no list of items"),
+        ({"0": [0], "00": [1]}, "is no index of items: '00' is no number"),
+        ({"-1": [0]}, "is no index of items"),
         ({"0": "no"}, "is no list of items"),
         ({"zero": [1]}, "is no index of items"),
         ([1], "is no index of items"),

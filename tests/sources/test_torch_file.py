@@ -66,8 +66,8 @@ def test_part_of_a_larger_tensor_is_that_part(saved):
         ([ROWS], "holds a list; expected a tensor, or a dictionary of tensors"),
         (None, "holds a NoneType; expected a tensor"),
         ({"labels": ROWS}, "has none of the arrays logits, log_probs, probs; .* it holds labels"),
-        (torch.nn.Linear(2, 2), "names torch"),
-        ({"logits": ROWS.to(torch.complex64)}, r"names torch\.ComplexFloatStorage"),
+        (torch.nn.Linear(2, 2), "names 'torch"),
+        ({"logits": ROWS.to(torch.complex64)}, r"names 'torch\.ComplexFloatStorage'"),
     ],
     ids=["not contiguous", "a list", "nothing", "another name", "a module", "complex"],
 )
@@ -83,3 +83,12 @@ def test_a_file_that_was_cut_off_is_refused(saved):
         DataError, match=r"a\.pt: (cannot be read: BadZipFile|ends \d+ bytes before its numbers do)"
     ):
         open_source(path)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    torch.save(ROWS, path := tmp_path / "a.pt")
+    data = bytearray(path.read_bytes())
+    data[data.index(ROWS.numpy().tobytes()) + 3] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="the checksum of an array does not fit its bytes"):
+        rows_of(open_source(path))

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from softpack.errors import DataError
-from softpack.sources.pickles.unpickler import Located
+from softpack.sources.pickles.unpickler import Located, Member
 
 SECONDS = 30.0  # for a file, and one more for each of these bytes
 BYTES_A_SECOND = 4 << 20
+SPARE_ANSWER, TIMES_FILE = 1 << 20, 4  # bytes of an answer at most, besides so many times those of its file
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from softpack.sources.pickles.worker import main; main()"
@@ -103,6 +104,7 @@ class _Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = os.getpid()
+        self._n_asked = 0
 
     @classmethod
     def spare(cls) -> _Worker:
@@ -114,18 +116,32 @@ class _Worker:
         return cls()
 
     def read(self, path: Path, locate: bool) -> Any:
+        is_used = self._process is not None
+        answer = self._answered(path, locate)
+        if answer is None and is_used:  # it may have died of something else since the last file
+            answer = self._answered(path, locate)
+        if answer is None:
+            raise DataError(
+                f"{path}: the process that read it had to be stopped: it took more than {_seconds(path):.0f} s, or "
+                "more memory than a file of its size may; it is not what torch.save makes of labels"
+            )
+        return answer[0]
+
+    def _answered(self, path: Path, locate: bool) -> tuple[Any] | None:
+        """Return what is in a file; None where the process did not say it, and had to be stopped."""
         process = self._begun()
-        seconds = SECONDS + path.stat().st_size / BYTES_A_SECOND if path.exists() else SECONDS
-        timer = threading.Timer(seconds, process.kill)
+        timer = threading.Timer(_seconds(path), process.kill)
         timer.start()
         try:
-            return self._asked(process, path, locate)
-        except (BrokenPipeError, EOFError):
+            return (self._asked(process, path, locate),)
+        except DataError:
+            raise
+        except (EOFError, OSError, ValueError, KeyError, MemoryError):
             self.stop()
-            raise DataError(
-                f"{path}: the process that read it had to be stopped: it took more than {seconds:.0f} s, or more "
-                "memory than a file of its size may; it is not what torch.save makes of labels"
-            ) from None
+            return None
+        except BaseException:  # an interrupt: no answer may be left for the next file
+            self.stop()
+            raise
         finally:
             timer.cancel()
 
@@ -137,6 +153,8 @@ class _Worker:
             self._process = None
 
     def _begun(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self.stop()
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", START, json.dumps(sys.path)],
@@ -147,21 +165,31 @@ class _Worker:
 
     def _asked(self, process: subprocess.Popen[bytes], path: Path, locate: bool) -> Any:
         assert process.stdin is not None and process.stdout is not None  # noqa: PT018
-        process.stdin.write(json.dumps([str(path), locate]).encode() + b"\n")
+        self._n_asked += 1
+        name = os.path.abspath(path)  # noqa: PTH100  # it stands in another folder; links stay links
+        process.stdin.write(json.dumps([self._n_asked, name, locate, _seconds(path)]).encode() + b"\n")
         process.stdin.flush()
-        line = process.stdout.readline()
+        most = SPARE_ANSWER + TIMES_FILE * (path.stat().st_size if path.exists() else 0)
+        line = process.stdout.readline(most)
         if not line.endswith(b"\n"):
             raise EOFError
         answer = json.loads(line)
+        shapes = [(np.dtype(dtype), tuple(shape)) for dtype, shape in answer["arrays"]]
+        if answer["request"] != self._n_asked or sum(d.itemsize * prod(shape) for d, shape in shapes) > most:
+            raise EOFError
         arrays = []
-        for dtype, shape in answer["arrays"]:
-            array = np.empty(prod(shape), np.dtype(dtype))
+        for dtype, shape in shapes:
+            array = np.empty(prod(shape), dtype)
             if process.stdout.readinto(array.view(np.uint8).data) < array.nbytes:  # type: ignore[attr-defined]
                 raise EOFError
             arrays.append(array.reshape(shape))
         if "error" in answer:
-            raise DataError(answer["error"])
+            raise DataError(str(answer["error"]).replace(name, str(path), 1))
         return _whole(answer["tree"], arrays)
+
+
+def _seconds(path: Path) -> float:
+    return SECONDS + path.stat().st_size / BYTES_A_SECOND if path.exists() else SECONDS
 
 
 def _whole(node: Any, arrays: list[np.ndarray]) -> Any:
@@ -173,6 +201,6 @@ def _whole(node: Any, arrays: list[np.ndarray]) -> Any:
     if "array" in node:
         return arrays[node["array"]]
     if "located" in node:
-        dtype, shape, offset = node["located"]
-        return Located(dtype, tuple(shape), offset)
-    return {tuple(key) if isinstance(key, list) else key: _whole(part, arrays) for key, part in node["pairs"]}
+        dtype, shape, offset, member = node["located"]
+        return Located(dtype, tuple(shape), offset, Member(*member))
+    return {key: _whole(part, arrays) for key, part in node["pairs"]}

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from softpack.errors import DataError
 
 SPARE_NODES = 1000  # lists, dictionaries, numbers and arrays in a file, besides one for each of its bytes
 MAX_DEPTH = 32
+MAX_INT = 1 << 64
+MAX_MESSAGE = 1000
 LOCAL_HEADER, LOCAL_NAMES = (
     30,
     26,
@@ -41,6 +43,14 @@ NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
 
 
+class Member(NamedTuple):
+    """A run of bytes in the file, and their checksum, where the file has one."""
+
+    start: int
+    size: int
+    crc32: int | None
+
+
 @dataclass(frozen=True)
 class Located:
     """Where the numbers of a tensor stand in the file, one after another.
@@ -48,12 +58,14 @@ class Located:
     Args:
         dtype: numpy's name of them, or "bfloat16".
         shape: of the tensor.
-        offset: of the first byte.
+        offset: of the first byte, in those of its storage.
+        member: the bytes of its storage.
     """
 
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    member: Member
 
 
 def unpickled(path: Path, locate: bool = False) -> Any:
@@ -74,13 +86,14 @@ def unpickled(path: Path, locate: bool = False) -> Any:
             file.seek(0)
             held = _Archive(file) if head == b"PK\x03\x04" else _Streams(file)
             if locate:
-                return plain.of(held.tree, lambda tensor: tensor.located(held.offset_of(tensor.storage)))
+                return plain.of(held.tree, lambda tensor: tensor.located(held.member_of(tensor.storage)))
             return plain.of(held.tree, lambda tensor: tensor.of(held.bytes_of(tensor.storage)))
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {str(error)[:MAX_MESSAGE]}") from None
     except Exception as error:  # a damaged pickle raises nearly anything
         raise DataError(
-            f"{path}: cannot be read: {type(error).__name__}: {error}; expected a whole file as torch.save writes it; "
+            f"{path}: cannot be read: {type(error).__name__}: {str(error)[:MAX_MESSAGE]}; expected a whole file as "
+            "torch.save writes it; "
             "copy it or make it again"
         ) from None
 
@@ -104,9 +117,8 @@ class _Inert:
         raise AttributeError(name)
 
 
-@dataclass(frozen=True)
-class _Storage:
-    """Numbers that stand elsewhere in the file."""
+class _Storage(NamedTuple):
+    """Numbers that stand elsewhere in the file. A tuple: no pickle can change it."""
 
     dtype: str
     key: str
@@ -123,9 +135,8 @@ class _Storage:
         return self.n * self.numbers.itemsize
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """A view of a storage."""
+class _Tensor(NamedTuple):
+    """A view of a storage. A tuple: no pickle can change it."""
 
     storage: _Storage
     offset: int
@@ -140,8 +151,8 @@ class _Tensor:
         if prod(self.shape) and last >= n:
             raise DataError(f"found a tensor that reaches number {last} of {n}; the file is damaged")
 
-    def located(self, offset: int) -> Located:
-        """Return where the numbers stand, of a storage that begins at `offset`."""
+    def located(self, member: Member) -> Located:
+        """Return where the numbers stand, in the bytes of their storage."""
         self._check()
         in_order = [prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
         if any(
@@ -151,7 +162,7 @@ class _Tensor:
                 f"holds a tensor {list(self.shape)} of strides {list(self.strides)}, whose rows do not lie one after "
                 "another; save tensor.contiguous()"
             )
-        return Located(self.storage.dtype, self.shape, offset + self.offset * self.storage.numbers.itemsize)
+        return Located(self.storage.dtype, self.shape, self.offset * self.storage.numbers.itemsize, member)
 
     def of(self, bytes_: bytes) -> np.ndarray:
         """Return the numbers, from the bytes of the storage."""
@@ -164,6 +175,8 @@ class _Tensor:
             raise DataError(f"found a tensor that reaches number {last} of {len(flat)}; the file is damaged")
         strides = [stride * flat.itemsize for stride in self.strides]
         view = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
+        if self.storage.dtype == "bool":
+            return np.not_equal(view.view(np.uint8), 0)  # a bool of any byte but 0 and 1 is no bool
         if self.storage.dtype == "bfloat16":
             wide: np.ndarray = np.left_shift(view, 16, dtype=np.uint32)
             return wide.view(np.float32)
@@ -198,7 +211,7 @@ class _NumpyArray:
         _, shape, kind, is_fortran, data = state
         if type(kind) is not _NumpyType or type(data) is not bytes:
             raise DataError("found an array of something else than plain numbers")
-        flat = np.frombuffer(data, kind.dtype)
+        flat = np.frombuffer(data, np.uint8) != 0 if kind.dtype == bool else np.frombuffer(data, kind.dtype)
         self.values = flat.reshape(shape, order="F" if is_fortran else "C").astype(kind.dtype.newbyteorder("="))
 
 
@@ -253,9 +266,8 @@ class _Unpickler(pickle.Unpickler):
             return self._known[module, name]
         except KeyError:
             raise DataError(
-                f"names {module}.{name}"[:200]
-                + ", which is no tensor and no array of numbers; softpack runs nothing "
-                "that stands in a file; load it where you trust it, and save its tensors alone"
+                f"names {f'{module}.{name}'[:200]!r}, which is no tensor and no array of numbers; softpack runs "
+                "nothing that stands in a file; load it where you trust it, and save its tensors alone"
             ) from None
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -295,12 +307,15 @@ class _Archive:
             self._read[storage.key] = self._zip.read(self._info(storage))
         return self._read[storage.key]
 
-    def offset_of(self, storage: _Storage) -> int:
-        """Return where in the file the numbers of a storage begin."""
+    def member_of(self, storage: _Storage) -> Member:
+        """Return where in the file the numbers of a storage stand."""
         info = self._info(storage)
         self._file.seek(info.header_offset + LOCAL_NAMES)
         n_name, n_extra = (int.from_bytes(self._file.read(2), "little") for _ in range(2))
-        return info.header_offset + LOCAL_HEADER + n_name + n_extra
+        start = info.header_offset + LOCAL_HEADER + n_name + n_extra
+        if start < 0 or start + info.file_size > self._file.seek(0, io.SEEK_END):
+            raise DataError(f"ends before storage {storage.key} does; copy it again")
+        return Member(start, info.file_size, info.CRC)
 
     def _info(self, storage: _Storage) -> zipfile.ZipInfo:
         info = self._members.get(f"data/{storage.key}")
@@ -317,7 +332,7 @@ class _Streams:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._offsets = file, dict[str, int]()
+        self._file, self._members, self._read = file, dict[str, Member](), dict[str, bytes]()
         self.tree = _Unpickler(file).load()
         if self.tree != LEGACY_MAGIC or isinstance(self.tree, bool):
             return
@@ -332,7 +347,7 @@ class _Streams:
             storage = unpickler.storages[key]
             if int.from_bytes(file.read(8), "little") != storage.n:
                 raise DataError(f"does not say of storage {key} what it said before; the file is damaged")
-            self._offsets[key] = file.tell()
+            self._members[key] = Member(file.tell(), storage.n_bytes, None)
             file.seek(storage.n_bytes, io.SEEK_CUR)
         n_lost = file.tell() - file.seek(0, io.SEEK_END)
         if n_lost > 0:
@@ -340,14 +355,16 @@ class _Streams:
 
     def bytes_of(self, storage: _Storage) -> bytes:
         """Return the numbers of a storage."""
-        self._file.seek(self.offset_of(storage))
-        return self._file.read(storage.n_bytes)
+        if storage.key not in self._read:
+            self._file.seek(self.member_of(storage).start)
+            self._read[storage.key] = self._file.read(storage.n_bytes)
+        return self._read[storage.key]
 
-    def offset_of(self, storage: _Storage) -> int:
-        """Return where in the file the numbers of a storage begin."""
-        if storage.key not in self._offsets:
+    def member_of(self, storage: _Storage) -> Member:
+        """Return where in the file the numbers of a storage stand."""
+        if storage.key not in self._members:
             raise DataError(f"names storage {storage.key}, but does not hold it")
-        return self._offsets[storage.key]
+        return self._members[storage.key]
 
 
 class _Plain:
@@ -359,6 +376,7 @@ class _Plain:
 
     def __init__(self, most: int) -> None:
         self._most = self._left = most
+        self._tensors: dict[_Tensor, Any] = {}
 
     def of(self, node: Any, tensor: Callable[[_Tensor], Any], depth: int = 0) -> Any:
         """Return a node as plain data; `tensor` says what stands for one."""
@@ -366,20 +384,31 @@ class _Plain:
         if depth > MAX_DEPTH or self._left < 0:
             raise DataError(f"holds more than {self._most} values, or lists {MAX_DEPTH} deep")
         if isinstance(node, _Tensor):
-            return tensor(node)
-        if isinstance(node, _NumpyArray):
+            if node not in self._tensors:  # one that is named often is made once
+                self._tensors[node] = tensor(node)
+            return self._tensors[node]
+        if isinstance(node, _NumpyArray) and node.values is not None:
             return node.values
-        if isinstance(node, (list, tuple)):
+        if isinstance(node, (list, tuple)) and not isinstance(node, _Storage):
             return [self.of(part, tensor, depth + 1) for part in node]
         if isinstance(node, dict):
             return {self._key(key): self.of(part, tensor, depth + 1) for key, part in node.items()}
-        if node is None or isinstance(node, (bool, int, float, str, np.generic)):
-            return node.item() if isinstance(node, np.generic) else node
+        if isinstance(node, np.generic):
+            return node.item()
+        if isinstance(node, str):
+            self._left -= len(node)
+            return node
+        if node is None or isinstance(node, float) or (isinstance(node, int) and -MAX_INT < node < MAX_INT):
+            return node
         raise DataError(
             f"holds a {type(node).__name__}; expected tensors, arrays, numbers, lists and dictionaries"
         )
 
     def _key(self, key: Any) -> Any:
-        if isinstance(key, (str, int, float, tuple)):
-            return key
+        if isinstance(key, (str, float)) or (isinstance(key, int) and -MAX_INT < key < MAX_INT):
+            return self.of(key, _no_tensor)
         raise DataError(f"has a {type(key).__name__} as a key; expected names and numbers")
+
+
+def _no_tensor(tensor: _Tensor) -> Any:
+    raise DataError("has a tensor as a key; expected names and numbers")

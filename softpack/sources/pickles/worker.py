@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import sys
+from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,42 +27,58 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for line in sys.stdin:
-        name, locate = json.loads(line)
-        path = Path(name)
+        request, name, locate, seconds = json.loads(line)
         arrays: list[np.ndarray] = []
         try:
-            _limit_memory(path)
-            answer: dict[str, Any] = {"tree": _tree(unpickled(path, locate), arrays)}
+            _limit(Path(name), seconds)
+            answer: dict[str, Any] = {"tree": _Tree(arrays).of(unpickled(Path(name), locate))}
         except DataError as error:
             answer, arrays = {"error": str(error)}, []
         except (MemoryError, RecursionError) as error:
-            answer, arrays = {"error": f"{path}: takes more memory than a file of its size may: {error!r}"}, []
+            answer, arrays = {"error": f"{name}: takes more memory than a file of its size may: {error!r}"}, []
         except OSError as error:
-            answer, arrays = {"error": f"{path}: cannot be read: {error.strerror}"}, []
-        answer["arrays"] = [[array.dtype.str, array.shape] for array in arrays]
+            answer, arrays = {"error": f"{name}: cannot be read: {error.strerror}"}, []
+        answer |= {"request": request, "arrays": [[array.dtype.str, array.shape] for array in arrays]}
         _say(answer, arrays, sys.stdout.buffer)
 
 
-def _limit_memory(path: Path) -> None:
+def _limit(path: Path, seconds: float) -> None:
+    """Hold the next file to memory and time; the time also where nobody is left to wait."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = Path("/proc/self/statm")
     held = int(pages.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else SPARE_BYTES
     limit = held + SPARE_BYTES + TIMES_FILE * path.stat().st_size
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    until = ceil(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (until if hard < 0 else min(until, hard), hard))
 
 
-def _tree(node: Any, arrays: list[np.ndarray]) -> Any:
-    """Return a node as JSON has it: arrays by their numbers, dictionaries as pairs."""
-    if isinstance(node, np.ndarray):
-        arrays.append(np.ascontiguousarray(node).reshape(node.shape))
-        return {"array": len(arrays) - 1}
-    if isinstance(node, Located):
-        return {"located": [node.dtype, node.shape, node.offset]}
-    if isinstance(node, list):
-        return [_tree(part, arrays) for part in node]
-    if isinstance(node, dict):
-        return {"pairs": [[key, _tree(part, arrays)] for key, part in node.items()]}
-    return node
+class _Tree:
+    """What a file holds as JSON has it: arrays by their numbers, each once however often it is named.
+
+    Args:
+        arrays: gets them.
+    """
+
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self._arrays, self._numbers = arrays, dict[int, int]()
+
+    def of(self, node: Any) -> Any:
+        """Return a node."""
+        if isinstance(node, np.ndarray):
+            if id(node) not in self._numbers:
+                self._numbers[id(node)] = len(self._arrays)
+                self._arrays.append(np.ascontiguousarray(node).reshape(node.shape))
+            return {"array": self._numbers[id(node)]}
+        if isinstance(node, Located):
+            return {"located": [node.dtype, node.shape, node.offset, node.member]}
+        if isinstance(node, list):
+            return [self.of(part) for part in node]
+        if isinstance(node, dict):
+            return {"pairs": [[key, self.of(part)] for key, part in node.items()]}
+        return node
 
 
 def _say(answer: dict[str, Any], arrays: list[np.ndarray], out: BinaryIO) -> None:
