@@ -17,6 +17,7 @@ GROUP = ("data", "source", "per_class", "views", "T")
 SLACK = 1.02  # bits that count as equal
 COLORS = {"softpack": "#b2182b", "vqae": "#ef8a62", "LPLD": "#2166ac", "LPQLD": "#67a9cf", "FKD": "#1b7837",
           "TinyViT": "#5aae61", "PCA": "#762a83", "int": "#999999"}  # fmt: skip
+COLUMNS = 4  # of panels beside each other
 OTHER = "#4d4d4d"
 LINE = 0.032  # of the height of a panel, that a line of text takes
 
@@ -111,12 +112,18 @@ def write(folder: Path, name: str, rows: Sequence[Row]) -> None:
     ]
     if not groups:
         return
+    columns = min(len(groups), COLUMNS)
+    rows = -(-len(groups) // columns)
     figure, panels = pyplot.subplots(
-        1, len(groups), figsize=(6.4 * len(groups), 5.6), layout="constrained", squeeze=False, sharey=True
+        rows, columns, figsize=(6.4 * columns, 5.6 * rows), layout="constrained", squeeze=False, sharey=True
     )
-    for panel, group in zip(panels[0], groups, strict=True):
-        _draw(panel, [point for point in found if point.group == group])
-    panels[0][0].set_ylabel("test accuracy of the last epoch, %")
+    for panel, group in itertools.zip_longest(panels.flat, groups):
+        if group is None:
+            panel.remove()
+        else:
+            _draw(panel, [point for point in found if point.group == group])
+    for panel in panels[:, 0]:
+        panel.set_ylabel("test accuracy of the last epoch, %")
     for suffix in ("png", "svg"):
         figure.savefig(
             folder / f"{name}.{suffix}", dpi=110, metadata={"Date": None} if suffix == "svg" else None
