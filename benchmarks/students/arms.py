@@ -95,6 +95,7 @@ def for_classes(n_classes: int) -> tuple[Arm, ...]:
         Arm("hard", "topk", {"k": 2, "tail": "zero"}, rows="target"),
         Arm("one label an image", settings={"dtype": "fp16"}, rows="image"),
         FP16,
+        Arm("int8", "quantize", {"bits": 8}),
         Arm("int4", "quantize", {"bits": 4}),
         Arm("LPLD 10x", settings={"dtype": "fp16"}, share=1 / 10),
     )
