@@ -13,9 +13,10 @@ from softpack.cli.source import LABEL_SEED, SAMPLER
 from softpack.container.blockfile import refuse_existing
 from softpack.container.file import SpkFile
 from softpack.sources.given import Given, order_of
+from softpack.sources.peers import PEERS
 from softpack.sources.writing import check_kind
 
-FOLDERS = ("sre2l", "lpld")
+FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
 
 
 @click.command(
@@ -31,7 +32,7 @@ FOLDERS = ("sre2l", "lpld")
     "target_format",
     metavar="FORMAT",
     help="npy, npz, h5 or safetensors, if the name of the output does not say it; or a folder as others lay it out: "
-    "sre2l, lpld.",
+    f"{', '.join(FOLDERS)}.",
 )
 @click.option("--items", metavar="A:B", help="Items from A up to B, without B.")
 @click.option("--views", metavar="A:B", help="Views from A up to B, without B.")

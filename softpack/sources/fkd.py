@@ -102,18 +102,15 @@ def rows_of(found: Any, item_B: np.ndarray | None, kind: str, classes: int) -> R
     coords_V4, flip_V, label = _parts(found)
     n = len(label)
     columns = {"crop_xywh": coords_V4[:n, [1, 0, 3, 2]], "flip": flip_V[:n]}  # (top, left, height, width)
-    if label.ndim != AXES[kind] or (kind == "smoothing" and label.shape[1] != 2):
-        raise DataError(f"has labels {list(label.shape)}, which are no {kind}, as those of the first file are")
-    if kind == "ori":
+    shape, is_one = list(label.shape), label.ndim == AXES[kind]
+    if kind == "ori" and is_one:
         return Rows(label, columns)
-    if kind == "hard":
+    if kind == "hard" and is_one:
         label = np.stack([label, np.ones_like(label, np.float32)], 1)
     if label.ndim == 2:
         label = label[:, :, None]
-    if label.ndim != 3 or label.shape[1] != 2 or not 0 < label.shape[2] <= classes:
-        raise DataError(
-            f"has labels {list(found[2].shape)}, which are no {kind}, as those of the first file are"
-        )
+    if not is_one or label.shape[1] != 2 or not 0 < label.shape[2] <= classes:
+        raise DataError(f"has labels {shape}, which are no {kind}, as those of the first file are")
     if label.dtype == np.float16 and classes > EXACT_IN_FP16:
         raise DataError(
             f"has class numbers as fp16, which are exact up to {EXACT_IN_FP16}, and there are {classes} classes; "

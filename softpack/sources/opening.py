@@ -59,7 +59,7 @@ FORMATS = (
     Format("safetensors", True, True, "tensors by name"),
     Format("pt", True, False, "a tensor, or tensors by name, as torch.save writes them"),
     Format("spk", True, True, "softpack's own"),
-    *(Format(name, True, False, peer.about) for name, peer in PEERS.items()),
+    *(Format(name, True, peer.writes, peer.about) for name, peer in PEERS.items()),
 )
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle")

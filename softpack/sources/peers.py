@@ -1,4 +1,4 @@
-"""The layouts of others that softpack reads, by name."""
+"""The layouts of others that softpack reads and writes, by name."""
 
 from __future__ import annotations
 
@@ -21,22 +21,25 @@ class Peer:
     Args:
         open: opens a folder of it.
         looks_like: whether the names in a folder are those of the layout.
+        writes: whether labels are decoded to it.
         about: what writes it.
     """
 
     open: Callable[[Path, Given], Source]
     looks_like: Callable[[set[str]], bool]
+    writes: bool
     about: str
 
 
 PEERS = {
-    "sre2l": Peer(open_sre2l, lambda names: "epoch_0" in names and INDEX not in names, "SRe2L, CDA and CV-DD"),
-    "gvbsm": Peer(
-        open_sre2l, lambda names: False, "G-VBSM: sre2l, whose files say their items"
-    ),  # as sre2l by names
-    "lpld": Peer(open_sre2l, lambda names: {"epoch_0", INDEX} <= names, "LPLD"),
+    "sre2l": Peer(
+        open_sre2l, lambda names: "epoch_0" in names and INDEX not in names, True, "SRe2L, CDA and CV-DD"
+    ),
+    # By its names alone it is sre2l.
+    "gvbsm": Peer(open_sre2l, lambda names: False, False, "G-VBSM: sre2l, whose files say their items"),
+    "lpld": Peer(open_sre2l, lambda names: {"epoch_0", INDEX} <= names, True, "LPLD"),
     "fkd": Peer(
-        open_fkd, lambda names: "train" in names and "epoch_0" not in names, "FKD: a file for each image"
+        open_fkd, lambda names: "train" in names and "epoch_0" not in names, False, "FKD: a file for each image"
     ),
 }
 

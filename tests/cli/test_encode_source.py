@@ -54,3 +54,5 @@ def test_formats_are_listed(run):
     assert [line.split()[0] for line in run("formats").out.splitlines()][:3] == ["npy", "npz", "h5"]
     names = {one["name"] for one in run("formats --json").json["formats"] if one["reads"]}
     assert {"sre2l", "lpld", "fkd", "pt"} <= names
+    written = {one["name"] for one in run("formats --json").json["formats"] if one["writes"]}
+    assert written == {"npy", "npz", "h5", "safetensors", "spk", "sre2l", "lpld"}
