@@ -24,10 +24,12 @@ import vectors_invalid  # noqa: E402
 import vectors_invalid_1_1  # noqa: E402
 import vectors_invalid_1_2  # noqa: E402
 import vectors_invalid_1_3  # noqa: E402
+import vectors_invalid_1_4  # noqa: E402
 import vectors_valid  # noqa: E402
 import vectors_valid_1_1  # noqa: E402
 import vectors_valid_1_2  # noqa: E402
 import vectors_valid_1_3  # noqa: E402
+import vectors_valid_1_4  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
@@ -38,13 +40,19 @@ VALID = {
     "1.1": vectors_valid_1_1.VALID,
     "1.2": vectors_valid_1_2.VALID,
     "1.3": vectors_valid_1_3.VALID,
+    "1.4": vectors_valid_1_4.VALID,
 }
 LATER = {  # by the version that they need
     "1.1": vectors_invalid_1_1.DRAFTS,
     "1.2": vectors_invalid_1_2.DRAFTS,
     "1.3": vectors_invalid_1_3.DRAFTS,
+    "1.4": vectors_invalid_1_4.DRAFTS,
 }
-INVALID = {**vectors_invalid.BYTES, **vectors_invalid.DRAFTS, **LATER["1.1"], **LATER["1.2"], **LATER["1.3"]}
+INVALID = {
+    **vectors_invalid.BYTES,
+    **vectors_invalid.DRAFTS,
+    **{name: draft for drafts in LATER.values() for name, draft in drafts.items()},
+}
 TOLERANCE = {"raw": 0.0, "vqae": 1e-4, "klt": 1e-4}  # the rest: 1e-5; see the pages of `codecs/`
 CORRECTED = 1e-5  # at least, where rows are corrected
 

@@ -22,14 +22,14 @@ STREAMS = {  # name: per, scope, and the columns that it may have
     **dict.fromkeys(["codes", *(f"codes_{stage}" for stage in range(2, 65))], ("row", "codes", "")),
     "prototype": ("item", "item", ""), "mix": ("row", "codes", "mix_item mix_share"),
     "replay": ("row", "replay",
-               "crop_xywh crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy patch_order"),
+               "crop_xywh crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy patch_order cutout aug_seed"),
     "correction": ("correction", "codes", "gap value"),
     "source": ("item", "replay", "source_hw"), "target": ("item", "item", "target")}
 COLUMNS = {  # name: kind, bits, shape
     "crop_xywh": ("int", 32, [4]), "crop_xywh_fraction": ("float32", 32, [4]), "flip": ("bool", 1, []),
     "mix_item": ("int", 32, []), "mix_lam": ("float32", 32, []), "mix_box_xyxy": ("int", 32, [4]),
     "mix_share": ("uint", 8, []), "patch_order": ("int", 32, [2]), "source_hw": ("int", 32, [2]),
-    "target": ("int", 32, []),
+    "target": ("int", 32, []), "cutout": ("float32", 32, [7]), "aug_seed": ("int", 32, []),
     "gap": ("int", 32, []), "value": ("int", 32, [])}
 Array: Any = namedtuple("Array", "name shape kind bits levels")
 Stream: Any = namedtuple("Stream", "name per arrays items_per_tile")

@@ -57,6 +57,15 @@ def plain(path: Path, codec: str, space: str = "logits", temperature: float = 1.
         w.append(rows, item=item, view=view)
 
 
+def kept(path: Path) -> None:
+    """Write logits of which most are -inf: some classes alone are kept."""
+    item, view = grid(2, 3)
+    rows = logits(6)
+    rows[np.argsort(rows, 1) < CLASSES - 4] = -np.inf
+    with softpack.create(path, "raw", classes=CLASSES, dtype="fp16") as w:
+        w.append(rows, item=item, view=view)
+
+
 def ragged(path: Path) -> None:
     """Write sequences of 7, 0, 1 and 3 positions, in tiles of 2 x 4, with all columns."""
     item, view = np.repeat([0, 2, 3], [7, 1, 3]), np.concatenate([np.arange(7), [0], np.arange(3)])
@@ -184,6 +193,7 @@ VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
         "log-probabilities at T = 4",
         lambda path: plain(path, "raw", "log_probs", 4.0, dtype="fp32"),
     ),
+    "raw_kept": ("logits of -inf, of classes without a probability", kept),
     "raw_probs": ("probabilities", lambda path: plain(path, "raw", "probs", dtype="fp32")),
     **{
         f"quantize_{bits}": (

@@ -85,7 +85,7 @@ def sum_tolerance(spec: LabelSpec, stored_dtype: str) -> float:
 def check_labels(labels_BC: np.ndarray, spec: LabelSpec, stored_dtype: str, place: Place) -> None:
     """Refuse rows that are not finite, or that are no distributions where `spec` says they are.
 
-    Among log-probabilities -inf is a probability of zero.
+    Among logits and log-probabilities -inf is a probability of zero; a row has at least one other.
 
     Raises:
         DataError: naming the first bad row.
@@ -160,15 +160,17 @@ def check_mix(replay: Mapping[str, np.ndarray], place: Place) -> None:
 
 
 def _check_finite(labels_BC: np.ndarray, spec: LabelSpec, place: Place) -> None:
-    if spec.space == "log_probs":
-        good_BC = np.less(labels_BC, np.inf)
-        expected = "numbers below infinity, or -inf for a probability of zero"
-    else:
-        good_BC = np.isfinite(labels_BC)
-        expected = "finite numbers"
+    good_BC = np.isfinite(labels_BC)
     good_B = good_BC.all(1)
     if good_B.all():
         return
+    expected = "finite numbers"
+    if spec.space != "probs":
+        expected = "finite numbers, or -inf for a probability of zero, but not in a whole row"
+        good_BC = np.less(labels_BC, np.inf) & good_BC.any(1, keepdims=True)
+        good_B = good_BC.all(1)
+        if good_B.all():
+            return
     bad_class_B = np.argmin(good_BC, axis=1)
     bad_B = labels_BC[np.arange(len(labels_BC)), bad_class_B]
     first = int(np.argmin(good_B))

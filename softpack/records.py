@@ -73,6 +73,8 @@ COLUMNS = {
         Column("mix_lam", (), "float32"),
         Column("mix_box_xyxy", (4,), "int32", missing=-1),
         Column("patch_order", (2,), "int32", missing=0),
+        Column("cutout", (7,), "float32", missing=-1),
+        Column("aug_seed", (), "int32"),
         Column("source_hw", (2,), "int32", per_item=True),
         Column("target", (), "int32", per_item=True),
     )

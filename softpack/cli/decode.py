@@ -12,7 +12,9 @@ from softpack.cli.progress import Bar
 from softpack.cli.source import LABEL_SEED, SAMPLER
 from softpack.container.blockfile import refuse_existing
 from softpack.container.file import SpkFile
+from softpack.sources.asked import Asked
 from softpack.sources.given import Given, order_of
+from softpack.sources.orders import BatchOrder, ListedOrder, Order
 from softpack.sources.peers import PEERS
 from softpack.sources.writing import check_kind
 
@@ -23,7 +25,8 @@ FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
     short_help="Write labels out as arrays, or as others lay them out.",
     epilog="\b\nExamples:\n  softpack decode labels.spk -o logits.npz\n"
     "  softpack decode labels.spk -o some.h5 --items 0:100 --as probs --temperature 4\n"
-    "  softpack decode labels.spk -o FKD_cutmix_fp16/ --to sre2l",
+    "  softpack decode labels.spk -o FKD_cutmix_fp16/ --to sre2l\n"
+    "  softpack decode labels.spk -o FKD_soft_label/ --to fkd --images train/ --label-type marginal_smoothing_k5",
 )
 @click.argument("file", type=click.Path())
 @OUT
@@ -41,16 +44,23 @@ FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
 @click.option("--temperature", type=float, callback=positive, metavar="T",
               help="Of log_probs and probs [default: the file's]")  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float16", "float32"]),
-              help="Of the labels [default: float32; float16 for sre2l]")  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(1), default=1024, show_default=True, metavar="B",
-              help="Rows in a file of sre2l; views that are mixed by batches keep theirs.")  # fmt: skip
+              help="Of the labels [default: float32; float16 for sre2l and its like]")  # fmt: skip
+@click.option("--batch-size", "batch", type=click.IntRange(1), default=1024, show_default=True, metavar="B",
+              help="Rows in a batch of sre2l and its like; views that are mixed by batches keep theirs.")  # fmt: skip
 @LABEL_SEED
 @SAMPLER
+@click.option("--order", type=click.Path(), metavar="JSON",
+              help="Index of the set that batches are to be ordered as, instead of a seed.")  # fmt: skip
+@click.option("--k", type=click.IntRange(1), metavar="K", help="Classes to keep of each row (lpqld, fkd).")
+@click.option("--images", type=click.Path(), metavar="DIR",
+              help="The images that were labelled, after which fkd names its files.")  # fmt: skip
+@click.option("--label-type", metavar="TYPE",
+              help="Of fkd: hard, smoothing, marginal_smoothing_kK, marginal_renorm_kK or ori.")  # fmt: skip
 @NO_REPLAY
 @FORCE
 def decode(
     file: str, out: str, target_format: str | None, items: str | None, views: str | None, space: str | None,
-    temperature: float | None, dtype: str | None, no_replay: bool, force: bool, **order: Any,
+    temperature: float | None, dtype: str | None, no_replay: bool, force: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Decode FILE into .npy, .npz, .h5 or .safetensors, as `encode` reads it.
 
@@ -59,7 +69,13 @@ def decode(
     """
     ranges = _range(items, "--items"), _range(views, "--views")
     if target_format in FOLDERS:
-        _decode_folder(file, Path(out), dtype or "float16", force, order)
+        if items or views or space or no_replay:
+            raise click.UsageError(
+                f"--items, --views, --as and --no-replay are of files of arrays, not of {target_format}"
+            )
+        _decode_folder(
+            file, Path(out), target_format, force, how | {"dtype": dtype, "temperature": temperature}
+        )
         return
     check_out(out, force, file)
     check_kind(out, target_format)
@@ -78,15 +94,33 @@ def decode(
         )
 
 
-def _decode_folder(file: str, out: Path, dtype: str, force: bool, how: dict[str, Any]) -> None:
+def _decode_folder(file: str, out: Path, layout: str, force: bool, how: dict[str, Any]) -> None:
     found = SpkFile(file)
     refuse_existing(out, force, "--force")
-    given = Given(label_seed=how["label_seed"], sampler=how["sampler"])
-    from softpack.sources.to_sre2l import Sre2lLayout, write_sre2l
+    order = _order(
+        layout, found.commit.items, **{name: how.pop(name) for name in ("order", "label_seed", "sampler")}
+    )
+    images = how.pop("images")
+    from softpack.sources.to_peers import WRITERS
 
-    layout = Sre2lLayout(how["batch_size"], order_of(given, found.commit.items), dtype)
+    asked = Asked(order=order, images=None if images is None else Path(images), **how)
     with Bar("decoding") as bar:
-        write_sre2l(Path(file), out, layout, force, bar)
+        WRITERS[layout](Path(file), out, asked, force, bar)
+
+
+def _order(
+    layout: str, n_items: int, order: str | None, label_seed: int | None, sampler: str | None
+) -> Order | None:
+    """Return the order of an index or of a seed."""
+    if order is None:
+        return order_of(Given(label_seed=label_seed, sampler=sampler), n_items)
+    if label_seed is not None or sampler is not None:
+        raise click.UsageError(
+            "--order cannot go with --label-seed and --sampler: both say the order of the images"
+        )
+    if not Path(order).is_file():
+        raise click.UsageError(f"--order {order}: is not there")
+    return (BatchOrder if layout == "lpqld" else ListedOrder)(Path(order), n_items)
 
 
 def _range(text: str | None, option: str) -> tuple[int, int | None] | None:

@@ -64,7 +64,7 @@ def encode(
     """
     check_out(out, force, source)
     check_coding(how, model)
-    rows = opened(source, how)
+    rows = opened(source, how, replay=not no_replay)
     encode_rows(rows, out, model, not no_replay, force, how)
     facts = facts_of(SpkFile(out)) | source_facts(rows)
     print_facts(facts, as_json)

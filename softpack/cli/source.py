@@ -35,7 +35,7 @@ OPTIONS = (
     LABEL_SEED,
     SAMPLER,
     click.option("--classes", type=click.IntRange(min=2), metavar="C",
-                 help="Of the labels, where files hold some of them alone (fkd)."),
+                 help="Of the labels, where files hold some of them alone (fkd, lpqld)."),
     click.option("--label-type", metavar="TYPE",
                  help="Of fkd: hard, smoothing, marginal_smoothing, marginal_renorm or ori, where shapes do not tell."),
     click.option("--skip-bad", is_flag=True, help="Leave out files of a folder that are missing or cannot be used."),
@@ -49,8 +49,13 @@ def source_options(command: F) -> F:
     return command
 
 
-def opened(source: str, how: dict[str, Any]) -> Source:
+def opened(source: str, how: dict[str, Any], replay: bool = True) -> Source:
     """Open a source as the options say, and say what of it is ignored.
+
+    Args:
+        source: its path.
+        how: the options.
+        replay: whether the replay columns are wanted.
 
     Raises:
         DataError: it is none, or more must be said of it.
@@ -63,6 +68,7 @@ def opened(source: str, how: dict[str, Any]) -> Source:
         how["skip_bad"],
         how["classes"],
         how["label_type"],
+        replay=replay,
     )
     rows = open_source(
         source,

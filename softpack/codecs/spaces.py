@@ -47,15 +47,19 @@ def log_domain(spec: LabelSpec) -> LabelSpec:
 def to_log_domain(rows_BC: Tensor, spec: LabelSpec) -> Tensor:
     """Return finite float32 rows of `log_domain(spec)`.
 
-    A probability of zero becomes the row's least other one, or `PROB_FLOOR` if that is less. All others stay
-    as they are: a confident teacher's tail lies far below the floor at T=1, and is seen again at T=20.
+    A probability of zero, which is a logit of -inf, becomes the row's least other one, or `PROB_FLOOR` if that is less.
+    All others stay as they are: a confident teacher's tail lies far below the floor at T=1, and is seen again at T=20.
     """
     rows_BC = rows_BC.float()
-    if spec.space == "logits":
-        return rows_BC
     logs_BC = rows_BC.log() if spec.space == "probs" else rows_BC
-    least_B1 = torch.where(logs_BC == -torch.inf, torch.inf, logs_BC).amin(dim=-1, keepdim=True)
-    return torch.maximum(logs_BC, least_B1.clamp_max(math.log(PROB_FLOOR)))
+    is_zero_BC = logs_BC == -torch.inf
+    if spec.space == "logits" and not bool(is_zero_BC.any()):
+        return rows_BC
+    least_B1 = torch.where(is_zero_BC, torch.inf, logs_BC).amin(dim=-1, keepdim=True)
+    floor_B1 = torch.full_like(least_B1, math.log(PROB_FLOOR))
+    if spec.space == "logits":
+        floor_B1 += logs_BC.logsumexp(dim=-1, keepdim=True)
+    return torch.maximum(logs_BC, torch.minimum(least_B1, floor_B1))
 
 
 def centred_logits(rows_BC: Tensor, spec: LabelSpec) -> Tensor:

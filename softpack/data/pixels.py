@@ -5,6 +5,7 @@ Shapes in names: C channels, H high, W wide; sizes and boxes are in pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,35 @@ def shuffled(image: Any, rows: list[int], columns: list[int]) -> Any:
 
     pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     return Image.fromarray(pixels[at_y[:, None], at_x])
+
+
+def painted(pixels_CHW: Tensor, cutout: Sequence[float]) -> Tensor:
+    """Return pixels with a rectangle of one colour over them.
+
+    Args:
+        pixels_CHW: uint8, or floating point in [0, 1].
+        cutout: x and y of its middle, width and height, as fractions; red, green and blue, 0 to 255.
+
+    Raises:
+        DataError: the image has neither one channel nor three, which the colour is of.
+    """
+    n_channels, height, width = pixels_CHW.shape
+    if n_channels not in (1, 3):
+        raise DataError(f"the image has {n_channels} channels; expected 3, to cut out a rectangle of a colour")
+    x, y, wide, high, *colour = cutout
+    rows, columns = _span(y, high, height), _span(x, wide, width)
+    colour_C11 = torch.tensor(colour[:n_channels])[:, None, None]
+    pixels_CHW = pixels_CHW.clone()
+    pixels_CHW[:, rows, columns] = (
+        colour_C11.to(torch.uint8) if pixels_CHW.dtype == torch.uint8 else colour_C11 / 255
+    )
+    return pixels_CHW
+
+
+def _span(middle: float, length: float, n: int) -> slice:
+    """Return the pixels of a side of n that are painted: the last one too, as PIL draws rectangles."""
+    at, half = round(middle * n), round(length * n) // 2
+    return slice(max(at - half, 0), min(at + half, n) + 1)
 
 
 def _places(length: int, order: list[int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Make the pixels again that a label was given to.
 
-Shuffle strips, crop, resize, flip, scale to [0, 1], normalise, then CutMix or Mixup: the order and the rounding of
-SRe2L (Yin et al., 2023, arXiv:2306.13092), whose crops are torchvision's RandomResizedCrop on PIL images.
+Shuffle strips, crop, resize, cut out, flip, scale to [0, 1], normalise, then CutMix or Mixup: the order and the
+rounding of SRe2L (Yin et al., 2023, arXiv:2306.13092), whose crops are torchvision's RandomResizedCrop on PIL images.
 
 Nothing is drawn at random here. PIL images come out bit for bit as PIL's own crop and resize give them.
 Arrays and uint8 tensors go through torch's integer resize, which differs from PIL's by at most one level
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softpack.data.pixels import image_hw, resized, shuffled
+from softpack.data.pixels import image_hw, painted, resized, shuffled
 from softpack.errors import DataError
 from softpack.recipe import strips_of
 
@@ -39,6 +39,8 @@ class Augmentation(NamedTuple):
         mix_box_xyxy: x1, y1, x2, y2 of CutMix in output pixels, half-open; None or -1 is no CutMix.
         patch_order: in which order strips of the image stand, from the top and from the left, as RDED shuffles them
             before the crop; hexadecimal digits after a 1 (`softpack.recipe.strips_of`), 0 is as they are.
+        cutout: a rectangle that was painted over the resized crop, as LPLD does for ImageNet-21K: x and y of its
+            middle, width and height as fractions of the output, red, green and blue; None or -1 is none.
     """
 
     crop_xywh: Sequence[int] | None = None
@@ -48,13 +50,24 @@ class Augmentation(NamedTuple):
     mix_lam: float | None = None
     mix_box_xyxy: Sequence[int] | None = None
     patch_order: Sequence[int] = (0, 0)
+    cutout: Sequence[float] | None = None
 
 
 UNCHANGED = Augmentation()
 
 
 def augmentations(columns: Mapping[str, np.ndarray], n_rows: int) -> list[Augmentation]:
-    """Return the augmentation of each of `n_rows` rows from their replay columns [n_rows, ...]."""
+    """Return the augmentation of each of `n_rows` rows from their replay columns [n_rows, ...].
+
+    Raises:
+        DataError: views were drawn by another program, from seeds that softpack does not know the meaning of.
+    """
+    if "aug_seed" in columns:
+        raise DataError(
+            "the views were drawn from seeds (aug_seed) by the program that made the labels, and it alone can draw "
+            "them again: transform images by it, with the seeds of labels.replay(items, views), and give "
+            "ignore_replay=True"
+        )
     names = [name for name in Augmentation._fields if name in columns]
     if not names:
         return [UNCHANGED] * n_rows
@@ -131,6 +144,8 @@ class Replay:
         if any(done.patch_order):
             image = shuffled(image, *(strips_of(code) for code in done.patch_order))
         pixels_CHW = resized(image, _crop(done, *image_hw(image)), self.size)
+        if done.cutout is not None and done.cutout[2] >= 0:
+            pixels_CHW = painted(pixels_CHW, done.cutout)
         if done.flip:
             pixels_CHW = pixels_CHW.flip(-1)
         is_bytes = pixels_CHW.dtype == torch.uint8

@@ -56,7 +56,7 @@ STREAMS = {  # name: (per, scope, columns)
     "source": ("item", "replay", ("source_hw",)),
     "target": ("item", "item", ("target",)),
 }
-LATER_COLUMNS = ("patch_order",)  # since version 1.3
+COLUMN_MINORS = {"patch_order": 3, "cutout": 4, "aug_seed": 4}  # minor versions of columns that came later
 FIRST_STREAMS = ("codes", "replay", "source", "target")  # those of version 1.0
 WHOLE_STREAMS = ("mix", "correction")  # that have all of their arrays, in their order
 COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1), "uint8": ("uint", 8)}
@@ -234,8 +234,9 @@ class Header:
     @property
     def minor(self) -> int:
         """The least minor version that has all that the header says."""
-        if self.recipe is not None or self.images or {*LATER_COLUMNS} & {*self.replay_columns}:
-            return 3
+        of_columns = max((COLUMN_MINORS.get(name, 0) for name in self.replay_columns), default=0)
+        if self.recipe is not None or self.images or of_columns:
+            return max(3, of_columns)
         if self.correction is not None or (self.context is not None and self.context.degree):
             return 2
         later = any(stream.name not in FIRST_STREAMS for stream in self.streams) or self.context is not None

@@ -142,6 +142,19 @@ def _patch_order(values_B2: np.ndarray, around: Around) -> np.ndarray:
     return codes_B2
 
 
+def _cutout(values_B7: np.ndarray, around: Around) -> np.ndarray:
+    none_B = (values_B7 == -1).all(1)
+    place_B4, colour_B3 = values_B7[:, :4].astype(np.float64), values_B7[:, 4:]
+    good_B = ((place_B4 >= 0) & (place_B4 <= 1)).all(1) & ((colour_B3 >= 0) & (colour_B3 <= 255)).all(1)
+    expected = "x, y, width and height from 0 to 1, and a colour from 0 to 255; or -1 seven times for none"
+    around.place.check("cutout", none_B | good_B, values_B7, expected)
+    return values_B7.astype(np.float32)
+
+
+def _aug_seed(values_B: np.ndarray, around: Around) -> np.ndarray:
+    return _int32("aug_seed", values_B, around)
+
+
 CHECKS: dict[str, Callable[[np.ndarray, Around], np.ndarray]] = {
     "crop_xywh": _crop,
     "flip": _flip,
@@ -149,6 +162,8 @@ CHECKS: dict[str, Callable[[np.ndarray, Around], np.ndarray]] = {
     "mix_lam": _mix_lam,
     "mix_box_xyxy": _mix_box,
     "patch_order": _patch_order,
+    "cutout": _cutout,
+    "aug_seed": _aug_seed,
 }
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.folder import ImageFolder
 from softpack.records import LabelSpec
 from softpack.sources.given import Given, need
 from softpack.sources.row_files import Cells, Files, RowFiles, Rows, first_good
@@ -55,12 +56,12 @@ def open_fkd(path: Path, given: Given) -> RowFiles:
         items=len(paths_N),
         views=n_views,
         n_rows=n_views * len(files),
-        columns=(crop, "flip"),
+        columns=(crop, "flip") if given.replay else (),
         item_columns=item_columns or {"target": _targets(files)},
         ignored=(),
         files=Files(np.full(len(files), n_views), files.__getitem__),
         cells=_Images(item_F, "images that were given" if given.folder else "the names of the files, sorted"),
-        take=partial(rows_of, kind=kind, classes=classes),
+        take=partial(rows_of, kind=kind, classes=classes, replay=given.replay),
         skip_bad=given.skip_bad,
         left_out=left_out,
     )
@@ -87,7 +88,7 @@ class _Images(Cells):
         return row_B
 
 
-def rows_of(found: Any, item_B: np.ndarray | None, kind: str, classes: int) -> Rows:
+def rows_of(found: Any, item_B: np.ndarray | None, kind: str, classes: int, replay: bool = True) -> Rows:
     """Return the rows of one file.
 
     Args:
@@ -95,13 +96,16 @@ def rows_of(found: Any, item_B: np.ndarray | None, kind: str, classes: int) -> R
         item_B: not asked.
         kind: one of `TYPES`.
         classes: C.
+        replay: whether the columns are wanted.
 
     Raises:
         DataError: it is no such list, or its parts do not fit each other.
     """
     coords_V4, flip_V, label = _parts(found)
     n = len(label)
-    columns = {"crop_xywh": coords_V4[:n, [1, 0, 3, 2]], "flip": flip_V[:n]}  # (top, left, height, width)
+    columns = (
+        {"crop_xywh": coords_V4[:n, [1, 0, 3, 2]], "flip": flip_V[:n]} if replay else {}
+    )  # (top, left, ...)
     shape, is_one = list(label.shape), label.ndim == AXES[kind]
     if kind == "ori" and is_one:
         return Rows(label, columns)
@@ -154,6 +158,13 @@ def _parts(found: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return coords_V4, flip_V, label
 
 
+def kind_and_k(label_type: str) -> tuple[str, int | None]:
+    """Return which of `TYPES` a name of FKD's options is, in either of its spellings, and how many classes it keeps."""
+    found = re.fullmatch(r"(.*?)(?:_k?(\d+))?", label_type)
+    assert found is not None  # it matches any text
+    return found[1], None if found[2] is None else int(found[2])
+
+
 def _kind(path: Path, label: np.ndarray, given: Given) -> str:
     """Return which of `TYPES` the labels are.
 
@@ -168,7 +179,7 @@ def _kind(path: Path, label: np.ndarray, given: Given) -> str:
         "marginal_renorm": len(shape) == 2 and is_pair,
         "ori": len(shape) == 1 and (given.classes in (None, shape[0])) and shape != (2,),
     }
-    said = given.label_type and re.sub(r"_k?\d+$", "", given.label_type)
+    said = given.label_type and kind_and_k(given.label_type)[0]
     if said and not fits.get(said, False) and not (said == "ori" and shape == (2,)):
         known = " or ".join(kind for kind, does in fits.items() if does) or "nothing that is known"
         raise DataError(f"{path}: labels of shape {list(label.shape)} are no {given.label_type}, but {known}")
@@ -206,13 +217,7 @@ def _listed(path: Path, given: Given) -> tuple[list[Path | None], dict[str, str]
                 f"{path}: holds no train/CLASS/IMAGE.tar; expected one for each image, as FKD writes them"
             )
         return list(files), {}
-    wanted = [_of_image(root, Path(image)) for image, _ in given.folder.samples]
-    twice = [file for file, n in Counter(wanted).items() if n > 1]
-    if twice:
-        raise DataError(
-            f"{twice[0]}: is of several images, whose names differ after the first dot; FKD keeps one label file for "
-            "all of them, and nobody can tell which image it is of"
-        )
+    wanted = files_of_images(root, given.folder)
     missing = [file for file in wanted if not file.is_file()]
     if len(missing) == len(wanted) or (missing and not given.skip_bad):
         raise DataError(
@@ -225,8 +230,21 @@ def _listed(path: Path, given: Given) -> tuple[list[Path | None], dict[str, str]
     }
 
 
-def _of_image(root: Path, image: Path) -> Path:
-    return root / image.parent.name / (image.name.partition(".")[0] + SUFFIX)
+def files_of_images(root: Path, folder: ImageFolder) -> list[Path]:
+    """Return the file of each image, which FKD names by what is before the first dot.
+
+    Raises:
+        DataError: several images have one.
+    """
+    images = [Path(image) for image, _ in folder.samples]
+    files = [root / image.parent.name / (image.name.partition(".")[0] + SUFFIX) for image in images]
+    twice = [file for file, n in Counter(files).items() if n > 1]
+    if twice:
+        raise DataError(
+            f"{twice[0]}: is of several images, whose names differ after the first dot; FKD keeps one label file for "
+            "all of them, and nobody can tell which image it is of"
+        )
+    return files
 
 
 def _targets(files: list[Path]) -> np.ndarray:

@@ -1,16 +1,22 @@
 """The list that SRe2L pickles for each batch, and those who came after it: crops, flips, the batch's mix, logits.
 
-    [coords, flip, mix_index, mix_lam, mix_bbox, logits]              SRe2L, CDA, CV-DD, LPLD
-    [coords, flip, mix_index, mix_lam, mix_bbox, logits, items]       G-VBSM
+    [coords, flip, mix_index, mix_lam, mix_bbox, logits]                    SRe2L, CDA, CV-DD, LPLD
+    [coords, flip, mix_index, mix_lam, mix_bbox, logits, items]             G-VBSM
+    [coords, flip, mix_index, mix_lam, mix_bbox, logits, items, strips]     EDC
+    [coords, flip, mix_index, mix_lam, mix_bbox, values, ids]               LPQLD: the k largest logits
+    [coords, flip, mix_index, mix_lam, mix_bbox, probs]                     HALD, each of a file's batches
 
 Crops are (top, left, height, width) as fractions of the image. A batch is mixed as a whole or not at all: `mix_index`
-is a permutation of its rows, and the box (row, column, row, column) or the share are one for all of them.
+is a permutation of its rows, and the box (row, column, row, column) or the share are one for all of them. Sets of
+ImageNet-21K have a cutout (row, column, height, width, red, green, blue) in the place of the flip. EDC's strips are
+those that stand in each place, from the left, then from the top; all 0 where they were not shuffled.
 
-Shapes in names: B rows of a batch, C classes.
+Shapes in names: B rows of a batch, C classes, k classes that are kept.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,16 +24,19 @@ import numpy as np
 from softpack.errors import DataError
 from softpack.sources.row_files import Rows
 
-LENGTHS = (6, 7)
+LENGTHS = (6, 7, 8)
+MAX_BATCH = 1 << 20  # rows of a batch
 MAX_PIXELS = 1 << 20  # of a picture's side
 
 
-def rows_of(found: Any, item_B: np.ndarray | None) -> Rows:
+def rows_of(found: Any, item_B: np.ndarray | None, classes: int | None = None, replay: bool = True) -> Rows:
     """Return the rows of one batch.
 
     Args:
         found: what the file holds.
         item_B: int64, the items of its rows; None where the file says them.
+        classes: C, where files hold the k largest logits alone.
+        replay: whether the columns are wanted.
 
     Raises:
         DataError: it is no such list, or its parts do not fit each other.
@@ -37,13 +46,22 @@ def rows_of(found: Any, item_B: np.ndarray | None) -> Rows:
         raise DataError(
             f"holds {what}; expected coords, flip, mix_index, mix_lam, mix_bbox and logits, perhaps items"
         )
+    if isinstance(found[2], list):
+        if replay:
+            raise DataError(
+                "has draws of RandAugment as its third part, which softpack cannot replay; --no-replay takes the "
+                "labels alone"
+            )
+        found = [*found[:2], *found[3:]]
     coords_B4, flip_B, mix_index, mix_lam, mix_bbox, labels_BC, *more = found
     labels_BC = _array(labels_BC, "logits", 2)
     if labels_BC.dtype.kind != "f" or not len(labels_BC):
         raise DataError(
             f"logits are {list(labels_BC.shape)} of type {labels_BC.dtype}; expected rows of floats"
         )
-    n = len(labels_BC)
+    n, said_B = len(labels_BC), None
+    if more and getattr(more[0], "ndim", 1) == 2:
+        labels_BC = spread(labels_BC, more.pop(0), classes)
     if more:
         said_B = _rows_array(more[0], "items", n, (), "iu").astype(np.int64)
         if len(np.unique(said_B)) < n:
@@ -53,14 +71,53 @@ def rows_of(found: Any, item_B: np.ndarray | None) -> Rows:
                 "says of which images its rows are, and the first batch does not; they are of two sets"
             )
         item_B = said_B
+    if not replay:
+        return Rows(labels_BC, {}, said_B)
     crop_B4 = _rows_array(coords_B4, "coords", n, (4,), "f")
-    columns = {
-        "crop_xywh": crop_B4[:, [1, 0, 3, 2]],  # (top, left, height, width)
-        "flip": _flip(flip_B, n),
-    }
+    columns = {"crop_xywh": crop_B4[:, [1, 0, 3, 2]]} | _flip(flip_B, n)  # (top, left, height, width)
     if mix_index is not None:
         columns |= _mix(mix_index, mix_lam, mix_bbox, item_B, n)
-    return Rows(labels_BC, columns, item_B if more else None)
+    if len(more) > 1:
+        columns |= _strips(more[1], n)
+    return Rows(labels_BC, columns, said_B)
+
+
+def spread(values_Bk: np.ndarray, ids: Any, classes: int | None) -> np.ndarray:
+    """Return all logits [B, C] of the k largest: -inf, which is no probability, where there are none.
+
+    LPQLD's softmax is over those that it keeps. Its ids are int16, so that from 32,768 on they are negative.
+
+    Raises:
+        DataError: ids do not fit the values or the classes, or nobody says how many classes there are.
+    """
+    n, k = values_Bk.shape
+    if classes is None:
+        raise DataError(f"holds {k} logits of each row, and does not say of how many classes (--classes C)")
+    stored_Bk = _rows_array(ids, "ids", n, (k,), "iu")
+    id_Bk = stored_Bk.view(np.uint16) if stored_Bk.dtype == np.int16 else stored_Bk
+    bad_Bk = (id_Bk < 0) | (id_Bk >= classes)
+    if bad_Bk.any():
+        row = int(np.argwhere(bad_Bk)[0][0])
+        raise DataError(
+            f"names class {id_Bk[bad_Bk][0]} in row {row}; expected 0 to {classes - 1}, of --classes"
+        )
+    if (np.diff(np.sort(id_Bk, 1), axis=1) == 0).any():
+        raise DataError("names a class twice in a row; expected each once")
+    labels_BC = np.full((n, classes), -np.inf, values_Bk.dtype)
+    np.put_along_axis(labels_BC, id_Bk.astype(np.int64), values_Bk, 1)
+    return labels_BC
+
+
+def of_sides(rows: Rows, source_hw: np.ndarray | None) -> Rows:
+    """Return rows of EDC with crops as fractions of the sides that they run along.
+
+    It divides rows of pixels by the width and columns by the height, which shows where images are not square.
+    """
+    if source_hw is None or rows.item_B is None or "crop_xywh" not in rows.columns:
+        return rows
+    h_B1, w_B1 = source_hw[np.clip(rows.item_B, 0, len(source_hw) - 1)].T[:, :, None].astype(np.float64)
+    per_side_B4 = np.tile(np.concatenate([h_B1 / w_B1, w_B1 / h_B1], 1), 2)
+    return replace(rows, columns=rows.columns | {"crop_xywh": rows.columns["crop_xywh"] * per_side_B4})
 
 
 def _mix(mix_index: Any, lam: Any, box: Any, item_B: np.ndarray | None, n: int) -> dict[str, np.ndarray]:
@@ -98,13 +155,32 @@ def _box(box: Any) -> list[int]:
     return [y1, x1, y2, x2]
 
 
-def _flip(flip: Any, n: int) -> np.ndarray:
-    if isinstance(flip, np.ndarray) and flip.shape == (n, 7):
+def _flip(flip: Any, n: int) -> dict[str, np.ndarray]:
+    if isinstance(flip, np.ndarray) and flip.ndim == 2:
+        cutout_B7 = _rows_array(flip, "cutout, in the place of the flip,", n, (7,), "f")
+        return {"cutout": cutout_B7[:, [1, 0, 3, 2, 4, 5, 6]]}  # (row, column, height, width, colour)
+    return {"flip": _rows_array(flip, "flip", n, ())}
+
+
+def _strips(strips: Any, n: int) -> dict[str, np.ndarray]:
+    """Return strips as `patch_order`, rows of pixels first; none where none were shuffled."""
+    places_B2f = _array(strips, "strips", 3)
+    factor = places_B2f.shape[2]
+    if (
+        len(places_B2f) != n
+        or places_B2f.dtype.kind not in "iu"
+        or places_B2f.shape[1] != 2
+        or not 0 < factor < 8
+    ):
         raise DataError(
-            "has 7 numbers of a cutout where flips are expected, as LPLD's sets of ImageNet-21K have; softpack "
-            "cannot replay a cutout"
+            f"strips are {list(places_B2f.shape)} of type {places_B2f.dtype}; expected whole numbers [{n}, 2, 1 to 7]"
         )
-    return _rows_array(flip, "flip", n, ())
+    if not places_B2f.any() and factor > 1:
+        return {}
+    if (np.sort(places_B2f, 2) != np.arange(factor)).any():
+        raise DataError(f"strips are no order of {factor}; expected each once")
+    digits_f = 16 ** np.arange(factor - 1, -1, -1, dtype=np.int64)
+    return {"patch_order": (16**factor + (places_B2f[:, ::-1] * digits_f).sum(2)).astype(np.int32)}
 
 
 def _rows_array(values: Any, name: str, n: int, shape: tuple[int, ...], kinds: str = "biuf") -> np.ndarray:

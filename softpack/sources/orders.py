@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -71,21 +72,25 @@ class ListedOrder(Order):
     """An order that a file lists.
 
     Args:
-        path: of the JSON, epochs or batches with their items.
+        path: of the file.
         n_items: N; None where nobody says it.
+        lists: of the items of each epoch, where the file is no JSON and has been read.
 
     Raises:
         DataError: it is no such file, names an item twice in an epoch, or one that is not there.
     """
 
-    def __init__(self, path: Path, n_items: int | None = None) -> None:
+    def __init__(self, path: Path, n_items: int | None = None, lists: Any = None) -> None:
         self.how = path.name
+        listed = _listed(path) if lists is None else _numbered(path, lists)
         self._items = {
-            number: _checked(values, f"{path}: {number!r}", n_items) for number, values in _listed(path).items()
+            number: _checked(values, f"{path}: {number!r}", n_items) for number, values in listed.items()
         }
 
-    def __len__(self) -> int:
-        return len(self._items)
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the epochs that are listed, ascending."""
+        return sorted(self._items)
 
     @property
     def n_items(self) -> int:
@@ -97,8 +102,51 @@ class ListedOrder(Order):
         return len(self._items.get(number, ()))
 
     def items(self, epoch: int) -> np.ndarray:
-        """Return the items of the rows of an epoch."""
-        return self._items[epoch]
+        """Return the items of the rows of an epoch; none where it is not listed."""
+        return self._items.get(epoch, np.empty(0, np.int64))
+
+
+class BatchOrder(Order):
+    """An order that lists the items of every batch, and does not say where an epoch ends.
+
+    A batch is of the next epoch where it names an item that its epoch has already: no image is seen twice in one.
+
+    Args:
+        path: of the JSON.
+        n_items: N; None where nobody says it.
+
+    Raises:
+        DataError: it is no such file, names an item twice in a batch, or one that is not there.
+    """
+
+    def __init__(self, path: Path, n_items: int | None = None) -> None:
+        self._listed = ListedOrder(path, n_items)
+        self.how, self.n_items = path.name, self._listed.n_items
+        self.batches = self._listed.numbers
+        self.epoch_of = dict(zip(self.batches, self._epochs(), strict=True))
+        self.n_epochs = 1 + max(self.epoch_of.values(), default=-1)
+
+    def _epochs(self) -> Iterator[int]:
+        epoch, seen_N = 0, np.zeros(self.n_items, bool)
+        for batch in self.batches:
+            items_B = self.items_of(batch)
+            if seen_N[items_B].any():
+                epoch += 1
+                seen_N[:] = False
+            seen_N[items_B] = True
+            yield epoch
+
+    def items_of(self, batch: int) -> np.ndarray:
+        """Return the items of the rows of a batch."""
+        return self._listed.items(batch)
+
+    def groups(self, epoch: int) -> list[np.ndarray]:
+        """Return the items of the batches of an epoch, in their order."""
+        return [self.items_of(batch) for batch in self.batches if self.epoch_of[batch] == epoch]
+
+    def items(self, epoch: int) -> np.ndarray:
+        """Return the items of the rows of an epoch as they were drawn."""
+        return np.concatenate([np.empty(0, np.int64), *self.groups(epoch)])
 
 
 class UnknownOrder(Order):
@@ -125,14 +173,25 @@ def _listed(path: Path) -> dict[int, Any]:
         )
     try:
         listed = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
-        numbers = [_whole(number) for number, _ in listed]
+    except (ValueError, RecursionError) as error:
+        raise _no_index(path, error) from None
+    return _numbered(path, listed)
+
+
+def _numbered(path: Path, listed: Any) -> dict[int, Any]:
+    """Return lists by their numbers, of a dictionary or of its pairs."""
+    try:
+        pairs = list(listed.items() if isinstance(listed, dict) else listed)
+        numbers = [_whole(number) for number, _ in pairs]
         if len(set(numbers)) < len(numbers):
             raise ValueError("a number is there twice")
-        return {number: values for number, (_, values) in zip(numbers, listed, strict=True)}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(
-            f'{path}: is no index of items: {error}; expected {{"0": [items], "1": [items]}}'
-        ) from None
+        return {number: values for number, (_, values) in zip(numbers, pairs, strict=True)}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _no_index(path, error) from None
+
+
+def _no_index(path: Path, error: Exception) -> DataError:
+    return DataError(f'{path}: is no index of items: {error}; expected {{"0": [items], "1": [items]}}')
 
 
 def _whole(text: str) -> int:

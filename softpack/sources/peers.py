@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softpack.errors import DataError
+from softpack.sources import lpqld, sre2l
 from softpack.sources.base import Source
 from softpack.sources.fkd import open_fkd
 from softpack.sources.given import Given
-from softpack.sources.sre2l import INDEX, open_sre2l
+from softpack.sources.hald import open_hald
+from softpack.sources.lpqld import open_lpqld
+from softpack.sources.sre2l import open_sre2l
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,18 @@ class Peer:
 
 PEERS = {
     "sre2l": Peer(
-        open_sre2l, lambda names: "epoch_0" in names and INDEX not in names, True, "SRe2L, CDA and CV-DD"
+        open_sre2l, lambda names: "epoch_0" in names and sre2l.INDEX not in names, True, "SRe2L, CDA and CV-DD"
     ),
     # By its names alone it is sre2l.
-    "gvbsm": Peer(open_sre2l, lambda names: False, False, "G-VBSM: sre2l, whose files say their items"),
-    "lpld": Peer(open_sre2l, lambda names: {"epoch_0", INDEX} <= names, True, "LPLD"),
+    "gvbsm": Peer(open_sre2l, lambda names: False, True, "G-VBSM: sre2l, whose files say their items"),
+    "edc": Peer(open_sre2l, lambda names: False, True, "EDC: gvbsm, and how strips of images were shuffled"),
+    "lpld": Peer(
+        open_sre2l, lambda names: {"epoch_0", sre2l.INDEX} <= names, True, "LPLD: sre2l with an index"
+    ),
+    "lpqld": Peer(open_lpqld, lambda names: lpqld.INDEX in names, True, "LPQLD: the k largest logits"),
+    "hald": Peer(open_hald, lambda names: "epoch_0.tar" in names, False, "HALD: a file for each epoch"),
     "fkd": Peer(
-        open_fkd, lambda names: "train" in names and "epoch_0" not in names, False, "FKD: a file for each image"
+        open_fkd, lambda names: "train" in names and "epoch_0" not in names, True, "FKD: a file for each image"
     ),
 }
 

@@ -235,6 +235,14 @@ class RowFiles(Source):
         return np.searchsorted(self.files.starts, rows_B, "right") - 1
 
 
+def columns_of(rows: Rows, item_columns: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """Return the names of the columns that rows get: crops stay fractions where sizes of images are not known."""
+    has_sizes = "source_hw" in item_columns
+    return tuple(
+        "crop_xywh_fraction" if name == "crop_xywh" and not has_sizes else name for name in rows.columns
+    )
+
+
 def _part(block: RowBlock, rows_B: np.ndarray) -> RowBlock:
     is_all = len(rows_B) == len(block) and rows_B[0] == 0 and rows_B[-1] == len(block) - 1
     return block if is_all else block.take(rows_B)
@@ -284,14 +292,16 @@ def _named(path: Path, error: Exception) -> str:
     return str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
 
 
-def numbered(names: Iterable[str], before: str, after: str = "") -> tuple[dict[int, str], list[str]]:
-    """Return the names that are a number between two texts, by these numbers ascending, and all other names."""
-    found, others = {}, []
-    for name in names:
-        number = name[len(before) : len(name) - len(after)]
-        is_one = name.startswith(before) and name.endswith(after) and number.isascii() and number.isdigit()
-        if is_one and str(int(number)) == number:
-            found[int(number)] = name
-        else:
-            others.append(name)
-    return dict(sorted(found.items())), sorted(others)
+def refuse_missing(root: Path, missing: list[Path], skip_bad: bool) -> dict[str, str]:
+    """Return what there is to say of missing files, where these are to be left out.
+
+    Raises:
+        DataError: they are not.
+    """
+    if missing and not skip_bad:
+        names = ", ".join(str(path.relative_to(root)) for path in missing[:5])
+        raise DataError(
+            f"{root}: {len(missing)} files are missing: {names}{', ...' if len(missing) > 5 else ''}; copy them from "
+            "where the labels are whole, or leave them out with --skip-bad"
+        )
+    return {str(path): f"{path}: is missing" for path in missing}

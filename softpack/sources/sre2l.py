@@ -7,8 +7,8 @@ batches alone. G-VBSM (arXiv:2311.17950) says it in every batch.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,23 @@ import numpy as np
 
 from softpack.errors import DataError
 from softpack.records import LabelSpec
-from softpack.sources.fkdmix import rows_of
+from softpack.sources.fkdmix import MAX_BATCH, of_sides, rows_of
 from softpack.sources.given import Given, need, order_of
+from softpack.sources.numbered import numbered_in
 from softpack.sources.orders import ListedOrder, Order, UnknownOrder
-from softpack.sources.row_files import Cells, Files, RowFiles, Rows, first_good, numbered
+from softpack.sources.row_files import (
+    Cells,
+    Files,
+    RowFiles,
+    Rows,
+    Taken,
+    columns_of,
+    first_good,
+    refuse_missing,
+)  # fmt: skip
 
-MAX_BATCH = 1 << 20  # rows of a batch
 N_WITHOUT_ITEMS = 6  # parts of a batch that does not say which images its rows are of
-SPARE_NUMBERS = 1000  # that files may be numbered beyond their count
+N_OF_EDC = 8
 INDEX = "sampler_indices_epoch.json"
 
 
@@ -66,48 +75,53 @@ def open_sre2l(path: Path, given: Given) -> RowFiles:
         DataError: it is none, a batch is missing, or it does not say which images its rows are of and nobody does.
     """
     tree, left_out = _listed(path), dict[str, str]()
+    take = partial(_rows, replay=given.replay)
     last, first = (
-        first_good(path, tree.paths(are_last), _of_any_items, given.skip_bad, left_out)
+        first_good(path, tree.paths(are_last), partial(_of_any_items, take=take), given.skip_bad, left_out)
         for are_last in (True, tree.n_files == 1)
     )
     n_batch = len(first.labels_BC)
     n_epoch = n_batch * (tree.n_files - 1) + len(last.labels_BC)
-    order = _order(path, given, n_epoch) if first.item_B is None else None
+    order = _order(path, given, n_epoch, len(last.labels_BC) == n_batch) if first.item_B is None else None
     rows_of_epochs = _rows_of_epochs(tree, order, n_batch, n_epoch)
     files, cells = _files(tree, rows_of_epochs, n_batch, order, given, left_out)
     item_columns = given.item_columns()
-    has_sizes = "source_hw" in item_columns
     return RowFiles(
         path=path,
         spec=LabelSpec(first.labels_BC.shape[1]),
         items=_n_items(path, order, rows_of_epochs, given),
         views=1 if isinstance(order, UnknownOrder) else len(tree.batches),
         n_rows=int(files.n_F.sum()),
-        columns=tuple("crop_xywh_fraction" if n == "crop_xywh" and not has_sizes else n for n in first.columns),
+        columns=columns_of(first, item_columns),
         item_columns=item_columns,
         ignored=tuple(other for other in tree.others if other != INDEX),
         files=files,
         cells=cells,
-        take=rows_of,
+        take=partial(take, source_hw=item_columns.get("source_hw")),
         skip_bad=given.skip_bad,
         left_out=left_out,
     )
 
 
-def _of_any_items(found: Any) -> Rows:
+def _rows(
+    found: Any, item_B: np.ndarray | None, replay: bool = True, source_hw: np.ndarray | None = None
+) -> Rows:
+    rows = rows_of(found, item_B, replay=replay)
+    return of_sides(rows, source_hw) if len(found) == N_OF_EDC else rows
+
+
+def _of_any_items(found: Any, take: Taken) -> Rows:
     says_items = isinstance(found, list) and len(found) > N_WITHOUT_ITEMS
-    return rows_of(found, None if says_items else np.arange(MAX_BATCH))
+    return take(found, None if says_items else np.arange(MAX_BATCH))
 
 
 def _listed(path: Path) -> _Tree:
-    epochs, others = numbered(_names(path), "epoch_")
+    epochs, others = numbered_in(path, "epoch_")
     if not epochs:
         raise DataError(f"{path}: has no epoch_0; expected epoch_0, epoch_1 and so on, each with batch_0.tar")
-    _check_numbers(path, "epoch", list(epochs))
     batches = []
     for epoch in range(1 + max(epochs)):
-        found, more = numbered(_names(path / epochs[epoch]), "batch_", ".tar") if epoch in epochs else ({}, [])
-        _check_numbers(path / f"epoch_{epoch}", "batch", list(found))
+        found, more = numbered_in(path / epochs[epoch], "batch_", ".tar") if epoch in epochs else ({}, [])
         others += [f"epoch_{epoch}/{other}" for other in more]
         batches.append(tuple(found))
     if not any(batches):
@@ -115,21 +129,12 @@ def _listed(path: Path) -> _Tree:
     return _Tree(path, tuple(batches), tuple(others))
 
 
-def _check_numbers(folder: Path, what: str, numbers: list[int]) -> None:
-    """Refuse numbers that so few files cannot have, before lists of as many are made."""
-    if max(numbers, default=0) > 2 * len(numbers) + SPARE_NUMBERS:
-        raise DataError(
-            f"{folder}: has a {what}_{max(numbers)}, and {len(numbers)} in all; expected them to be numbered from 0 on"
-        )
+def _order(path: Path, given: Given, n_epoch: int, is_full: bool) -> Order | None:
+    """Return the order of images.
 
-
-def _names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is a file; expected a folder of batch_0.tar, batch_1.tar and so on")
-    return [entry.name for entry in os.scandir(folder)]
-
-
-def _order(path: Path, given: Given, n_epoch: int) -> Order | None:
+    How many there are is to be seen where the last batch of an epoch is smaller than others. Where it `is_full`, a last
+    batch may be lost of every epoch, and another number of images has another order.
+    """
     if (path / INDEX).is_file():
         return ListedOrder(path / INDEX, None if given.folder is None else len(given.folder))
     if given.sampler == "unknown":
@@ -142,6 +147,9 @@ def _order(path: Path, given: Given, n_epoch: int) -> Order | None:
             ),
             "by which PyTorch (--sampler new for 1.11 and later, or old; --sampler unknown gives the order up)": (
                 given.sampler is None
+            ),
+            "how many images there are, as the last batch is as large as others (--images DIR)": (
+                is_full and given.folder is None
             ),
         },
     )
@@ -193,14 +201,8 @@ def _files(
         (epoch, batch) for epoch, n_rows in enumerate(rows_of_epochs) for batch in range(-(-n_rows // n_batch))
     ]
     there = [set(numbers) for numbers in tree.batches]
-    missing = [cell for cell in cells if cell[1] not in there[cell[0]]]
-    if missing and not given.skip_bad:
-        names = ", ".join(f"epoch_{epoch}/batch_{batch}.tar" for epoch, batch in missing[:5])
-        raise DataError(
-            f"{tree.root}: {len(missing)} batches are missing: {names}{', ...' if len(missing) > 5 else ''}; copy them "
-            "from where the labels are whole, or leave them out with --skip-bad"
-        )
-    left_out |= {str(tree.path(*cell)): f"{tree.path(*cell)}: is missing" for cell in missing}
+    missing = [tree.path(*cell) for cell in cells if cell[1] not in there[cell[0]]]
+    left_out |= refuse_missing(tree.root, missing, given.skip_bad)
     found = np.array([cell for cell in cells if cell[1] in there[cell[0]]], np.int64).reshape(-1, 2)
     epoch_F, batch_F = found.T
     first_F = batch_F * n_batch

@@ -14,11 +14,12 @@ from torch.utils.data import RandomSampler
 
 import softpack
 from softpack.errors import DataError, ExistsError
+from softpack.sources.asked import Asked
 from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.given import Given
 from softpack.sources.opening import open_source
 from softpack.sources.orders import SeededOrder
-from softpack.sources.to_sre2l import Sre2lLayout, write_sre2l
+from softpack.sources.to_fkdmix import write_sre2l
 
 SEEDED = Given(label_seed=42, sampler="new")
 VARIANTS = {
@@ -187,7 +188,7 @@ def test_a_set_comes_out_tensor_by_tensor(layouts, made, tmp_path, how, sizes):
     dtype = "float32" if "dtype" in how else "float16"
     path = spk_of(written, tmp_path / "a.spk", given, dtype.replace("float", "fp"))
     order = SeededOrder(42, how.get("items", 23), is_new=True)
-    write_sre2l(path, tmp_path / "out", Sre2lLayout(how.get("batch", 8), order, dtype))
+    write_sre2l(path, tmp_path / "out", Asked(how.get("batch", 8), order, dtype))
     files = sorted(file.relative_to(written.path) for file in written.path.rglob("*.tar"))
     assert files == sorted(file.relative_to(tmp_path / "out") for file in (tmp_path / "out").rglob("*.tar"))
     for file in files:
@@ -205,7 +206,7 @@ def test_a_set_comes_out_tensor_by_tensor(layouts, made, tmp_path, how, sizes):
 @pytest.mark.parametrize("mix", ["cutmix", "mixup", None])
 def test_without_a_seed_rows_that_are_mixed_together_stay_together(made, tmp_path, mix):
     written = made(mix=mix)
-    write_sre2l(spk_of(written, tmp_path / "a.spk"), tmp_path / "out", Sre2lLayout(8))
+    write_sre2l(spk_of(written, tmp_path / "a.spk"), tmp_path / "out", Asked(8))
     check_rows(open_source(tmp_path / "out"), written)
 
 
@@ -225,18 +226,18 @@ def test_what_the_layout_cannot_say_is_refused(made, tmp_path):
             writer.set_items(source_hw=np.full((6, 2), 40))
             writer.append(np.full((6, 4), 0.25), item=np.arange(6), view=np.zeros(6, int))
         with pytest.raises(DataError, match=says):
-            write_sre2l(path, tmp_path / "out", Sre2lLayout(3))
+            write_sre2l(path, tmp_path / "out", Asked(3))
         assert not (tmp_path / "out").exists()
     path = spk_of(made(), tmp_path / "a.spk")
     with pytest.raises(DataError, match="view 0 has labels of 23 items, and the order names 40"):
-        write_sre2l(path, tmp_path / "out", Sre2lLayout(8, SeededOrder(42, 40, is_new=True)))
+        write_sre2l(path, tmp_path / "out", Asked(8, SeededOrder(42, 40, is_new=True)))
     assert [entry.name for entry in tmp_path.iterdir() if "out" in entry.name] == []
 
 
 def test_whole_images_are_crops_of_all_of_them(tmp_path):
     with softpack.create(tmp_path / "a.spk", "raw", items=3, views=2, classes=4) as writer:
         writer.append(np.eye(6, 4), item=np.arange(6) // 2, view=np.arange(6) % 2)
-    write_sre2l(tmp_path / "a.spk", tmp_path / "out", Sre2lLayout(2))
+    write_sre2l(tmp_path / "a.spk", tmp_path / "out", Asked(2))
     coords, flip, *mix, logits = torch.load(tmp_path / "out" / "epoch_1" / "batch_0.tar")
     assert coords.tolist() == [[0, 0, 1, 1]] * 2
     assert not flip.any()
@@ -246,19 +247,19 @@ def test_whole_images_are_crops_of_all_of_them(tmp_path):
 
 def test_a_folder_is_replaced_only_when_asked_and_when_it_is_a_label_set(made, tmp_path):
     path = spk_of(made(), tmp_path / "a.spk")
-    write_sre2l(path, tmp_path / "out", Sre2lLayout(8))
+    write_sre2l(path, tmp_path / "out", Asked(8))
     with pytest.raises(ExistsError, match="out is there already"):
-        write_sre2l(path, tmp_path / "out", Sre2lLayout(8))
+        write_sre2l(path, tmp_path / "out", Asked(8))
     (tmp_path / "link").symlink_to(tmp_path / "out")
-    write_sre2l(path, tmp_path / "link", Sre2lLayout(4), force=True)
+    write_sre2l(path, tmp_path / "link", Asked(4), force=True)
     assert (tmp_path / "link").is_symlink()
     (tmp_path / "out" / "mine").write_text("")
     with pytest.raises(
         DataError, match=r"out: holds 'mine', which is no part of a label set and would be lost"
     ):
-        write_sre2l(path, tmp_path / "out", Sre2lLayout(8), force=True)
+        write_sre2l(path, tmp_path / "out", Asked(8), force=True)
     with pytest.raises(DataError, match="which is no part of a label set and would be lost"):
-        write_sre2l(path, tmp_path, Sre2lLayout(8), force=True)
+        write_sre2l(path, tmp_path, Asked(8), force=True)
     assert path.exists()
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
 
@@ -267,8 +268,8 @@ def test_logits_beyond_fp16_are_not_written_as_infinite(tmp_path):
     with softpack.create(tmp_path / "a.spk", "raw", items=2, views=1, classes=3, dtype="fp32") as writer:
         writer.append(np.full((2, 3), 1e5, np.float32), item=[0, 1], view=[0, 0])
     with pytest.raises(DataError, match="has logits beyond the range of float16; take --dtype float32"):
-        write_sre2l(tmp_path / "a.spk", tmp_path / "out", Sre2lLayout(2))
-    write_sre2l(tmp_path / "a.spk", tmp_path / "out", Sre2lLayout(2, dtype="float32"))
+        write_sre2l(tmp_path / "a.spk", tmp_path / "out", Asked(2))
+    write_sre2l(tmp_path / "a.spk", tmp_path / "out", Asked(2, dtype="float32"))
 
 
 # -- refused -------------------------------------------------------------------------------------------
