@@ -26,7 +26,7 @@ FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
     epilog="\b\nExamples:\n  softpack decode labels.spk -o logits.npz\n"
     "  softpack decode labels.spk -o some.h5 --items 0:100 --as probs --temperature 4\n"
     "  softpack decode labels.spk -o FKD_cutmix_fp16/ --to sre2l\n"
-    "  softpack decode labels.spk -o FKD_soft_label/ --to fkd --images train/ --label-type marginal_smoothing_k5",
+    "  softpack decode labels.spk -o topk/ --to lpqld --k 3",
 )
 @click.argument("file", type=click.Path())
 @OUT

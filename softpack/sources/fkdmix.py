@@ -60,6 +60,10 @@ def rows_of(found: Any, item_B: np.ndarray | None, classes: int | None = None, r
             f"logits are {list(labels_BC.shape)} of type {labels_BC.dtype}; expected rows of floats"
         )
     n, said_B = len(labels_BC), None
+    if item_B is not None and len(item_B) < n:
+        raise DataError(
+            f"holds {n} rows, and {len(item_B)} are left of those that are listed; expected no more"
+        )
     if more and getattr(more[0], "ndim", 1) == 2:
         labels_BC = spread(labels_BC, more.pop(0), classes)
     if more:

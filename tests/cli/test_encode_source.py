@@ -55,4 +55,16 @@ def test_formats_are_listed(run):
     names = {one["name"] for one in run("formats --json").json["formats"] if one["reads"]}
     assert {"sre2l", "lpld", "fkd", "pt"} <= names
     written = {one["name"] for one in run("formats --json").json["formats"] if one["writes"]}
-    assert written == {"npy", "npz", "h5", "safetensors", "spk", "sre2l", "lpld"}
+    assert written == {
+        "npy",
+        "npz",
+        "h5",
+        "safetensors",
+        "spk",
+        "sre2l",
+        "lpld",
+        "gvbsm",
+        "edc",
+        "lpqld",
+        "fkd",
+    }

@@ -40,8 +40,13 @@ def write_sre2l(
     seed: int = 42,
     index: bool = False,
     says_items: bool = False,
+    strips: int | None = None,
+    cutout: bool = False,
 ) -> Written:
-    """Write a set of SRe2L; with `index` of LPLD, with `says_items` of G-VBSM."""
+    """Write a set of SRe2L; with `index` of LPLD, with `says_items` of G-VBSM, with `strips` of EDC, 0: unshuffled.
+
+    With `cutout` of ImageNet-21K.
+    """
     random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     size_hw = random.integers(200, 400, (items, 2))
     rows, order = {}, {}
@@ -53,12 +58,108 @@ def write_sre2l(
             of_rows = np.array(drawn[start : start + batch])
             made = _batch(random, of_rows, size_hw[of_rows], classes, mix, dtype)
             listed, said = made
-            torch.save(
-                [*listed, *([torch.from_numpy(of_rows)] if says_items else [])], folder / f"batch_{number}.tar"
-            )
+            if cutout:
+                listed[1] = _cut_out(random, said)
+            if strips is not None:  # of tensors, whose sides EDC takes for each other
+                h_B1, w_B1 = size_hw[of_rows].astype(np.float32).T[:, :, None]
+                listed[0] = listed[0] * torch.from_numpy(
+                    np.tile(np.concatenate([h_B1 / w_B1, w_B1 / h_B1], 1), 2)
+                )
+                listed += [torch.from_numpy(of_rows), _shuffled(random, said, strips)]
+            elif says_items:
+                listed.append(torch.from_numpy(of_rows))
+            torch.save(listed, folder / f"batch_{number}.tar")
             rows |= {(int(item), epoch): row for item, row in zip(of_rows, said, strict=True)}
     if index:
         (path / "sampler_indices_epoch.json").write_text(json.dumps(order))
+    return Written(path, rows, size_hw)
+
+
+def _cut_out(random: np.random.Generator, said: list[dict[str, Any]]) -> torch.Tensor:
+    """Return a rectangle (row, column, height, width, colour) for each row, and say it of the rows."""
+    place_B4 = random.integers(0, SIZE, (len(said), 4)) / SIZE
+    cutout_B7 = np.concatenate([place_B4, random.integers(0, 256, (len(said), 3))], 1).astype(np.float32)
+    for row, cutout in zip(said, cutout_B7, strict=True):
+        row |= {"flip": None, "cutout": cutout[[1, 0, 3, 2, 4, 5, 6]]}
+    return torch.from_numpy(cutout_B7)
+
+
+def _shuffled(random: np.random.Generator, said: list[dict[str, Any]], strips: int) -> torch.Tensor:
+    """Return which strip stands where, from the left and from the top, and say it of the rows."""
+    if not strips:
+        return torch.zeros(len(said), 2, 2, dtype=torch.int32)
+    orders_B2f = np.stack([[random.permutation(strips) for _ in range(2)] for _ in said])
+    for row, (columns, rows) in zip(said, orders_B2f, strict=True):
+        row["patch_order"] = [int("1" + "".join(map(str, order)), 16) for order in (rows, columns)]
+    return torch.from_numpy(orders_B2f)
+
+
+def write_lpqld(
+    path: Path,
+    items: int = 23,
+    rows: tuple[int, ...] = (8, 8, 7, 8, 8),
+    classes: int = 10,
+    k: int | None = 3,
+    mix: str | None = "cutmix",
+    rand_augment: bool = False,
+    cutout: bool = False,
+    seed: int = 0,
+) -> Written:
+    """Write a set of LPQLD of batches of so many rows; an epoch ends where its items do."""
+    random, index, said_of, left, view = np.random.default_rng(seed), {}, {}, np.empty(0, np.int64), -1
+    path.mkdir(parents=True)
+    first = -1
+    size_hw = random.integers(200, 400, (items, 2))
+    for number, n in enumerate(rows):
+        if len(left) < n:
+            left, view = random.permutation(items), view + 1
+            if view:  # the first is of the epoch before too
+                left = np.concatenate([[first], left[left != first]])
+            first = int(left[0])
+        of_rows, left = left[:n], left[n:]
+        (coords, flip, mix_index, lam, box, logits_BC), said = _batch(
+            random, of_rows, size_hw[of_rows], classes, mix if mix != "mixup" else "mixup", torch.float32
+        )
+        flip = _cut_out(random, said) if cutout else flip
+        index[str(number)] = of_rows.tolist()
+        parts = [coords.half(), flip]
+        if rand_augment:
+            ops = [torch.randint(0, 15, (n,)), torch.ones(n).half(), torch.full((n,), -99.0).half()]
+            parts.append([ops, ops])
+        parts += [
+            None if mix_index is None else mix_index.to(torch.uint8), lam,
+            None if box is None else [torch.tensor(min(edge, 224), dtype=torch.uint8) for edge in box],
+        ]  # fmt: skip
+        top = logits_BC.half().topk(classes if k is None else k, dim=1)
+        kept_BC = torch.full((n, classes), -torch.inf, dtype=torch.float16).scatter_(1, top.indices, top.values)
+        parts += [kept_BC] if k is None else [top.values, top.indices.short()]
+        torch.save(parts, path / f"batch_{number}.tar")
+        for item, row, kept in zip(of_rows.tolist(), said, kept_BC, strict=True):
+            said_of[item, view] = row | {"logits": kept.numpy()}
+    (path / "sampler_indices_batch.json").write_text(json.dumps(index))
+    return Written(path, said_of, size_hw)
+
+
+def write_hald(
+    path: Path, items: int = 23, epochs: int = 3, batch: int = 8, classes: int = 10, mix: str | None = "cutmix"
+) -> Written:
+    """Write a set of HALD: probabilities at T = 20, a file for each epoch."""
+    random, index, rows = np.random.default_rng(1), {}, {}
+    path.mkdir(parents=True)
+    size_hw = random.integers(200, 400, (items, 2))
+    for epoch in range(epochs):
+        drawn = torch.randperm(items, generator=torch.Generator().manual_seed(42 + epoch)).numpy()
+        index[str(epoch)] = drawn.tolist()
+        batches = []
+        for start in range(0, items, batch):
+            of_rows = drawn[start : start + batch]
+            listed, said = _batch(random, of_rows, size_hw[of_rows], classes, mix, torch.float32)
+            probs_BC = (listed[5] * 20 / 20).softmax(1).half()
+            batches.append([listed[0].half(), *listed[1:5], probs_BC])
+            for item, row, probs in zip(of_rows.tolist(), said, probs_BC, strict=True):
+                rows[item, epoch] = row | {"logits": probs.numpy()}
+        torch.save(batches, path / f"epoch_{epoch}.tar")
+    torch.save(index, path / "sampler_indices_dict.pt")
     return Written(path, rows, size_hw)
 
 

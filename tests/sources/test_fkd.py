@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import softpack
 from softpack.errors import DataError
+from softpack.sources.asked import Asked
+from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.given import Given
 from softpack.sources.opening import open_source
+from softpack.sources.to_fkd import write_fkd
 
 NAMES = ["n01/a", "n01/b c", "n02/ünï", "n03/a"]
 KINDS = ("hard", "smoothing", "marginal_smoothing_k3", "marginal_smoothing_k5", "marginal_renorm_k3", "ori")
@@ -160,3 +164,86 @@ def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(DataError, match=r"holds no train/CLASS/IMAGE\.tar"):
         open_fkd(tmp_path)
+
+
+# -- out -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def packed(layouts, tmp_path):
+    """`packed(kind)`: a set of FKD, its images, and its labels as an `.spk` file."""
+
+    def pack(kind: str, **how):
+        written = layouts.write_fkd(tmp_path / "labels", NAMES, kind, **how)
+        layouts.write_named_images(tmp_path / "images", [f"{name}.png" for name in NAMES], written.size_hw)
+        source = open_fkd(written.path, tmp_path / "images", kind=kind)
+        encode_source(source, tmp_path / "a.spk", fit_model(source, "raw", {"dtype": "fp32"}))
+        return written, tmp_path / "images", tmp_path / "a.spk"
+
+    return pack
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_set_comes_out_as_it_was(packed, tmp_path, kind, dtype):
+    written, images, path = packed(kind, dtype=dtype)
+    asked = Asked(label_type=kind, images=images, dtype=np.dtype(dtype).name)
+    write_fkd(path, tmp_path / "out", asked)
+    for name in NAMES:
+        theirs, ours = (
+            torch.load(root / "train" / f"{name}.tar", weights_only=False)
+            for root in (written.path, tmp_path / "out")
+        )
+        for part, (one, other) in enumerate(zip(theirs, ours, strict=True)):
+            if (part == 2 and kind == "hard") or part < 2:
+                assert one.dtype == other.dtype
+            if (
+                part == 2 and "renorm" in kind
+            ):  # is summed to 1 as it goes in, as the trainer does as it comes out
+                np.testing.assert_array_equal(one[:, 0], other[:, 0])
+                np.testing.assert_allclose(one[:, 1] / one[:, 1].sum(1, keepdims=True), other[:, 1], rtol=2e-3)
+            else:
+                np.testing.assert_array_equal(one, other)
+    check_rows(open_fkd(tmp_path / "out", images, kind=kind), written, 1e-6 if dtype == np.float32 else 2e-3)
+
+
+def test_any_labels_come_out_at_a_temperature(layouts, packed, tmp_path):
+    _, images, _ = packed("ori")
+    logits = np.random.default_rng(0).normal(size=(4, 2, 10)).astype(np.float32)
+    with softpack.create(tmp_path / "b.spk", "raw", items=4, views=2, classes=10, dtype="fp32") as writer:
+        writer.append(logits.reshape(8, 10)[:7], item=np.arange(7) // 2, view=np.arange(7) % 2)
+    write_fkd(tmp_path / "b.spk", tmp_path / "out", Asked(label_type="ori", images=images, temperature=4.0))
+    coords, flip, probs = torch.load(tmp_path / "out" / "train" / "n03" / "a.tar", weights_only=False)
+    np.testing.assert_allclose(probs, torch.from_numpy(logits[3, :1] / 4).softmax(1).numpy(), rtol=1e-5)
+    assert coords.tolist() == [[0, 0, 1, 1]]
+    assert flip.tolist() == [False]
+
+
+def test_what_fkd_cannot_hold_is_refused(packed, tmp_path):
+    _, images, path = packed("ori")
+    for asked, says in (
+        (Asked(images=images), r"say what FKD's files are to hold: --label-type hard, smoothing"),
+        (Asked(images=images, label_type="soft"), "FKD has no label type soft; expected one of hard"),
+        (
+            Asked(images=images, label_type="marginal_renorm"),
+            r"how many of 10 classes .* such as marginal_renorm_k5",
+        ),
+        (
+            Asked(images=images, label_type="marginal_renorm_k11"),
+            "does not say how many of 10 classes are kept",
+        ),
+        (Asked(label_type="ori"), r"does not say how images are called, .* \(--images DIR\)"),
+    ):
+        with pytest.raises(DataError, match=says):
+            write_fkd(path, tmp_path / "out", asked)
+    with softpack.create(tmp_path / "b.spk", "raw", items=4, views=1, classes=3000) as writer:
+        rows = np.random.default_rng(0).normal(size=(4, 3000))
+        writer.append(rows, item=range(4), view=[0] * 4, mix_item=[1, 0, 3, 2], mix_lam=[0.5] * 4)
+    with pytest.raises(DataError, match="has mix_item; FKD's files have crops and flips alone"):
+        write_fkd(tmp_path / "b.spk", tmp_path / "out", Asked(images=images, label_type="ori"))
+    with pytest.raises(DataError, match="has 3000 classes, and fp16 numbers of classes are exact up to 2048"):
+        write_fkd(tmp_path / "b.spk", tmp_path / "out", Asked(label_type="smoothing", dtype="float16"))
+    (images / "n03" / "a.png").unlink()
+    with pytest.raises(DataError, match=r"has labels of 4 items, and .* holds 3 images"):
+        write_fkd(path, tmp_path / "out", Asked(images=images, label_type="ori"))
+    assert not (tmp_path / "out").exists()

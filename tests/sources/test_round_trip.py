@@ -12,7 +12,7 @@ from softpack.records import LabelSpec, RowBlock
 from softpack.sources import Contents, Source, open_source, write_arrays
 
 SUFFIXES = ("npy", "npz", "h5", "hdf5", "safetensors")
-ALL_COLUMNS = ("crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy", "patch_order")
+ALL_COLUMNS = ("crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy", "patch_order", "cutout", "aug_seed")
 
 
 def whole(source: Source, n_rows: int = 1 << 20) -> RowBlock:
@@ -63,6 +63,8 @@ def make_rows(items: int, views: int, classes: int, dtype: str, fractions: bool,
             "mix_lam": np.where(mixed_B, rng.random(n), 1).astype(np.float32),
             "mix_box_xyxy": np.where(mixed_B[:, None], [3, 4, 30, 40], -1).astype(np.int32),
             "patch_order": np.where(mixed_B[:, None], [0x1201, 0x110], 0).astype(np.int32),
+            "cutout": np.where(mixed_B[:, None], rng.random((n, 7)), -1).astype(np.float32),
+            "aug_seed": rng.integers(-(1 << 31) + 1, 1 << 31, n).astype(np.int32),
         },
     )
 

@@ -34,6 +34,12 @@ VARIANTS = {
 }
 
 
+def has_full_batches(how: dict[str, int]) -> bool:
+    """Return whether nobody can tell from the batches how many images there are."""
+    batch = how.get("batch", 8)
+    return how.get("items", 23) <= batch or how.get("items", 23) % batch == 0
+
+
 @pytest.fixture
 def made(layouts, tmp_path):
     return lambda **how: layouts.write_sre2l(tmp_path / "labels", **how)
@@ -68,15 +74,26 @@ def check_rows(source, written, is_exact=False) -> None:
 
 
 @pytest.mark.parametrize("how", VARIANTS.values(), ids=VARIANTS.keys())
-def test_every_row_goes_in(made, how):
-    written = made(**how)
-    source = open_source(written.path, given=SEEDED)
+def test_every_row_goes_in(layouts, made, tmp_path, how):
+    written, needs_images = made(**how), has_full_batches(how)
+    if needs_images:
+        layouts.write_images(tmp_path / "images", written.size_hw)
+    given = dataclasses.replace(SEEDED, images=tmp_path / "images" if needs_images else None)
+    source = open_source(written.path, given=given)
     items, epochs = how.get("items", 23), how.get("epochs", 3)
     assert (source.items, source.views, source.n_rows) == (items, epochs, items * epochs)
     assert (
         source.order_known_by == f"seed 42, of {items} images, as the sampler of PyTorch 1.11 and later draws"
     )
-    check_rows(source, written)
+    check_rows(source, written, needs_images)
+
+
+def test_how_many_images_there_are_is_asked_for_where_last_batches_may_be_lost(made):
+    written = made()
+    for epoch in range(3):
+        (written.path / f"epoch_{epoch}" / "batch_2.tar").unlink()
+    with pytest.raises(DataError, match=r"how many images there are, as the last batch .* \(--images DIR\)"):
+        open_source(written.path, given=SEEDED)
 
 
 def test_an_index_says_the_order_and_items_in_the_file_do(made, tmp_path):
@@ -125,14 +142,14 @@ def test_an_unknown_order_makes_every_row_an_item(made):
 
 
 def test_a_sample_is_of_whole_files_and_of_the_seed(made):
-    source = open_source(made(items=200, epochs=4).path, given=SEEDED)
+    source = open_source(made(items=199, epochs=4).path, given=SEEDED)
     one, again, other = (
         [cell for block in source.sample(50, seed) for cell in zip(block.item_B, block.view_B, strict=True)]
         for seed in (0, 0, 1)
     )
     assert one == again != other
     assert len(set(one)) == 50
-    assert sum(len(block) for block in source.sample(10_000, 0)) == 800
+    assert sum(len(block) for block in source.sample(10_000, 0)) == 796
 
 
 @pytest.mark.parametrize("n_rows", [1, 7, 8, 9, 20, 1000])
@@ -182,7 +199,7 @@ def same(one, other) -> bool:
 @pytest.mark.parametrize("how", VARIANTS.values(), ids=VARIANTS.keys())
 def test_a_set_comes_out_tensor_by_tensor(layouts, made, tmp_path, how, sizes):
     written, given = made(**how), SEEDED
-    if sizes:
+    if sizes or has_full_batches(how):
         layouts.write_images(tmp_path / "images", written.size_hw)
         given = Given(tmp_path / "images", 42, "new")
     dtype = "float32" if "dtype" in how else "float16"
@@ -218,7 +235,7 @@ def test_what_the_layout_cannot_say_is_refused(made, tmp_path):
             {"recipe": drawn},
             "is mixed by 6 boxes or shares, of 1 to 1 rows each|has 6 boxes|not in it",
         ),
-        ("probs", {"space": "probs"}, "holds probs; SRe2L's files hold logits"),
+        ("probs", {"space": "probs"}, "holds probs; SRe2L's files and those like them hold logits"),
         ("shuffled", {"recipe": softpack.Recipe(size=32, patches=2, items=6)}, "has views of shuffled patches"),
     ):
         path = tmp_path / f"{name}.spk"
@@ -290,7 +307,8 @@ def change(path: Path, **parts) -> None:
         ({"coords": torch.rand(8, 3)}, r"coords has shape \[8, 3\]; expected \[8, 4\]"),
         ({"coords": torch.full((8, 4), 0.9)}, "crop_xywh of row 0 .* stay within 0 and 1"),
         ({"coords": torch.full((8, 4), torch.nan)}, "crop_xywh of row 0 .* finite fractions"),
-        ({"flip": torch.rand(8, 7)}, "has 7 numbers of a cutout where flips are expected"),
+        ({"flip": torch.rand(8, 6)}, r"cutout, in the place of the flip, has shape \[8, 6\]; expected \[8, 7\]"),
+        ({"flip": torch.rand(8, 7)}, "has crop_xywh, cutout, mix_item, mix_box_xyxy; expected crop_xywh, flip"),
         ({"mix_bbox": [3, 1, 2, 4]}, r"mix_bbox is \[3, 1, 2, 4\]; expected the last row"),
         ({"mix_bbox": [-1, 1, 2, 4]}, r"mix_bbox is \[-1, 1, 2, 4\]; expected row, column"),
         ({"mix_bbox": 5}, "mix_bbox is 5; expected row, column"),
@@ -307,7 +325,9 @@ def change(path: Path, **parts) -> None:
         ({"logits": torch.rand(8)}, "logits is of 1 axes; expected an array of 2"),
         ({"logits": "none"}, "logits is a str; expected an array of 2"),
         ({"mix_index": None, "mix_lam": None, "mix_bbox": None}, "has crop_xywh, flip; expected crop_xywh, flip, m"),
-        ({"more": 1, "still more": 2}, "holds a list of 8; expected coords, flip"),
+        ({"more": 1, "still more": 2, "and more": 3}, "holds a list of 9; expected coords, flip"),
+        ({"mix_index": [[1, 2]]}, "has draws of RandAugment as its third part, .* --no-replay takes the labels"),
+        ({"ids": torch.zeros(8, 10)}, r"holds 10 logits of each row, and does not say .* \(--classes C\)"),
     ],
 )  # fmt: skip
 def test_a_bad_batch_is_named(made, parts, says):
@@ -324,12 +344,10 @@ def test_what_lies_about_is_said_and_what_is_missing_refused(made, tmp_path):
     (root / "epoch_1" / "batch_01.tar").write_text("")
     assert open_source(root, given=SEEDED).ignored == ("notes.txt", "epoch_1/batch_01.tar")
     (root / "epoch_2" / "batch_2.tar").rename(tmp_path / "kept")
-    with pytest.raises(
-        DataError, match=r"1 batches are missing: epoch_2/batch_2\.tar; copy .* with --skip-bad"
-    ):
+    with pytest.raises(DataError, match=r"1 files are missing: epoch_2/batch_2\.tar; copy .* with --skip-bad"):
         open_source(root, given=SEEDED)
     shutil.rmtree(root / "epoch_1")
-    names = r"4 batches are missing: epoch_1/batch_0\.tar, epoch_1/batch_1\.tar, .*epoch_2/batch_2\.tar"
+    names = r"4 files are missing: epoch_1/batch_0\.tar, epoch_1/batch_1\.tar, .*epoch_2/batch_2\.tar"
     with pytest.raises(DataError, match=names):
         open_source(root, given=SEEDED)
     (root / "epoch_1").write_text("")
@@ -338,17 +356,17 @@ def test_what_lies_about_is_said_and_what_is_missing_refused(made, tmp_path):
 
 
 def test_bad_files_are_left_out_where_that_is_wanted(made, tmp_path):
-    written = made(items=40)
+    written = made(items=39)
     root = written.path
     (root / "epoch_0" / "batch_0.tar").write_bytes(b"no pickle")
     (root / "epoch_1" / "batch_4.tar").unlink()
     change(root / "epoch_2" / "batch_3.tar", logits=torch.full((8, 10), torch.nan))
     source = open_source(root, given=dataclasses.replace(SEEDED, skip_bad=True))
-    assert source.n_rows == 112  # of 120: what is in a file is known when it is read
+    assert source.n_rows == 110  # of 117: what is in a file is known when it is read
     found = {
         c for block in source.blocks(9) for c in zip(block.item_B.tolist(), block.view_B.tolist(), strict=True)
     }
-    order = SeededOrder(42, 40, is_new=True)
+    order = SeededOrder(42, 39, is_new=True)
     lost = {(int(item), 0) for item in order.items(0)[:8]} | {(int(item), 1) for item in order.items(1)[32:]}
     lost |= {(int(item), 2) for item in order.items(2)[24:32]}
     assert found == written.rows.keys() - lost
@@ -358,7 +376,7 @@ def test_bad_files_are_left_out_where_that_is_wanted(made, tmp_path):
     assert sum(len(block) for block in source.sample(20, 0)) <= 20
     encode_source(source, tmp_path / "a.spk", fit_model(source, "raw", {}))
     labels = softpack.open(tmp_path / "a.spk")
-    assert (labels.shape, len(labels)) == ((40, 3, 10), 96)
+    assert (labels.shape, len(labels)) == ((39, 3, 10), 94)
 
 
 def test_items_that_files_say_must_be_items_and_agree(made, tmp_path):
@@ -468,7 +486,7 @@ def test_folders_that_are_no_label_sets_are_refused(tmp_path):
         match=r"is a folder; expected a file, or the layout of a label set .*; name it with --from sre2l",
     ):
         open_source(tmp_path)
-    with pytest.raises(DataError, match="'nosuch' no layout of one; expected sre2l, gvbsm, lpld"):
+    with pytest.raises(DataError, match="'nosuch' no layout of one; expected sre2l, gvbsm, edc, lpld"):
         open_source(tmp_path, kind="nosuch")
     with pytest.raises(DataError, match="has no epoch_0; expected epoch_0, epoch_1 and so on"):
         open_source(tmp_path, kind="sre2l")
