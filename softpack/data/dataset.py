@@ -20,7 +20,7 @@ from softpack.container.resident import ResidentLabels
 from softpack.data.batch import Batch, Sample
 from softpack.data.draws import Draws
 from softpack.data.inputs import PlainInputs, ReplayedInputs, check_count, check_dataset, images_of
-from softpack.data.replay import Replay
+from softpack.data.replay import Replay, check_replayable
 from softpack.data.source import LabelSource
 from softpack.data.thumbprint import check_images
 from softpack.errors import DataError
@@ -172,6 +172,7 @@ def _check_transform(transform: Any, labels: LabelSource) -> None:
             f"the labels belong to augmented images ({', '.join(columns) or 'resized'}), but {fault}; "
             "give transform=softpack.replay(size), or ignore_replay=True if the images are augmented already"
         )
+    check_replayable(columns)
     if labels.recipe is not None and labels.recipe.size != transform.size:
         raise DataError(
             f"the labels belong to views of {labels.recipe.size} x {labels.recipe.size} pixels, and transform makes "

@@ -13,7 +13,7 @@ Shapes in names: C channels, H high, W wide; sizes and boxes are in pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -56,11 +56,11 @@ class Augmentation(NamedTuple):
 UNCHANGED = Augmentation()
 
 
-def augmentations(columns: Mapping[str, np.ndarray], n_rows: int) -> list[Augmentation]:
-    """Return the augmentation of each of `n_rows` rows from their replay columns [n_rows, ...].
+def check_replayable(columns: Collection[str]) -> None:
+    """Refuse views that were drawn by another program, from seeds that softpack does not know the meaning of.
 
     Raises:
-        DataError: views were drawn by another program, from seeds that softpack does not know the meaning of.
+        DataError: the columns, by their names, have such seeds.
     """
     if "aug_seed" in columns:
         raise DataError(
@@ -68,6 +68,15 @@ def augmentations(columns: Mapping[str, np.ndarray], n_rows: int) -> list[Augmen
             "them again: transform images by it, with the seeds of labels.replay(items, views), and give "
             "ignore_replay=True"
         )
+
+
+def augmentations(columns: Mapping[str, np.ndarray], n_rows: int) -> list[Augmentation]:
+    """Return the augmentation of each of `n_rows` rows from their replay columns [n_rows, ...].
+
+    Raises:
+        DataError: they cannot be replayed.
+    """
+    check_replayable(columns)
     names = [name for name in Augmentation._fields if name in columns]
     if not names:
         return [UNCHANGED] * n_rows

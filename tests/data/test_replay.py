@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from softpack.data.replay import Augmentation, Replay, augmentations, replay
 from softpack.errors import DataError
@@ -294,3 +294,39 @@ def test_strips_of_one_axis_alone():
 def test_an_order_that_is_none_is_refused():
     with pytest.raises(DataError, match="patch_order is 0x133; expected 0, or a 1 and then each strip once"):
         replay(3)(noise(6, 6), Augmentation(patch_order=(0x133, 0)))
+
+
+@given(st.integers(1, 50), st.booleans(), st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_cutout_paints_what_pil_draws(size, as_floats, data):
+    """LPLD draws a rectangle on the resized crop, from whole numbers that it stores as shares of the size."""
+    image = Image.fromarray(smooth(30, 40))
+    y, x = (data.draw(st.integers(0, size - 1)) for _ in range(2))
+    high, wide = (data.draw(st.integers(0, size)) for _ in range(2))
+    colour = data.draw(st.tuples(*[st.integers(0, 255)] * 3))
+    expected = image.resize((size, size), BILINEAR)
+    x1, x2 = np.clip([x - wide // 2, x + wide // 2], 0, size).tolist()
+    y1, y2 = np.clip([y - high // 2, y + high // 2], 0, size).tolist()
+    ImageDraw.Draw(expected).rectangle([x1, y1, x2, y2], fill=colour)
+    place = np.array([x / size, y / size, wide / size, high / size, *colour], np.float32)
+    given = torch.from_numpy(np.array(image.resize((size, size), BILINEAR))).permute(2, 0, 1) / 255
+    out = replay(size)(given if as_floats else image, Augmentation(cutout=place.tolist()))
+    torch.testing.assert_close(out * 255, torch.from_numpy(np.array(expected)).permute(2, 0, 1).float())
+
+
+def test_cutouts_come_before_flips_and_none_is_none():
+    cutout = (0.25, 0.5, 0.25, 2.0, 255, 255, 255)
+    out = replay(8)(np.zeros((8, 8, 3), np.uint8), Augmentation(flip=True, cutout=cutout))
+    assert out[0, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 0]
+    assert not replay(8)(np.zeros((8, 8, 3), np.uint8), Augmentation(cutout=[-1.0] * 7)).any()
+    with pytest.raises(
+        DataError, match="the image has 4 channels; expected 3, to cut out a rectangle of a colour"
+    ):
+        replay(8)(torch.zeros(4, 8, 8), Augmentation(cutout=cutout))
+
+
+def test_seeds_of_other_programs_are_not_replayed():
+    with pytest.raises(
+        DataError, match=r"views were drawn from seeds \(aug_seed\) by the program .* ignore_replay"
+    ):
+        augmentations({"aug_seed": np.arange(2)}, 2)
