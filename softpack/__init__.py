@@ -24,6 +24,7 @@ _PUBLIC = {
     "SoftLabelDataset": "softpack.data.dataset",
     "ViewSampler": "softpack.data.sampler",
     "append": "softpack.container.create",
+    "budget": "softpack.presets.registry",
     "check": "softpack.relabelling.check",
     "create": "softpack.container.create",
     "fidelity": "softpack.eval.fidelity",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from softpack.data.sampler import ViewSampler as ViewSampler
     from softpack.eval.fidelity import fidelity as fidelity
     from softpack.folder import ImageFolder as ImageFolder
+    from softpack.presets.registry import budget as budget
     from softpack.recipe import Recipe as Recipe
     from softpack.relabelling.check import check as check
     from softpack.relabelling.relabel import relabel as relabel

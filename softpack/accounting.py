@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,8 @@ class Ledger:
         n_rows: labels in it.
         classes: numbers in a label.
         image_bytes: size of the images beside it, None where they were not given.
+        items: images labelled.
+        views: of an image, at most.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Ledger:
     n_rows: int
     classes: int
     image_bytes: int | None = None
+    items: int = 0
+    views: int = 0
 
     @property
     def total_bits(self) -> int:
@@ -108,8 +112,7 @@ def size(n_bytes: int) -> str:
 def render(ledgers: Sequence[Ledger], form: str) -> str:
     """Return ledgers as a table, markdown, latex, csv or json (one object; a list of several)."""
     if form == "json":
-        documents = [ledger.to_json() for ledger in ledgers]
-        return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1)
+        return one_or_several([ledger.to_json() for ledger in ledgers])
     if form == "csv":
         return _csv(ledgers)
     return "\n\n".join(_one(ledger, form) for ledger in ledgers)
@@ -134,12 +137,19 @@ def grid(rows: Sequence[Sequence[str]], form: str = "table", head: int = 1) -> s
     return "\n".join([*text[:head], "  ".join("-" * w for w in widths), *text[head:]])
 
 
-def _one(ledger: Ledger, form: str) -> str:
+def entry_grid(entries: Sequence[Entry], n_rows: int, last: str, form: str) -> str:
+    """Return entries as a grid: what each costs a label of `n_rows`, and in a line `last` their sum."""
+    total = sum(entry.n_bits for entry in entries)
     rows = [("what", "scope", "bits", "bits/label", "share")]
-    for entry in ledger.entries:
-        rows.append((entry.what, entry.scope, *_numbers(entry.n_bits, ledger)))
-    rows.append(("the file", "", *_numbers(ledger.total_bits, ledger)))
-    table = grid(rows, form)
+    for entry in (*entries, Entry(last, total, "")):
+        each = f"{entry.n_bits / n_rows:.3f}" if n_rows else "-"
+        share = f"{100 * entry.n_bits / max(total, 1):.2f}%"
+        rows.append((entry.what, entry.scope, f"{entry.n_bits:,}", each, share))
+    return grid(rows, form)
+
+
+def _one(ledger: Ledger, form: str) -> str:
+    table = entry_grid(ledger.entries, ledger.n_rows, "the file", form)
     if form == "latex":
         return table
     lines = [
@@ -157,21 +167,26 @@ def _one(ledger: Ledger, form: str) -> str:
     return "\n".join(lines)
 
 
-def _numbers(n_bits: int, ledger: Ledger) -> tuple[str, str, str]:
-    share = n_bits / max(ledger.total_bits, 1)
-    return f"{n_bits:,}", f"{n_bits / max(ledger.n_rows, 1):.3f}", f"{100 * share:.2f}%"
+def one_or_several(documents: Sequence[Any]) -> str:
+    """Return one document as JSON, or several as a list."""
+    return json.dumps(documents[0] if len(documents) == 1 else documents, indent=1)
+
+
+def separated(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue().rstrip("\n")
 
 
 def _csv(ledgers: Sequence[Ledger]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("file", "what", "scope", "bits", "labels"))
+    rows: list[tuple[object, ...]] = [("file", "what", "scope", "bits", "labels")]
     for ledger in ledgers:
         for entry in ledger.entries:
-            writer.writerow((ledger.name, entry.what, entry.scope, entry.n_bits, ledger.n_rows))
+            rows.append((ledger.name, entry.what, entry.scope, entry.n_bits, ledger.n_rows))
         if ledger.image_bytes is not None:
-            writer.writerow((ledger.name, "images", "images", 8 * ledger.image_bytes, ledger.n_rows))
-    return out.getvalue().rstrip("\n")
+            rows.append((ledger.name, "images", "images", 8 * ledger.image_bytes, ledger.n_rows))
+    return separated(rows)
 
 
 def _latex(text: str) -> str:

@@ -14,7 +14,7 @@ import softpack
 
 ROOT = Path(softpack.__file__).parent
 LAYERS = (
-    {"errors", "records", "bits", "accounting", "checks", "chance", "recipe", "folder"},
+    {"errors", "records", "bits", "accounting", "checks", "chance", "recipe", "folder", "presets"},
     {"format", "codecs", "entropy"},
     {"container"},
     {"sources", "data", "losses"},

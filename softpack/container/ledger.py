@@ -71,6 +71,8 @@ def ledger_of(file: SpkFile, images: str | os.PathLike[str] | None = None) -> Le
         n_rows=file.commit.n_rows,
         classes=file.header.gives.classes,
         image_bytes=None if images is None else _size_of(Path(images)),
+        items=file.commit.items,
+        views=file.commit.views,
     )
     if account.total_bits != 8 * file.file_len:
         raise CorruptError(
