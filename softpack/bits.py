@@ -45,8 +45,14 @@ def pack(values: np.ndarray, width: int) -> bytes:
     if width <= 8:
         values = values.astype(np.uint8, copy=False)
     planes = []
+    bytes_BN = (
+        np.ascontiguousarray(values, values.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, values.itemsize)
+    )
     for shift, bits in field_widths(width):
-        plane = ((values >> shift) & ((1 << bits) - 1)).astype(np.uint8)
+        if bits == 8:
+            plane = np.ascontiguousarray(bytes_BN[:, shift // 8])
+        else:
+            plane = ((values >> shift) & ((1 << bits) - 1)).astype(np.uint8)
         planes.append(_pack_fields(plane, bits).tobytes())
     return b"".join(planes)
 

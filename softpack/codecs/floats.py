@@ -29,4 +29,7 @@ def from_float_codes(codes: Tensor, kind: str) -> Tensor:
 
 def overflows(values: Tensor, kind: str) -> bool:
     """Return whether a finite value is too large for this kind."""
+    most = torch.finfo(FLOATS[kind]).max
+    if not values.numel() or all(-most <= end <= most for end in map(float, values.aminmax())):
+        return False
     return bool((torch.isinf(values.to(FLOATS[kind])) & torch.isfinite(values)).any())

@@ -89,7 +89,7 @@ def make_streams(
 
 
 def choose_tile(
-    streams: tuple[StreamSpec, ...], most: int, items: int | None, views: int | None
+    streams: tuple[StreamSpec, ...], most: int, items: int | None, views: int | None, by_view: bool = False
 ) -> tuple[int, int]:
     """Return the items and views of a tile: about a mebibyte, square-ish, without a small rest at the edge.
 
@@ -98,11 +98,15 @@ def choose_tile(
         most: rows that it may have.
         items: of the file where known beforehand.
         views: the same of views.
+        by_view: rows come view after view, so that tiles are to be of no more views than can wait for all their items.
     """
     arrays = [array for stream in streams if stream.per == "row" for array in stream.arrays]
     bits = sum(array.values_per_row * min(array.bits, 16 if array.kind == "int" else 32) for array in arrays)
     rows = max(1, min(TILE_BITS // bits, MAX_TILE_ROWS, most))
-    side_views = _even_share(views or MAX_SIDE_VIEWS, min(rows, MAX_SIDE_VIEWS))
+    most_views = min(rows, MAX_SIDE_VIEWS)
+    if by_view and items:
+        most_views = max(1, min(most_views, PENDING_BYTES // 2 * 8 // (items * bits)))
+    side_views = _even_share(views or MAX_SIDE_VIEWS, most_views)
     side_items = max(1, rows // side_views)
     return (side_items if items is None else _even_share(max(items, 1), side_items)), side_views
 
@@ -210,8 +214,8 @@ class TileWriter:
         self._corrections.add(corrections, item_B, view_B)
         if self._waiting_bytes > PENDING_BYTES:
             self._write_parts(complete_only=True)
-        if self._waiting_bytes > PENDING_BYTES // 2:
-            self._write_parts(complete_only=False)
+            if self._waiting_bytes > PENDING_BYTES // 2:  # else the next rows would soon look for tiles again
+                self._write_parts(complete_only=False)
         if self._out.length - self._out.committed_len > max(COMMIT_BYTES, self._out.committed_len // 8):
             self.commit()
 

@@ -108,6 +108,7 @@ class Writer:
         self._device = torch.device(device)
         self._progress = progress
         self._columns: tuple[str, ...] | None = None
+        self._by_view = False
         self._item_values: dict[str, np.ndarray] = {}
         self._items_written = True
         self._spool: list[RowBlock] = []
@@ -188,6 +189,8 @@ class Writer:
             block = self._drawn(block, self._recipe)
         if self._columns is None:
             self._columns = tuple(block.replay)
+            same_item, same_view = (int((np.diff(of_B) == 0).sum()) for of_B in (block.item_B, block.view_B))
+            self._by_view = same_view > same_item
         if tuple(block.replay) != self._columns:
             raise DataError(
                 f"{self._out.name}: found the columns {', '.join(block.replay) or 'none'}; the rows before have "
@@ -352,7 +355,7 @@ class Writer:
         corrects = self._promised is not None
         streams = make_streams(self.model, kept, tuple(self._item_values), keeps_mix, corrects)
         most = most_rows(streams, self.codec.spec.classes)
-        tile = choose_tile(streams, most, self._items, self._views) if self._tile is None else self._tile
+        tile = self._tile or choose_tile(streams, most, self._items, self._views, self._by_view)
         check_tile(tile, most, self._out.name)
         context = None
         if self.model.prototypes is not None:

@@ -101,7 +101,7 @@ def test_rows_of_equal_numbers_have_no_step(spec):
     assert Quantize(spec).decode(codes).unique().tolist() == [3.0]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 70000.0, -70000.0])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 70000.0, -70000.0])
 def test_what_fp16_cannot_hold_is_refused(bad, spec, logits_BC):
     logits_BC[2, 3] = bad
 

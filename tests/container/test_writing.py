@@ -575,3 +575,18 @@ def test_rows_are_copied(path):
 
     np.testing.assert_array_equal(softpack.open(path)[0, 0], ROW[0])
     assert softpack.open(path).replay([0], [0])["crop_xywh_fraction"].tolist() == [[0, 0, 0.5, 1]]
+
+
+@pytest.mark.parametrize("by_view", [True, False])
+def test_rows_that_come_view_by_view_fall_into_tiles_that_fill_up(tmp_path, by_view):
+    items, views, classes = 600, 40, 2000
+    with softpack.create(tmp_path / "a.spk", "raw", items=items, views=views, classes=classes) as writer:
+        cells = np.stack(np.divmod(np.arange(items * views), views if not by_view else items), 1)
+        for start in range(0, len(cells), 3000):
+            part = cells[start : start + 3000]
+            item_B, view_B = part.T[::-1] if by_view else part.T
+            writer.append(np.zeros((len(part), classes), np.float16), item=item_B, view=view_B)
+    file = softpack.open(tmp_path / "a.spk").file
+    tile = file.header.tile_items, file.header.tile_views
+    assert tile[1] < views if by_view else tile[1] == views
+    assert len(file.parts) == -(-items // tile[0]) * -(-views // tile[1])  # each tile in one part
