@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import xxhash
 
 from softpack.cli.facts import facts_of, print_facts
 from softpack.cli.options import (
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from softpack.rate.choose import Wanted
     from softpack.rate.trial import Trial
     from softpack.sources.base import Source
+    from softpack.sources.resuming import Encoding
 
 
 @click.command(
@@ -85,20 +89,56 @@ def encode_rows(
     rows: Source, out: str, model_path: str | None, replay: bool, force: bool, how: dict[str, Any]
 ) -> None:
     """Encode a source as the options say, with a fitted codec or one that is fitted to it."""
-    from softpack.container.create import load_model
-    from softpack.sources.encoding import check_device, check_model, encode_source
+    from softpack.sources.encoding import encode_source
+    from softpack.sources.resuming import RESUMED_NUMBERS, Encoding
 
-    if model_path is None:
-        model = fitted(rows, how, replay)
-    else:
-        check_device(how["device"])
-        model = load_model(model_path)
-        check_model(model.codec, rows.spec, model_path)
+    asked = {
+        "replay": replay, "max_kl": how["max_kl"], "temperatures": how["temperatures"] or None, "seed": how["seed"],
+        "appendable": how.get("appendable", False), "device": how["device"],
+    }  # fmt: skip
+
+    def model() -> Model:
+        return fitted(rows, how, replay) if model_path is None else _loaded(model_path, rows, how["device"])
+
+    if rows.n_rows * rows.spec.classes >= RESUMED_NUMBERS:
+        run = _run(rows, how | asked | {"model": model_path})
+        _go_on(rows, Encoding(Path(out), run, force), model, asked)
+        return
+    ready = model()
     with Bar("encoding") as bar:
-        encode_source(
-            rows, out, model, replay=replay, max_kl=how["max_kl"], temperatures=how["temperatures"] or None,
-            appendable=how.get("appendable", False), seed=how["seed"], device=how["device"], force=force, counted=bar,
-        )  # fmt: skip
+        encode_source(rows, out, ready, force=force, counted=bar, **asked)
+
+
+def _go_on(rows: Source, encoding: Encoding, model: Callable[[], Model], asked: dict[str, Any]) -> None:
+    """Encode a source, or what an interrupted run of the same call has left of it."""
+    left = encoding.left()
+    if left is not None:
+        note(f"going on where a run was interrupted: {left.n_rows:,} of {rows.n_rows:,} rows are there")
+    ready = model() if left is None else None
+    try:
+        with Bar("encoding") as bar:
+            encoding.encode(rows, ready, bar, **asked)
+    except KeyboardInterrupt:
+        if encoding.is_begun:
+            note("interrupted; what is done is kept, and the same call goes on")
+        raise
+
+
+def _loaded(path: str, rows: Source, device: str) -> Model:
+    from softpack.container.create import load_model
+    from softpack.sources.encoding import check_device, check_model
+
+    check_device(device)
+    model = load_model(path)
+    check_model(model.codec, rows.spec, path)
+    return model
+
+
+def _run(rows: Source, how: dict[str, Any]) -> str:
+    """Return what tells an encoding from others: a hash of the options and of what the source says of itself."""
+    facts = [rows.n_rows, rows.items, rows.views, rows.n_bytes, *vars(rows.spec).values(), rows.order_known_by]
+    said = json.dumps([facts, how], sort_keys=True, default=str)
+    return xxhash.xxh64(said.encode()).hexdigest()
 
 
 @click.command(

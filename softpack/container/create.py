@@ -209,7 +209,10 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 
 def append(
-    path: str | os.PathLike[str], model: Codec | Model | None = None, device: torch.device | str = "cpu"
+    path: str | os.PathLike[str],
+    model: Codec | Model | None = None,
+    device: torch.device | str = "cpu",
+    viewpoints: ViewpointTable | None = None,
 ) -> Writer:
     """Return a writer that adds rows to an existing file; new items and views are welcome.
 
@@ -222,6 +225,7 @@ def append(
         path: of the file.
         model: the fitted codec, where the file has no encoder.
         device: where rows are encoded.
+        viewpoints: of all rows, as `create` takes them.
 
     Raises:
         CodecError: the file has no encoder and no model is given, or the model is another.
@@ -235,7 +239,7 @@ def append(
         tail = [file.pread(offset, BLOCK.size) for offset in file.tail_offsets]
         headers = [*(row.tobytes() for row in file.blocks), *tail]
         out.resume(file_id, headers, file.file_len, file.commit.number + 1)
-        return Writer(out, encoder, device=device, resumed=file)
+        return Writer(out, encoder, device=device, resumed=file, viewpoints=viewpoints)
     except BaseException:
         out.abandon()
         raise

@@ -138,7 +138,8 @@ class Writer:
         self._item_values = {name: labels.item_column(name) for name in labels.item_columns}
         self._recipe = file.header.recipe
         drawn = self._drawn_viewpoints()
-        self._viewpoints = labels.weighing.table() if drawn is None else drawn
+        if not len(self._viewpoints):
+            self._viewpoints = labels.weighing.table() if drawn is None else drawn
         self._tiles = TileWriter(
             self._out, self.model, file.header, None, None, self._device, self._prototypes, self._viewpoints
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from torch import Tensor
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
 from softpack.container.context import Prototypes
-from softpack.container.create import PROTOTYPE_BITS, create
+from softpack.container.create import PROTOTYPE_BITS, append, create
 from softpack.container.model import Model, arrays_of_item, as_model, fit_prototype_codec
+from softpack.container.reader import Labels
 from softpack.container.tables import bits_per_row, fit_tables
 from softpack.container.tile_writer import code_arrays
-from softpack.container.writer import MIX_WH, fit_rows
+from softpack.container.writer import MIX_WH, Writer, fit_rows
 from softpack.errors import CodecError, DataError
 from softpack.records import LabelSpec, RowBlock
 from softpack.sources.base import Source, block_rows
 from softpack.sources.learning import Learned, learn
 
+COMMIT_NUMBERS = 1 << 26  # in labels, between two commits that an interrupted run goes on from
 TABLE_ROWS = 8192  # whose codes the entropy coder's tables are made from
 
 Counted = Callable[[int, int], None]  # (rows done, rows in all)
@@ -175,6 +178,9 @@ def encode_source(
     max_kl: float | None = None,
     temperatures: Sequence[float] | None = None,
     appendable: bool = False,
+    commits: bool = False,
+    goes_on: bool = False,
+    notes: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     force: bool = False,
@@ -191,6 +197,9 @@ def encode_source(
         max_kl: the greatest KL of any label at the temperatures, to which corrections hold them.
         temperatures: of `max_kl`; 1, 4 and 20 by default.
         appendable: keep the encoder in the file.
+        commits: commit now and then, so that an interrupted run leaves what it has done.
+        goes_on: add the rows that are not there yet to what such a run has left.
+        notes: for people, into the header.
         seed: noted in the header.
         device: where rows are encoded.
         force: overwrite what is there.
@@ -203,15 +212,19 @@ def encode_source(
     check_model(model.codec, source.spec, "the model")
     if model.prototypes is not None and learned is None:
         learned = learn(source, basis=model.basis)
-    with (
-        _naming(source.path, path),
-        create(
+    viewpoints = None if learned is None or model.basis is None else learned.viewpoints
+    with _naming(source.path, path):
+        if goes_on:
+            with append(path, device=device, viewpoints=viewpoints) as writer:
+                _fill(writer, source, Labels(path), replay, commits, counted)
+            return
+        with create(
             path,
             model,
             items=source.items,
             views=source.views,
             prototypes=None if learned is None or model.prototypes is None else learned.rows_NPC,
-            viewpoints=None if learned is None or model.basis is None else learned.viewpoints,
+            viewpoints=viewpoints,
             mix_wh=MIX_WH if learned is None else learned.mix_wh,
             replay=replay and source.recipe is None,
             recipe=source.recipe if replay else None,
@@ -219,21 +232,53 @@ def encode_source(
             max_kl=max_kl,
             temperatures=temperatures if max_kl is not None else None,
             appendable=appendable,
+            notes=notes,
             seed=seed,
             device=device,
             force=force,
-        ) as writer,
-    ):
-        columns = (
-            source.item_columns if replay else {n: v for n, v in source.item_columns.items() if n == "target"}
-        )
-        writer.set_items(**columns)
-        done = 0
-        for block in source.blocks(block_rows(source.spec.classes)):
-            writer.add(block)
-            done += len(block)
-            if counted is not None:
-                counted(done, source.n_rows)
+        ) as writer:
+            columns = (
+                source.item_columns
+                if replay
+                else {n: v for n, v in source.item_columns.items() if n == "target"}
+            )
+            writer.set_items(**columns)
+            _fill(writer, source, None, replay, commits, counted)
+
+
+def _fill(
+    writer: Writer,
+    source: Source,
+    there: Labels | None,
+    replay: bool,
+    commits: bool,
+    counted: Counted | None,
+) -> None:
+    """Add all rows of a source that are not there yet."""
+    done = committed = 0
+    keeps_columns = replay or there is None or there.file.header.stream("mix") is not None
+    for block in source.blocks(block_rows(source.spec.classes)):
+        done += len(block)
+        if there is not None:
+            is_there_B = _is_there(there, block)
+            block = block.take(~is_there_B)
+            committed += int(is_there_B.sum())
+        if len(block):
+            writer.add(block if keeps_columns else replace(block, replay={}))
+        waiting, were = ((n * source.spec.classes) for n in (done - committed, committed))
+        if commits and waiting > max(COMMIT_NUMBERS, were // 8):
+            writer.commit()
+            committed = done
+        if counted is not None:
+            counted(done, source.n_rows)
+
+
+def _is_there(labels: Labels, block: RowBlock) -> np.ndarray:
+    """Return which rows a file has, bool [B]."""
+    items, views, _ = labels.shape
+    is_there_B = (block.item_B < items) & (block.view_B < views)
+    is_there_B[is_there_B] = labels.has(block.item_B[is_there_B], block.view_B[is_there_B])
+    return is_there_B
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from softpack.cli.progress import Bar
+
 
 def test_encode_says_what_the_labels_were(run):
     facts = run("encode logits.npz -o new.spk --codec raw --json").json
@@ -68,3 +70,29 @@ def test_formats_are_listed(run):
         "lpqld",
         "fkd",
     }
+
+
+def test_an_interrupted_encoding_goes_on(run, run_any, here, monkeypatch):
+    monkeypatch.setattr("softpack.sources.resuming.RESUMED_NUMBERS", 1)
+    monkeypatch.setattr("softpack.sources.encoding.COMMIT_NUMBERS", 10)
+    monkeypatch.setattr("softpack.sources.encoding.block_rows", lambda classes: 5)
+    call = Bar.__call__
+
+    def stop(bar, done, total, seen=""):
+        call(bar, done, total, seen)
+        if bar._what == "encoding" and done >= 15:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Bar, "__call__", stop)
+        ran = run_any("encode logits.npz -o new.spk --codec quantize")
+    assert ran.code == 1
+    assert "softpack: interrupted; what is done is kept, and the same call goes on" in ran.err
+    assert (
+        "new.spk.unfinished: was left by another run" in run_any("encode logits.npz -o new.spk --codec raw").err
+    )
+    ran = run("encode logits.npz -o new.spk --codec quantize")
+    assert "softpack: going on where a run was interrupted: 15 of 24 rows are there" in ran.err
+    run("encode logits.npz -o other.spk --codec quantize")
+    assert (here / "new.spk").read_bytes() == (here / "other.spk").read_bytes()
+    assert sorted(path.name for path in here.glob("*.unfinished*")) == []

@@ -1,0 +1,125 @@
+"""Encoding many rows so that it goes on where it was interrupted.
+
+Rows go into `OUT.unfinished` first, with the encoder in it and a commit now and then; the next run of the same call
+finds there what is done. In the end its codes are written into `OUT`, in tiles that are whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softpack.container.blockfile import PARTIAL, refuse_existing
+from softpack.container.model import Model, load_model_of
+from softpack.container.reader import Labels
+from softpack.container.recover import recover
+from softpack.container.repack import repack
+from softpack.errors import ExistsError, FormatError, SoftpackError
+from softpack.format.layout import ModelPart
+from softpack.sources.base import Source
+from softpack.sources.encoding import Counted, encode_source
+
+UNFINISHED = ".unfinished"
+RESUMED_NUMBERS = 1 << 27  # in the labels of a source: fewer are encoded anew
+LONG_BITS = 1024  # of a label, from which on tiles fill up between commits
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoding that may have been interrupted.
+
+    Args:
+        out: of the file.
+        run: what is encoded and how; an interrupted run of anything else is not gone on with.
+        force: overwrite `out`, and throw away what another run left.
+    """
+
+    out: Path
+    run: str
+    force: bool = False
+
+    @property
+    def rows(self) -> Path:
+        """Of the rows so far."""
+        return self.out.with_name(self.out.name + UNFINISHED)
+
+    @property
+    def partial(self) -> Path:
+        """Of the rows so far, while the first run writes them."""
+        return self.rows.with_name(self.rows.name + PARTIAL)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is something to go on with."""
+        return self.rows.exists() or self.partial.exists()
+
+    def left(self) -> Labels | None:
+        """Return what an interrupted run of the same call left, made whole; None where there is nothing.
+
+        Raises:
+            ExistsError: another run left it, and `force` is not given.
+        """
+        refuse_existing(self.out, self.force)
+        for path in (self.partial, self.rows):
+            if path.exists():
+                try:
+                    recover(path)
+                except FormatError:  # nothing had been committed
+                    path.unlink()
+        if not self.rows.exists():
+            return None
+        labels = Labels(self.rows)
+        if labels.file.header.made_by.get("run") == self.run:
+            return labels
+        if not self.force:
+            raise ExistsError(
+                f"{self.rows}: was left by another run, of other labels or options; call it as it was, to go on, or "
+                "give force=True (--force) to throw it away"
+            )
+        self.forget()
+        return None
+
+    def encode(self, source: Source, model: Model | None, counted: Counted | None = None, **how: Any) -> None:
+        """Encode all rows that are not there yet, and write the file.
+
+        Args:
+            source: of the rows.
+            model: fitted; None goes on with what `left` found.
+            counted: is told (rows done, rows in all).
+            how: further arguments of `encode_source`.
+
+        Raises:
+            SoftpackError: the source, the codec or the disk refuses; nothing is left then.
+        """
+        try:
+            ready = load_model_of(Labels(self.rows).file) if model is None else model
+            encode_source(
+                source,
+                self.rows,
+                ready,
+                goes_on=model is None,
+                commits=True,
+                notes={"run": self.run},
+                counted=counted,
+                **how | {"appendable": True},
+            )
+            if how.get("appendable") or _is_as_it_should_be(ready):
+                self.rows.replace(self.out)
+            else:
+                repack(self.rows, self.out, force=self.force)
+        except SoftpackError:
+            self.forget()
+            raise
+        self.rows.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Throw away what there is so far."""
+        for path in (self.rows, self.partial):
+            path.unlink(missing_ok=True)
+
+
+def _is_as_it_should_be(model: Model) -> bool:
+    """Return whether the rows that were written are worth no second writing: no encoder, and tiles that are whole."""
+    parts = model.parts.keys() & {ModelPart.ENCODER, ModelPart.PROTOTYPE_ENCODER}
+    return not parts and model.codec.bits_per_label() >= LONG_BITS
