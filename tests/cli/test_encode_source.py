@@ -87,12 +87,12 @@ def test_an_interrupted_encoding_goes_on(run, run_any, here, monkeypatch):
         patched.setattr(Bar, "__call__", stop)
         ran = run_any("encode logits.npz -o new.spk --codec quantize")
     assert ran.code == 1
-    assert "softpack: interrupted; what is done is kept, and the same call goes on" in ran.err
+    assert "interrupted; what is done is kept, and the same call goes on" in ran.err
     assert (
         "new.spk.unfinished: was left by another run" in run_any("encode logits.npz -o new.spk --codec raw").err
     )
     ran = run("encode logits.npz -o new.spk --codec quantize")
-    assert "softpack: going on where a run was interrupted: 15 of 24 rows are there" in ran.err
+    assert "going on where a run was interrupted: 15 of 24 rows are there" in ran.err
     run("encode logits.npz -o other.spk --codec quantize")
     assert (here / "new.spk").read_bytes() == (here / "other.spk").read_bytes()
     assert sorted(path.name for path in here.glob("*.unfinished*")) == []
