@@ -5,7 +5,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -19,15 +18,15 @@ REPLAY = softpack.replay(SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def small_set(folder: Path) -> tuple[Path, Path]:
     """Write 64 images of coloured noise, and 24 epochs of labels as SRe2L's relabelling lays them out."""
-    random, generator = np.random.default_rng(0), torch.Generator().manual_seed(42)
+    generator = torch.Generator().manual_seed(42)
     for item in range(64):
         (folder / "images" / f"{item // 16}").mkdir(parents=True, exist_ok=True)
-        pixels = random.integers(0, 150, (20, 24, 3)) + 100 * np.eye(4, 3, dtype=int)[item // 16]
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"images/{item // 16}/{item:02d}.png")
+        pixels = torch.randint(0, 150, (20, 24, 3)) + 100 * torch.eye(4, 3)[item // 16]
+        Image.fromarray(pixels.byte().numpy()).save(folder / f"images/{item // 16}/{item:02d}.png")
     for epoch in range(24):
         (folder / "labels" / f"epoch_{epoch}").mkdir(parents=True)
         own = torch.eye(4)[[item // 16 for item in RandomSampler(range(64), generator=generator)]] * 30
-        partner = torch.from_numpy(random.permutation(64))
+        partner = torch.randperm(64)
         mix = [partner, 0.6, [0, 0, SIZE // 2, SIZE // 2], (0.75 * own + 0.25 * own[partner]).half()]
         batch = [torch.tensor([[0.1, 0.25, 0.8, 0.5]]).repeat(64, 1), torch.rand(64) < 0.5, *mix]
         torch.save(batch, folder / "labels" / f"epoch_{epoch}" / "batch_0.tar")
@@ -38,9 +37,9 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     out = Path(tempfile.mkdtemp()) / "labels.spk"
     labels, images = map(Path, sys.argv[1:3]) if sys.argv[1:] else small_set(out.parent)
-    order = ["--images", images, "--label-seed", "42", "--sampler", "new"]  # what the files do not say
-    encode = [sys.executable, "-m", "softpack", "encode", labels, "-o", out, *order]
-    subprocess.run([*encode, "--codec", "quantize"], check=True)  # many labels: --target-bits 64
+    how = ["--images", images, "--label-seed=42", "--sampler=new"]  # what the files do not say
+    how += ["-o", out, "--codec=quantize"]  # of many labels: --target-bits=64
+    subprocess.run([sys.executable, "-m", "softpack", "encode", labels, *how], check=True)
     dataset = softpack.SoftLabelDataset(softpack.ImageFolder(images), out, transform=REPLAY)
     _, epochs, classes = dataset.labels.shape  # their student is torchvision's resnet18
     layers = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten()
@@ -55,7 +54,6 @@ if __name__ == "__main__":
             loss.backward()
             optimizer.step()
         schedule.step()
-    right = [
-        student.eval()(REPLAY(image)[None]).argmax() == target for image, target in softpack.ImageFolder(images)
-    ]
+    student.eval()
+    right = [student(REPLAY(x)[None]).argmax() == target for x, target in softpack.ImageFolder(images)]
     print(f"KL of the last batch at T=20 is {loss:.4f}; right on {sum(right)} of {len(right)} images")
