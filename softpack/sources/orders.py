@@ -18,6 +18,7 @@ from softpack.errors import DataError
 from softpack.sources.columns import INT32_MAX
 
 MAX_JSON_BYTES = 4 << 30
+SPARE_ITEMS, TIMES_ROWS = 1 << 20, 100  # that an index may name beyond the rows that it lists
 
 
 class Order(ABC):
@@ -86,6 +87,12 @@ class ListedOrder(Order):
         self._items = {
             number: _checked(values, f"{path}: {number!r}", n_items) for number, values in listed.items()
         }
+        n_rows = sum(map(len, self._items.values()))
+        if n_items is None and self.n_items > SPARE_ITEMS + TIMES_ROWS * n_rows:
+            raise DataError(
+                f"{path}: names item {self.n_items - 1}, and lists {n_rows} rows; give the images that were labelled "
+                "(--images DIR), if there are as many"
+            )
 
     @property
     def numbers(self) -> list[int]:
@@ -127,13 +134,11 @@ class BatchOrder(Order):
         self.n_epochs = 1 + max(self.epoch_of.values(), default=-1)
 
     def _epochs(self) -> Iterator[int]:
-        epoch, seen_N = 0, np.zeros(self.n_items, bool)
+        epoch, last_N = 0, np.full(self.n_items, -1)  # in which each item was seen
         for batch in self.batches:
             items_B = self.items_of(batch)
-            if seen_N[items_B].any():
-                epoch += 1
-                seen_N[:] = False
-            seen_N[items_B] = True
+            epoch += bool((last_N[items_B] == epoch).any())
+            last_N[items_B] = epoch
             yield epoch
 
     def items_of(self, batch: int) -> np.ndarray:

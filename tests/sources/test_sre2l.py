@@ -458,6 +458,10 @@ def test_all_that_must_be_said_is_asked_for_at_once(layouts, made, tmp_path):
     [
         ({"0": [0, 0, 1]}, "json: '?0'?: names item 0 twice"),
         ({"0": [0, -1]}, "names item -1; expected 0 to"),
+        (
+            {"0": [0, 1, 2**31 - 2]},
+            r"names item 2147483646, and lists 3 rows; give the images .* \(--images DIR\)",
+        ),
         ({"0": [0.5, 1]}, "is no list of items"),
         ({"0": [0, 1.5]}, "is no list of items"),
         ({"0": [0, True]}, "is no list of items"),
