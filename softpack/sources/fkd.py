@@ -27,6 +27,7 @@ from softpack.errors import DataError
 from softpack.folder import ImageFolder
 from softpack.records import LabelSpec
 from softpack.sources.given import Given, need
+from softpack.sources.kept import share_of_others, spread
 from softpack.sources.row_files import Cells, Files, RowFiles, Rows, first_good
 
 TYPES = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "ori")
@@ -132,16 +133,12 @@ def rows_of(found: Any, item_B: np.ndarray | None, kind: str, classes: int, repl
 
 def _dense(class_VK: np.ndarray, prob_VK: np.ndarray, kind: str, classes: int) -> np.ndarray:
     """Return all probabilities, float32 [V, C]."""
-    n_kept = class_VK.shape[1]
-    sum_V1 = prob_VK.sum(1, keepdims=True)
-    rest_V1 = np.zeros_like(sum_V1)
-    if kind == "marginal_renorm" or n_kept == classes:
-        prob_VK = prob_VK / np.maximum(sum_V1, 1e-12)
+    rest_V1 = np.zeros_like(prob_VK[:, :1])
+    if kind == "marginal_renorm" or prob_VK.shape[1] == classes:
+        prob_VK = prob_VK / np.maximum(prob_VK.sum(1, keepdims=True), 1e-12)
     elif kind != "hard":
-        rest_V1 = np.maximum(1 - sum_V1, 0) / (classes - n_kept)
-    probs_VC = np.repeat(rest_V1, classes, 1)
-    np.put_along_axis(probs_VC, class_VK, prob_VK, 1)
-    return probs_VC
+        rest_V1 = share_of_others(prob_VK, classes)
+    return spread(prob_VK, class_VK, rest_V1, classes)
 
 
 def _parts(found: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

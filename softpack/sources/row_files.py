@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -166,15 +167,11 @@ class RowFiles(Source):
         with PicklePool(READERS) as pool:
             for path, found in pool.each(paths()):
                 number = wanted.popleft()
-                try:
+                held[number] = None
+                with leaving_out(path, self.skip_bad, self.left_out):
                     if isinstance(found, DataError):
                         raise found
                     held[number] = self._block(number, path, found)
-                except DataError as error:
-                    if not self.skip_bad:
-                        raise
-                    self.left_out[str(path)] = str(error)
-                    held[number] = None
                 yield from self._ready(waiting, held)
             yield from self._ready(waiting, held)
 
@@ -194,7 +191,7 @@ class RowFiles(Source):
             ):
                 del held[number]
             if parts:  # or all of its files were left out
-                yield parts[0] if len(parts) == 1 else _joined(parts)
+                yield joined(parts)
 
     def _block(self, number: int, path: Path, found: Any) -> RowBlock:
         """Return the rows of a file, checked."""
@@ -248,7 +245,10 @@ def _part(block: RowBlock, rows_B: np.ndarray) -> RowBlock:
     return block if is_all else block.take(rows_B)
 
 
-def _joined(blocks: list[RowBlock]) -> RowBlock:
+def joined(blocks: list[RowBlock]) -> RowBlock:
+    """Return the rows of all blocks, of which there is one at least, as one block."""
+    if len(blocks) == 1:
+        return blocks[0]
     return RowBlock(
         np.concatenate([block.labels_BC for block in blocks]),
         np.concatenate([block.item_B for block in blocks]),
@@ -305,3 +305,14 @@ def refuse_missing(root: Path, missing: list[Path], skip_bad: bool) -> dict[str,
             "where the labels are whole, or leave them out with --skip-bad"
         )
     return {str(path): f"{path}: is missing" for path in missing}
+
+
+@contextmanager
+def leaving_out(path: Path, skip_bad: bool, left_out: dict[str, str]) -> Iterator[None]:
+    """Note what is wrong with a file, where bad ones are left out; else let it be raised."""
+    try:
+        yield
+    except DataError as error:
+        if not skip_bad:
+            raise
+        left_out[str(path)] = str(error)
