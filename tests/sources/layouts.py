@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,43 @@ def write_images(path: Path, size_hw: np.ndarray, classes: int = 10) -> None:
         folder = path / f"{item * classes // len(size_hw):03d} ünï"
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (int(width), int(height))).save(folder / f"{item:05d} a.b.png")
+
+
+def write_tinyvit(
+    path: Path,
+    keys: list[str],
+    epochs: int = 3,
+    k: int = 4,
+    classes: int = 10,
+    ranks: int = 2,
+    repeats: int = 0,
+    sharp: float = 3.0,
+) -> Written:
+    """Write a set of TinyViT for items with these keys; each rank repeats the first keys of the epoch."""
+    random, rows = np.random.default_rng(len(keys)), {}
+    for epoch in range(epochs):
+        folder = path / f"logits_top{k}_epoch{epoch}"
+        folder.mkdir(parents=True)
+        drawn = random.permutation(len(keys))
+        for rank in range(ranks):
+            items = [*drawn[rank::ranks].tolist(), *drawn[:repeats].tolist()]
+            lines, values = "", b""
+            for item in dict.fromkeys(items):  # a rank writes no key twice
+                seed, (ids, probs) = random.integers(1 << 31), _top_of_one(random, k, classes, sharp)
+                record = struct.pack("<i", seed) + ids.astype("<i2").tobytes() + probs.astype("<f2").tobytes()
+                lines, values = lines + keys[item] + "\n", values + record
+                said = {"seed": seed, "ids": ids, "probs": probs, "record": record}
+                rows.setdefault((item, epoch), said)
+            (folder / f"rank{rank}-keys.txt").write_text(lines, encoding="utf-8")
+            (folder / f"rank{rank}-values.bin").write_bytes(values)
+    return Written(path, rows, np.zeros((len(keys), 2), int))
+
+
+def _top_of_one(
+    random: np.random.Generator, k: int, classes: int, sharp: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k largest probabilities of a row, fp16, and their classes."""
+    logits = sharp * random.normal(size=classes)
+    probs = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    ids = np.argsort(-probs)[:k]
+    return ids, probs[ids].astype(np.float16)
