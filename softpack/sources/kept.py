@@ -38,18 +38,16 @@ def class_numbers(stored_Bk: np.ndarray, classes: int, row_B: np.ndarray | None 
 
 def spread(values_Bk: np.ndarray, id_Bk: np.ndarray, rest_B1: np.ndarray, classes: int) -> np.ndarray:
     """Return all numbers of rows [B, C]: those that are kept, and one for all other classes of a row."""
-    rows_BC = np.repeat(rest_B1.astype(values_Bk.dtype, copy=False), classes, 1)
+    rows_BC: np.ndarray = np.repeat(rest_B1.astype(values_Bk.dtype, copy=False), classes, 1)
     np.put_along_axis(rows_BC, id_Bk, values_Bk, 1)
     return rows_BC
 
 
 def share_of_others(prob_Bk: np.ndarray, classes: int) -> np.ndarray:
     """Return the probability of each class that is not kept, where these share what is left of 1, [B, 1]."""
-    left_B1 = np.fmax(
-        1 - prob_Bk.sum(1, keepdims=True), 0
-    )  # rounded, they may sum to more; nan is found elsewhere
-    left_B1 /= max(1, classes - prob_Bk.shape[1])
-    return left_B1
+    left_B1: np.ndarray = np.fmax(1 - prob_Bk.sum(1, keepdims=True), 0)  # rounded numbers may sum to more
+    share_B1: np.ndarray = left_B1 / max(1, classes - prob_Bk.shape[1])
+    return share_B1
 
 
 def _first(bad_B: np.ndarray, row_B: np.ndarray | None) -> int:

@@ -61,6 +61,27 @@ class Cells(ABC):
         """Return the views of rows, by their files and their numbers in these."""
 
 
+@dataclass(frozen=True, eq=False)
+class ItemFiles(Cells):
+    """Every file is of one item, and its rows are the views of it.
+
+    Args:
+        item_F: of each file.
+        how: their order is known.
+    """
+
+    item_F: np.ndarray
+    how: str = ""
+
+    def of_file(self, number: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return items and views of the rows of a file."""
+        return np.full(n_rows, self.item_F[number]), np.arange(n_rows)
+
+    def views(self, file_B: np.ndarray, row_B: np.ndarray) -> np.ndarray:
+        """Return the views of rows."""
+        return row_B
+
+
 @dataclass(frozen=True)
 class Rows:
     """What a file says of its rows, as sources of arrays would hold it.
@@ -234,9 +255,10 @@ class RowFiles(Source):
 
 def columns_of(rows: Rows, item_columns: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """Return the names of the columns that rows get: crops stay fractions where sizes of images are not known."""
-    has_sizes = "source_hw" in item_columns
+    stay = {"crop_xywh"} if "source_hw" not in item_columns else set()
     return tuple(
-        "crop_xywh_fraction" if name == "crop_xywh" and not has_sizes else name for name in rows.columns
+        "crop_xywh_fraction" if name in stay and values_B.dtype.kind == "f" else name
+        for name, values_B in rows.columns.items()
     )
 
 

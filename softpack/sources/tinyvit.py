@@ -32,7 +32,7 @@ from softpack.sources.kept import class_numbers, share_of_others, spread
 from softpack.sources.numbered import numbered_in
 from softpack.sources.row_files import joined, leaving_out, refuse_missing
 from softpack.sources.stored import ByteArray, FileBytes, gathered, reading
-from softpack.sources.tinyvit_keys import keys_of
+from softpack.sources.tinyvit_keys import Keys, keys_of
 
 FOLDERS = r"logits_top(0|[1-9][0-9]*)_epoch(0|[1-9][0-9]*)"
 KEYS, VALUES = "-keys.txt", "-values.bin"
@@ -77,17 +77,7 @@ def open_tinyvit(path: Path, given: Given) -> TinyVitRows:
         ranks += found
         ignored += [f"{folder_of(k, epoch)}/{other}" for other in others]
     keys = keys_of({rank.keys: rank.n for rank in ranks}, given, left_out)
-    items = {}
-    for rank in ranks:
-        with leaving_out(rank.keys, given.skip_bad, left_out):
-            items[rank] = keys.items(rank.keys, rank.n).astype(np.int32)
-    for rank in list(items) if given.skip_bad else []:  # one with a bad record is left out as a whole
-        with leaving_out(rank.values, given.skip_bad, left_out):
-            rank.check(items[rank], spec)
-        if str(rank.values) in left_out:
-            del items[rank]
-    if not items:
-        raise DataError(next(iter(left_out.values())))
+    items = _items(ranks, keys, spec, given.skip_bad, left_out)
     item_R, repeated_D = _first_of_keys(items)
     if len(repeated_D):
         ignored.append(f"{len(repeated_D):,} records of keys that their epoch has already")
@@ -221,6 +211,24 @@ class _Rank:
 
 
 # -- files ---------------------------------------------------------------------------------------------
+
+
+def _items(
+    ranks: list[_Rank], keys: Keys, spec: LabelSpec, skip_bad: bool, left_out: dict[str, str]
+) -> dict[_Rank, np.ndarray]:
+    """Return the items of the records of each rank that is good; one with a bad record is left out as a whole."""
+    items = {}
+    for rank in ranks:
+        with leaving_out(rank.keys, skip_bad, left_out):
+            items[rank] = keys.items(rank.keys, rank.n).astype(np.int32)
+    for rank in list(items) if skip_bad else []:
+        with leaving_out(rank.values, skip_bad, left_out):
+            rank.check(items[rank], spec)
+        if str(rank.values) in left_out:
+            del items[rank]
+    if not items:
+        raise DataError(next(iter(left_out.values())))
+    return items
 
 
 def _first_of_keys(items: dict[_Rank, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
