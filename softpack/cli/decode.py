@@ -51,9 +51,11 @@ FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
 @SAMPLER
 @click.option("--order", type=click.Path(), metavar="JSON",
               help="Index of the set that batches are to be ordered as, instead of a seed.")  # fmt: skip
-@click.option("--k", type=click.IntRange(1), metavar="K", help="Classes to keep of each row (lpqld, fkd).")
+@click.option(
+    "--k", type=click.IntRange(1), metavar="K", help="Classes to keep of each row (lpqld, fkd, tinyvit)."
+)
 @click.option("--images", type=click.Path(), metavar="DIR",
-              help="The images that were labelled, after which fkd names its files.")  # fmt: skip
+              help="The images that were labelled, after which fkd names its files, and tinyvit its keys.")  # fmt: skip
 @click.option("--label-type", metavar="TYPE",
               help="Of fkd: hard, smoothing, marginal_smoothing_kK, marginal_renorm_kK or ori.")  # fmt: skip
 @NO_REPLAY

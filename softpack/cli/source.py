@@ -35,9 +35,10 @@ OPTIONS = (
     LABEL_SEED,
     SAMPLER,
     click.option("--classes", type=click.IntRange(min=2), metavar="C",
-                 help="Of the labels, where files hold some of them alone (fkd, lpqld)."),
+                 help="Of the labels, where files hold some of them alone (fkd, lpqld, tinyvit, mldr)."),
     click.option("--label-type", metavar="TYPE",
-                 help="Of fkd: hard, smoothing, marginal_smoothing, marginal_renorm or ori, where shapes do not tell."),
+                 help="Of fkd: hard, smoothing, marginal_smoothing, marginal_renorm or ori, where shapes do not tell; "
+                 "of mldr: smooth or zeros."),
     click.option("--skip-bad", is_flag=True, help="Leave out files of a folder that are missing or cannot be used."),
 )  # fmt: skip
 

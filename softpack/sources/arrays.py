@@ -16,11 +16,10 @@ from softpack.records import RowBlock
 from softpack.sources.base import Source
 from softpack.sources.columns import INT32_MAX, Around, check_item_column, read_column
 from softpack.sources.layout import INDEX, WANTED, Layout, layout_of
-from softpack.sources.stored import Opener, Stored, StoredArray, reading
+from softpack.sources.stored import Opener, Stored, StoredArray, gathered, reading
 
 INDEX_BLOCK = 1 << 18  # entries of an index column read at a time
 MAX_ITEM_BYTES = 1 << 30  # of a column with one entry for each item, which is held whole
-MAX_GAP = 8  # rows that are read and dropped rather than skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +52,10 @@ class ArraySource(Source):
 
     def _block(self, stored: Stored, rows_B: np.ndarray) -> RowBlock:
         with reading(self.path):
-            labels_BC = as_label_rows(self._gather(stored.arrays[self.layout.labels], rows_B))
-            raw = {name: self._gather(stored.arrays[name], rows_B) for name in self.layout.row_arrays}
+            labels_BC = as_label_rows(gathered(stored.arrays[self.layout.labels], rows_B, self.layout.lead))
+            raw = {
+                name: gathered(stored.arrays[name], rows_B, self.layout.lead) for name in self.layout.row_arrays
+            }
             item_B, view_B = self._index(stored, rows_B)
         place = Place(str(self.path), rows_B, item_B, view_B)
         check_labels(labels_BC, self.spec, stored.arrays[self.layout.labels].dtype, place)
@@ -65,18 +66,9 @@ class ArraySource(Source):
 
     def _index(self, stored: Stored, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.layout.indexed:
-            item_B, view_B = (self._gather(stored.arrays[name], rows_B).astype(np.int64) for name in INDEX)
+            item_B, view_B = (gathered(stored.arrays[name], rows_B).astype(np.int64) for name in INDEX)
             return item_B, view_B
         return rows_B // self.views, rows_B % self.views
-
-    def _gather(self, array: StoredArray, rows_B: np.ndarray) -> np.ndarray:
-        """Read rows with one read for each run of rows that are near each other."""
-        parts = []
-        for run in np.split(rows_B, np.flatnonzero(np.diff(rows_B) > MAX_GAP) + 1):
-            first, stop = int(run[0]), int(run[-1]) + 1
-            part = array.read(first, stop, self.layout.lead)
-            parts.append(part if len(run) == stop - first else part[run - first])
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @contextmanager

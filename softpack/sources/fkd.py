@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ from softpack.errors import DataError
 from softpack.folder import ImageFolder
 from softpack.records import LabelSpec
 from softpack.sources.given import Given, need
-from softpack.sources.row_files import Cells, Files, RowFiles, Rows, first_good
+from softpack.sources.kept import share_of_others, spread
+from softpack.sources.row_files import Files, ItemFiles, RowFiles, Rows, first_good
 
 TYPES = ("hard", "smoothing", "marginal_smoothing", "marginal_renorm", "ori")
 AXES = dict(zip(TYPES, (1, 2, 3, 3, 2), strict=True))  # of an array of labels
@@ -60,32 +60,11 @@ def open_fkd(path: Path, given: Given) -> RowFiles:
         item_columns=item_columns or {"target": _targets(files)},
         ignored=(),
         files=Files(np.full(len(files), n_views), files.__getitem__),
-        cells=_Images(item_F, "images that were given" if given.folder else "the names of the files, sorted"),
+        cells=ItemFiles(item_F, "images that were given" if given.folder else "the names of the files, sorted"),
         take=partial(rows_of, kind=kind, classes=classes, replay=given.replay),
         skip_bad=given.skip_bad,
         left_out=left_out,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Images(Cells):
-    """Every file is of one item, and its rows are the views of it.
-
-    Args:
-        item_F: of each file.
-        how: their order is known.
-    """
-
-    item_F: np.ndarray
-    how: str = ""
-
-    def of_file(self, number: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return items and views of the rows of a file."""
-        return np.full(n_rows, self.item_F[number]), np.arange(n_rows)
-
-    def views(self, file_B: np.ndarray, row_B: np.ndarray) -> np.ndarray:
-        """Return the views of rows."""
-        return row_B
 
 
 def rows_of(found: Any, item_B: np.ndarray | None, kind: str, classes: int, replay: bool = True) -> Rows:
@@ -132,16 +111,12 @@ def rows_of(found: Any, item_B: np.ndarray | None, kind: str, classes: int, repl
 
 def _dense(class_VK: np.ndarray, prob_VK: np.ndarray, kind: str, classes: int) -> np.ndarray:
     """Return all probabilities, float32 [V, C]."""
-    n_kept = class_VK.shape[1]
-    sum_V1 = prob_VK.sum(1, keepdims=True)
-    rest_V1 = np.zeros_like(sum_V1)
-    if kind == "marginal_renorm" or n_kept == classes:
-        prob_VK = prob_VK / np.maximum(sum_V1, 1e-12)
+    rest_V1 = np.zeros_like(prob_VK[:, :1])
+    if kind == "marginal_renorm" or prob_VK.shape[1] == classes:
+        prob_VK = prob_VK / np.maximum(prob_VK.sum(1, keepdims=True), 1e-12)
     elif kind != "hard":
-        rest_V1 = np.maximum(1 - sum_V1, 0) / (classes - n_kept)
-    probs_VC = np.repeat(rest_V1, classes, 1)
-    np.put_along_axis(probs_VC, class_VK, prob_VK, 1)
-    return probs_VC
+        rest_V1 = share_of_others(prob_VK, classes)
+    return spread(prob_VK, class_VK, rest_V1, classes)
 
 
 def _parts(found: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

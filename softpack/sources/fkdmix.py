@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.sources.kept import class_numbers, spread
 from softpack.sources.row_files import Rows
 
 LENGTHS = (6, 7, 8)
@@ -65,7 +66,7 @@ def rows_of(found: Any, item_B: np.ndarray | None, classes: int | None = None, r
             f"holds {n} rows, and {len(item_B)} are left of those that are listed; expected no more"
         )
     if more and getattr(more[0], "ndim", 1) == 2:
-        labels_BC = spread(labels_BC, more.pop(0), classes)
+        labels_BC = _all_logits(labels_BC, more.pop(0), classes)
     if more:
         said_B = _rows_array(more[0], "items", n, (), "iu").astype(np.int64)
         if len(np.unique(said_B)) < n:
@@ -86,10 +87,10 @@ def rows_of(found: Any, item_B: np.ndarray | None, classes: int | None = None, r
     return Rows(labels_BC, columns, said_B)
 
 
-def spread(values_Bk: np.ndarray, ids: Any, classes: int | None) -> np.ndarray:
+def _all_logits(values_Bk: np.ndarray, ids: Any, classes: int | None) -> np.ndarray:
     """Return all logits [B, C] of the k largest: -inf, which is no probability, where there are none.
 
-    LPQLD's softmax is over those that it keeps. Its ids are int16, so that from 32,768 on they are negative.
+    LPQLD's softmax is over those that it keeps.
 
     Raises:
         DataError: ids do not fit the values or the classes, or nobody says how many classes there are.
@@ -98,18 +99,7 @@ def spread(values_Bk: np.ndarray, ids: Any, classes: int | None) -> np.ndarray:
     if classes is None:
         raise DataError(f"holds {k} logits of each row, and does not say of how many classes (--classes C)")
     stored_Bk = _rows_array(ids, "ids", n, (k,), "iu")
-    id_Bk = stored_Bk.view(np.uint16) if stored_Bk.dtype == np.int16 else stored_Bk
-    bad_Bk = (id_Bk < 0) | (id_Bk >= classes)
-    if bad_Bk.any():
-        row = int(np.argwhere(bad_Bk)[0][0])
-        raise DataError(
-            f"names class {id_Bk[bad_Bk][0]} in row {row}; expected 0 to {classes - 1}, of --classes"
-        )
-    if (np.diff(np.sort(id_Bk, 1), axis=1) == 0).any():
-        raise DataError("names a class twice in a row; expected each once")
-    labels_BC = np.full((n, classes), -np.inf, values_Bk.dtype)
-    np.put_along_axis(labels_BC, id_Bk.astype(np.int64), values_Bk, 1)
-    return labels_BC
+    return spread(values_Bk, class_numbers(stored_Bk, classes), np.full((n, 1), -np.inf), classes)
 
 
 def of_sides(rows: Rows, source_hw: np.ndarray | None) -> Rows:

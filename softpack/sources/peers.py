@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from softpack.errors import DataError
-from softpack.sources import lpqld, sre2l
+from softpack.sources import lpqld, mldr, sre2l, tinyvit
 from softpack.sources.base import Source
 from softpack.sources.fkd import open_fkd
 from softpack.sources.given import Given
 from softpack.sources.hald import open_hald
 from softpack.sources.lpqld import open_lpqld
+from softpack.sources.mldr import open_mldr
 from softpack.sources.sre2l import open_sre2l
+from softpack.sources.tinyvit import open_tinyvit
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,12 @@ PEERS = {
     "hald": Peer(open_hald, lambda names: "epoch_0.tar" in names, False, "HALD: a file for each epoch"),
     "fkd": Peer(
         open_fkd, lambda names: "train" in names and "epoch_0" not in names, True, "FKD: a file for each image"
+    ),
+    "tinyvit": Peer(
+        open_tinyvit, tinyvit.looks_like, True, "TinyViT: the k largest probabilities and a seed of each view"
+    ),
+    "mldr": Peer(
+        open_mldr, mldr.looks_like, False, "ml-dr: the k largest probabilities, a file for each image"
     ),
 }
 

@@ -9,6 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,27 @@ class Cells(ABC):
     @abstractmethod
     def views(self, file_B: np.ndarray, row_B: np.ndarray) -> np.ndarray:
         """Return the views of rows, by their files and their numbers in these."""
+
+
+@dataclass(frozen=True, eq=False)
+class ItemFiles(Cells):
+    """Every file is of one item, and its rows are the views of it.
+
+    Args:
+        item_F: of each file.
+        how: their order is known.
+    """
+
+    item_F: np.ndarray
+    how: str = ""
+
+    def of_file(self, number: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return items and views of the rows of a file."""
+        return np.full(n_rows, self.item_F[number]), np.arange(n_rows)
+
+    def views(self, file_B: np.ndarray, row_B: np.ndarray) -> np.ndarray:
+        """Return the views of rows."""
+        return row_B
 
 
 @dataclass(frozen=True)
@@ -166,15 +188,11 @@ class RowFiles(Source):
         with PicklePool(READERS) as pool:
             for path, found in pool.each(paths()):
                 number = wanted.popleft()
-                try:
+                held[number] = None
+                with leaving_out(path, self.skip_bad, self.left_out):
                     if isinstance(found, DataError):
                         raise found
                     held[number] = self._block(number, path, found)
-                except DataError as error:
-                    if not self.skip_bad:
-                        raise
-                    self.left_out[str(path)] = str(error)
-                    held[number] = None
                 yield from self._ready(waiting, held)
             yield from self._ready(waiting, held)
 
@@ -194,7 +212,7 @@ class RowFiles(Source):
             ):
                 del held[number]
             if parts:  # or all of its files were left out
-                yield parts[0] if len(parts) == 1 else _joined(parts)
+                yield joined(parts)
 
     def _block(self, number: int, path: Path, found: Any) -> RowBlock:
         """Return the rows of a file, checked."""
@@ -237,9 +255,10 @@ class RowFiles(Source):
 
 def columns_of(rows: Rows, item_columns: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     """Return the names of the columns that rows get: crops stay fractions where sizes of images are not known."""
-    has_sizes = "source_hw" in item_columns
+    stay = {"crop_xywh"} if "source_hw" not in item_columns else set()
     return tuple(
-        "crop_xywh_fraction" if name == "crop_xywh" and not has_sizes else name for name in rows.columns
+        "crop_xywh_fraction" if name in stay and values_B.dtype.kind == "f" else name
+        for name, values_B in rows.columns.items()
     )
 
 
@@ -248,7 +267,10 @@ def _part(block: RowBlock, rows_B: np.ndarray) -> RowBlock:
     return block if is_all else block.take(rows_B)
 
 
-def _joined(blocks: list[RowBlock]) -> RowBlock:
+def joined(blocks: list[RowBlock]) -> RowBlock:
+    """Return the rows of all blocks, of which there is one at least, as one block."""
+    if len(blocks) == 1:
+        return blocks[0]
     return RowBlock(
         np.concatenate([block.labels_BC for block in blocks]),
         np.concatenate([block.item_B for block in blocks]),
@@ -305,3 +327,14 @@ def refuse_missing(root: Path, missing: list[Path], skip_bad: bool) -> dict[str,
             "where the labels are whole, or leave them out with --skip-bad"
         )
     return {str(path): f"{path}: is missing" for path in missing}
+
+
+@contextmanager
+def leaving_out(path: Path, skip_bad: bool, left_out: dict[str, str]) -> Iterator[None]:
+    """Note what is wrong with a file, where bad ones are left out; else let it be raised."""
+    try:
+        yield
+    except DataError as error:
+        if not skip_bad:
+            raise
+        left_out[str(path)] = str(error)

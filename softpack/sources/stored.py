@@ -24,6 +24,7 @@ UNPICKLED = (
     "softpack unpickles nothing but tensors and arrays, as others could run code; give a .pt of these, as torch.save "
     "writes it"
 )
+MAX_GAP = 8  # rows that are read and dropped rather than skipped
 MAX_HELD_BYTES = 64 << 20  # of an array that cannot be read in pieces
 
 
@@ -159,6 +160,22 @@ class HeldArray(StoredArray):
     def read(self, start: int, stop: int, lead: int) -> np.ndarray:
         """Return rows `start` to `stop` with the first `lead` axes taken as one."""
         return self.values.reshape(-1, *self.shape[lead:])[start:stop]
+
+
+def gathered(array: StoredArray, rows_B: np.ndarray, lead: int = 1) -> np.ndarray:
+    """Return some rows of an array, with one read for each run of rows that are near each other.
+
+    Args:
+        array: of an open file.
+        rows_B: ascending numbers of the rows.
+        lead: axes that count rows, taken as one.
+    """
+    parts = []
+    for run in np.split(rows_B, np.flatnonzero(np.diff(rows_B) > MAX_GAP) + 1):
+        first, stop = int(run[0]), int(run[-1]) + 1
+        part = array.read(first, stop, lead)
+        parts.append(part if len(run) == stop - first else part[run - first])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def hold_fortran(array: ByteArray, name: str) -> HeldArray:

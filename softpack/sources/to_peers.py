@@ -9,6 +9,7 @@ from softpack.sources.asked import Asked
 from softpack.sources.encoding import Counted
 from softpack.sources.to_fkd import write_fkd
 from softpack.sources.to_fkdmix import write_edc, write_gvbsm, write_lpqld, write_sre2l
+from softpack.sources.to_tinyvit import write_tinyvit
 
 # Path of the `.spk` file, folder, what is asked of the layout, whether to replace it, and what is told how far it is.
 WRITERS: dict[str, Callable[[Path, Path, Asked, bool, Counted | None], None]] = {
@@ -18,4 +19,5 @@ WRITERS: dict[str, Callable[[Path, Path, Asked, bool, Counted | None], None]] = 
     "edc": write_edc,
     "lpqld": write_lpqld,
     "fkd": write_fkd,
+    "tinyvit": write_tinyvit,
 }

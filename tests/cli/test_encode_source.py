@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
+import torch
 
 from softpack.cli.progress import Bar
 
@@ -40,6 +43,48 @@ def test_a_folder_goes_in_and_out_and_bad_files_are_named(run, refused, here):
     ran = run(f"encode set -o new.spk --codec raw --force --skip-bad {order}")
     assert "left out: set/epoch_1/batch_1.tar: cannot be read" in ran.err
     assert "1 files left out" in ran.out
+
+
+def test_a_set_of_tinyvit_goes_in_and_out(run, refused, here):
+    """A record is a seed, two classes as int16 and their probabilities as fp16."""
+    records = b"".join(struct.pack("<i2h2e", seed, 9, seed % 9, 0.5, 0.25) for seed in range(8))
+    for epoch in range(2):
+        folder = here / "set" / f"logits_top2_epoch{epoch}"
+        folder.mkdir(parents=True)
+        (folder / "rank0-keys.txt").write_text("".join(f"{item % 7}\n" for item in range(8)))
+        (folder / "rank0-values.bin").write_bytes(records)
+    assert "its files do not say how many classes there are (--classes C)" in refused(
+        "encode set -o new.spk --codec raw"
+    )
+    ran = run("encode set -o new.spk --codec raw --set dtype=fp32 --classes 10 --source-temperature 1")
+    assert "not used of set: 2 records of keys that their epoch has already" in ran.err
+    assert "keys, which are numbers of images" in ran.out
+    run("decode new.spk -o again --to tinyvit --k 2")
+    for epoch in range(2):
+        again = here / "again" / f"logits_top2_epoch{epoch}" / "rank0-values.bin"
+        assert again.read_bytes() == records[: 7 * 12]
+    assert "say how many of 10 classes TinyViT's records are to keep" in refused(
+        "decode new.spk -o again --to tinyvit --force"
+    )
+
+
+def test_a_set_of_ml_dr_goes_in(run, refused, here):
+    (here / "set").mkdir()
+    views = [{"params": [(1, 2, 30, 40), True], "prob": ([0.5, 0.25], [3, 4])}] * 3
+    for item in range(4):
+        torch.save((item, views), here / "set" / f"{item}.pth.tar", pickle_protocol=4)
+    transforms = {"random_resized_crop": {"size": 9}, "random_horizontal_flip": {"p": 0.5}, "normalize": {}}
+    config = {"num_classes": 10, "reinforce": {"image_augmentation": transforms}}
+    torch.save(config, here / "set" / "config.pth.tar")
+    assert "do not say what classes get that are not kept (--label-type smooth" in refused(
+        "encode set -o new.spk --codec raw"
+    )
+    facts = run("encode set -o new.spk --codec raw --set dtype=fp32 --label-type smooth --json").json
+    assert (facts["items"], facts["views"], facts["classes"], facts["space"]) == (4, 3, 10, "probs")
+    run("decode new.spk -o new.npz")
+    with np.load("new.npz") as arrays:
+        assert arrays["crop_xywh"][3, 2].tolist() == [2, 1, 40, 30]
+        np.testing.assert_allclose(arrays["probs"][3, 2], [1 / 32] * 3 + [0.5, 0.25] + [1 / 32] * 5)
 
 
 @pytest.mark.usefixtures("plain")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from torch.utils.data import RandomSampler
@@ -263,3 +265,104 @@ def write_images(path: Path, size_hw: np.ndarray, classes: int = 10) -> None:
         folder = path / f"{item * classes // len(size_hw):03d} ünï"
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (int(width), int(height))).save(folder / f"{item:05d} a.b.png")
+
+
+def write_tinyvit(
+    path: Path,
+    keys: list[str],
+    epochs: int = 3,
+    k: int = 4,
+    classes: int = 10,
+    ranks: int = 2,
+    repeats: int = 0,
+    sharp: float = 3.0,
+) -> Written:
+    """Write a set of TinyViT for items with these keys; each rank repeats the first keys of the epoch."""
+    random, rows = np.random.default_rng(len(keys)), {}
+    for epoch in range(epochs):
+        folder = path / f"logits_top{k}_epoch{epoch}"
+        folder.mkdir(parents=True)
+        drawn = random.permutation(len(keys))
+        for rank in range(ranks):
+            items = [*drawn[rank::ranks].tolist(), *drawn[:repeats].tolist()]
+            lines, values = "", b""
+            for item in dict.fromkeys(items):  # a rank writes no key twice
+                seed, (ids, probs) = random.integers(1 << 31), _top_of_one(random, k, classes, sharp)
+                record = struct.pack("<i", seed) + ids.astype("<i2").tobytes() + probs.astype("<f2").tobytes()
+                lines, values = lines + keys[item] + "\n", values + record
+                said = {"seed": seed, "ids": ids, "probs": probs, "record": record}
+                rows.setdefault((item, epoch), said)
+            (folder / f"rank{rank}-keys.txt").write_text(lines, encoding="utf-8")
+            (folder / f"rank{rank}-values.bin").write_bytes(values)
+    return Written(path, rows, np.zeros((len(keys), 2), int))
+
+
+def _top_of_one(
+    random: np.random.Generator, k: int, classes: int, sharp: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k largest probabilities of a row, fp16, and their classes."""
+    logits = sharp * random.normal(size=classes)
+    probs = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    ids = np.argsort(-probs)[:k]
+    return ids, probs[ids].astype(np.float16)
+
+
+CROP, FLIP = "random_resized_crop", "random_horizontal_flip"
+WITHOUT_PARAMETERS = ("uint8", "to_tensor", "normalize")
+
+
+def write_mldr(
+    path: Path,
+    items: int = 5,
+    views: int = 4,
+    k: int = 3,
+    classes: int = 10,
+    saved_by: str = "zip",
+    compress: bool = True,
+    transforms: tuple[str, ...] = (CROP, FLIP),
+    mixed: bool = False,
+) -> Written:
+    """Write a set of ml-dr, saved by torch as "zip" or "streams", or by "joblib"; `mixed`, with all that it draws."""
+    random, rows = np.random.default_rng(items), {}
+    size_hw = random.integers(200, 400, (items, 2))
+    path.mkdir(parents=True)
+    names = (*transforms, *(("rand_augment", "random_erase", "mixup", "cutmix") if mixed else ()))
+    for item in range(items):
+        listed = []
+        for view in range(views):
+            ids, probs = _top_of_one(random, k, classes, 3.0)
+            probs = random.permutation(probs.astype(np.float32))  # in no order
+            crop_hw = random.integers(1, size_hw[item] + 1)
+            top_left = random.integers(0, size_hw[item] - crop_hw + 1)
+            drawn = {
+                CROP: ((*top_left.tolist(), *crop_hw.tolist()), (1, 2, 3, 4)),
+                FLIP: (bool(random.random() < 0.5), view % 2 == 0),
+                "rand_augment": ([("ShearX", 0.3), ("Equalize", 0.0)], None),
+                "random_erase": (None, (-1, -1, 2, 3)),
+                "mixup": None,
+                "cutmix": (0.3, tuple(np.array([1, 2, 3, 4]))),  # numpy's own numbers
+            }
+            params = {name: drawn[name] for name in names}
+            if compress:
+                pairs = {
+                    name: list(pair) if mixed else pair[0] for name, pair in params.items() if pair is not None
+                }
+                stored = [*([items - 1] if mixed else []), *pairs.values()]
+            else:
+                stored = params | dict.fromkeys(WITHOUT_PARAMETERS, ((), ()))
+            listed.append({"params": stored, "prob": (probs.tolist(), ids.tolist())})
+            crop = [*top_left[::-1].tolist(), *crop_hw[::-1].tolist()]
+            rows[item, view] = {"ids": ids, "probs": probs, "crop_xywh": crop, "flip": drawn[FLIP][0]}
+        _save((item, listed), path / f"{item}.pth.tar", saved_by)
+    augmentation = {name: {"enable": True} for name in (*WITHOUT_PARAMETERS, *names[::-1])}
+    augmentation |= {"normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}, "center_crop": {"enable": False}}
+    reinforce = {"num_samples": views, "topk": k, "compress": compress, "image_augmentation": augmentation}
+    torch.save({"num_classes": classes, "seed": None, "reinforce": reinforce}, path / "config.pth.tar")
+    return Written(path, rows, size_hw)
+
+
+def _save(held: Any, path: Path, saved_by: str) -> None:
+    if saved_by == "joblib":
+        joblib.dump(held, path, compress=True)
+    else:
+        torch.save(held, path, pickle_protocol=4, _use_new_zipfile_serialization=saved_by == "zip")

@@ -8,9 +8,11 @@ import pickle
 import resource
 import time
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,16 @@ def test_a_plain_pickle_comes_back(tmp_path, protocol):
     ]
 
 
+def test_what_joblib_compresses_comes_back(tmp_path, pool):
+    views = [
+        {"params": [None, (1, 2, 3, number)], "cutmix": (0.25, (np.int64(number), 2))} for number in range(9)
+    ]
+    joblib.dump((7, views), tmp_path / "a.tar", compress=True)
+    for found in (unpickled(tmp_path / "a.tar"), pool.read(tmp_path / "a.tar")):
+        assert found[0] == 7
+        assert found[1][8] == {"params": [None, [1, 2, 3, 8]], "cutmix": [0.25, [8, 2]]}
+
+
 # -- what is refused -----------------------------------------------------------------------------------
 
 
@@ -182,6 +194,25 @@ def test_few_bytes_cannot_name_very_many_values(tmp_path, pool):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x04]\x94" + doubling + b".")
     with pytest.raises(DataError, match=r"holds more than [\d,]+ values, or lists 32 deep"):
         pool.read(tmp_path / "a.pkl")
+
+
+def test_few_compressed_bytes_cannot_hold_very_many(tmp_path, pool):
+    held = pickle.dumps(list(range(1000)), 4)
+    for data, says in (
+        (
+            zlib.compress(held + bytes(100 << 20)),
+            r"holds more than \d+ bytes in \d+ compressed ones, or is cut off",
+        ),
+        (zlib.compress(held)[:-10], "holds more than .* or is cut off; copy it again"),
+        (zlib.compress(held)[:50] + b"damaged", r"cannot be read: error: Error -3|or is cut off"),
+        (zlib.compress(names("os", "system", "(X\x01\0\0\0atR")), "names 'os.system', which is no tensor"),
+    ):
+        (tmp_path / "a.tar").write_bytes(data)
+        with pytest.raises(DataError, match=rf"a\.tar: {says}"):
+            pool.read(tmp_path / "a.tar")
+    (tmp_path / "a.tar").write_bytes(zlib.compress(held))
+    with pytest.raises(DataError, match="is compressed, so that no tensor of it can be read in place"):
+        unpickled(tmp_path / "a.tar", locate=True)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from softpack.sources.pickles.unpickler import Located, Member
 
 SECONDS = 30.0  # for a file, and one more for each of these bytes
 BYTES_A_SECOND = 4 << 20
-SPARE_ANSWER, TIMES_FILE = 1 << 20, 4  # bytes of an answer at most, besides so many times those of its file
+SPARE_ANSWER, TIMES_FILE = 16 << 20, 4  # bytes of an answer at most, besides so many times those of its file
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from softpack.sources.pickles.worker import main; main()"

@@ -4,7 +4,8 @@ A pickle is a program. This one may call what tensors, numpy arrays and numpy sc
 by, in versions of our own that do nothing else; any other name in it is refused before it is looked up. Numbers are
 views of bytes that stand in the file, so that no array is larger than the file.
 
-Kinds of file: torch's zip archive, the streams of torch before 1.6, and a plain pickle.
+Kinds of file: torch's zip archive, the streams of torch before 1.6, and a plain pickle, which joblib may have
+compressed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -22,10 +24,14 @@ import numpy as np
 
 from softpack.errors import DataError
 
-SPARE_NODES = 1000  # lists, dictionaries, numbers and arrays in a file, besides one for each of its bytes
+# Lists, dictionaries, numbers, arrays and letters in a file at most, besides so many for each of its bytes: two of a
+# pickle name a key again, however long it is.
+SPARE_NODES, NODES_A_BYTE = 1000, 2
 MAX_DEPTH = 32
 MAX_INT = 1 << 64
 MAX_MESSAGE = 1000
+# Bytes of a compressed pickle at most, besides so many times those that it takes.
+SPARE_INFLATED, TIMES_DEFLATED = 1 << 20, 32
 LOCAL_HEADER, LOCAL_NAMES = (
     30,
     26,
@@ -82,9 +88,16 @@ def unpickled(path: Path, locate: bool = False) -> Any:
     try:
         with path.open("rb") as file:
             head = file.read(4)
-            plain = _Plain(SPARE_NODES + file.seek(0, io.SEEK_END))
             file.seek(0)
-            held = _Archive(file) if head == b"PK\x03\x04" else _Streams(file)
+            is_deflated = head[:1] == b"\x78" and int.from_bytes(head[:2], "big") % 31 == 0
+            stream = io.BytesIO(_inflated(file)) if is_deflated else file
+            plain = _Plain(SPARE_NODES + NODES_A_BYTE * stream.seek(0, io.SEEK_END))
+            stream.seek(0)
+            held = _Archive(file) if head == b"PK\x03\x04" else _Streams(stream)
+            if locate and is_deflated:
+                raise DataError(
+                    "is compressed, so that no tensor of it can be read in place; save it with torch.save"
+                )
             if locate:
                 return plain.of(held.tree, lambda tensor: tensor.located(held.member_of(tensor.storage)))
             return plain.of(held.tree, lambda tensor: tensor.of(held.bytes_of(tensor.storage)))
@@ -279,6 +292,18 @@ class _Unpickler(pickle.Unpickler):
 
 
 # -- kinds of file -------------------------------------------------------------------------------------
+
+
+def _inflated(file: BinaryIO) -> bytes:
+    """Return what zlib has compressed, as joblib lets it."""
+    deflated = file.read()
+    most, inflating = SPARE_INFLATED + TIMES_DEFLATED * len(deflated), zlib.decompressobj()
+    inflated = inflating.decompress(deflated, most)
+    if not inflating.eof:
+        raise DataError(
+            f"holds more than {most} bytes in {len(deflated)} compressed ones, or is cut off; copy it again"
+        )
+    return inflated
 
 
 class _Archive:
