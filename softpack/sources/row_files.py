@@ -171,48 +171,41 @@ class RowFiles(Source):
 
         Rows of files that are left out are left out of their blocks, and a block of none is.
         """
-        waiting: deque[tuple[np.ndarray, np.ndarray]] = deque()  # rows of groups, and files of these rows
+        waiting: deque[_Group] = deque()
         wanted: deque[int] = deque()
-        held: dict[int, RowBlock | None] = {}
 
         def paths() -> Iterator[Path]:
             last = -1
             for rows_B in filter(len, groups):
-                file_B = self._files_of(rows_B)
-                waiting.append((rows_B, file_B))
-                for number in np.unique(file_B).tolist():
+                group = _Group(rows_B, self._files_of(rows_B))
+                waiting.append(group)
+                for number in group.numbers.tolist():
                     if number != last:
                         wanted.append(last := number)
                         yield self.files.path_of(number)
 
+        number, block = -1, None
         with PicklePool(READERS) as pool:
             for path, found in pool.each(paths()):
-                number = wanted.popleft()
-                held[number] = None
+                yield from self._done_with(waiting, number, block)  # groups of the same file that came later
+                number, block = wanted.popleft(), None
                 with leaving_out(path, self.skip_bad, self.left_out):
                     if isinstance(found, DataError):
                         raise found
-                    held[number] = self._block(number, path, found)
-                yield from self._ready(waiting, held)
-            yield from self._ready(waiting, held)
+                    block = self._block(number, path, found)
+                yield from self._done_with(waiting, number, block)
+            yield from self._done_with(waiting, number, block)
 
-    def _ready(
-        self, waiting: deque[tuple[np.ndarray, np.ndarray]], held: dict[int, RowBlock | None]
-    ) -> Iterator[RowBlock]:
-        while waiting and set(np.unique(waiting[0][1]).tolist()) <= held.keys():
-            rows_B, file_B = waiting.popleft()
-            starts = self.files.starts
-            parts = [
-                _part(block, rows_B[file_B == number] - starts[number])
-                for number in np.unique(file_B).tolist()
-                if (block := held[number]) is not None
-            ]
-            for number in held.keys() - {int(file_B[-1])}.union(
-                *(np.unique(other).tolist() for _, other in waiting)
-            ):
-                del held[number]
-            if parts:  # or all of its files were left out
-                yield joined(parts)
+    def _done_with(self, waiting: deque[_Group], number: int, block: RowBlock | None) -> Iterator[RowBlock]:
+        """Give a file to the groups that wait for it, and yield those that wait for no other."""
+        while waiting and waiting[0].needs == number:
+            group = waiting[0]
+            group.take(block, int(self.files.starts[number]))
+            if group.needs is not None:
+                return
+            waiting.popleft()
+            if group.parts:  # or all of its files were left out
+                yield joined(group.parts)
 
     def _block(self, number: int, path: Path, found: Any) -> RowBlock:
         """Return the rows of a file, checked."""
@@ -260,6 +253,30 @@ def columns_of(rows: Rows, item_columns: Mapping[str, np.ndarray]) -> tuple[str,
         "crop_xywh_fraction" if name in stay and values_B.dtype.kind == "f" else name
         for name, values_B in rows.columns.items()
     )
+
+
+class _Group:
+    """Rows that are wanted together, and what there is of them.
+
+    Args:
+        rows_B: their numbers, ascending.
+        file_B: number of the file of each.
+    """
+
+    def __init__(self, rows_B: np.ndarray, file_B: np.ndarray) -> None:
+        first_F = np.flatnonzero(np.diff(file_B, prepend=-1))
+        self.numbers = file_B[first_F]
+        self._rows_of_F = iter(np.split(rows_B, first_F[1:]))
+        self._left = iter(self.numbers.tolist())
+        self.needs: int | None = next(self._left)
+        self.parts: list[RowBlock] = []
+
+    def take(self, block: RowBlock | None, start: int) -> None:
+        """Take the rows of the file that is needed, which begins with row `start`; None where it was left out."""
+        rows_B = next(self._rows_of_F)
+        if block is not None:
+            self.parts.append(_part(block, rows_B - start))
+        self.needs = next(self._left, None)
 
 
 def _part(block: RowBlock, rows_B: np.ndarray) -> RowBlock:

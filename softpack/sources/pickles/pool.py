@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from softpack.sources.pickles.unpickler import Located, Member
 
 SECONDS = 30.0  # for a file, and one more for each of these bytes
 BYTES_A_SECOND = 4 << 20
+LOOK_EVERY_S = 0.2  # for files that take too long
 SPARE_ANSWER, TIMES_FILE = 16 << 20, 4  # bytes of an answer at most, besides so many times those of its file
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -98,6 +100,36 @@ def _stop_spare() -> None:
             worker.stop()
 
 
+class _Watch:
+    """Kills processes that take too long; one thread for all of them, as files are many and small."""
+
+    def __init__(self) -> None:
+        self._deadlines: dict[subprocess.Popen[bytes], float] = {}
+        self._pid = 0
+
+    def until(self, process: subprocess.Popen[bytes], deadline: float) -> None:
+        """Let a process work until then, in seconds of `time.monotonic`."""
+        self._deadlines[process] = deadline
+        if self._pid != os.getpid():  # a forked child has no threads of its parent's
+            self._pid = os.getpid()
+            threading.Thread(target=self._look, daemon=True).start()
+
+    def no_more(self, process: subprocess.Popen[bytes]) -> None:
+        """Let a process wait as long as it likes."""
+        self._deadlines.pop(process, None)
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(LOOK_EVERY_S)
+            now = time.monotonic()
+            for process, deadline in list(self._deadlines.items()):
+                if now > deadline:
+                    process.kill()
+
+
+_watch = _Watch()
+
+
 class _Worker:
     """One process, begun anew where it had to be stopped."""
 
@@ -130,8 +162,7 @@ class _Worker:
     def _answered(self, path: Path, locate: bool) -> tuple[Any] | None:
         """Return what is in a file; None where the process did not say it, and had to be stopped."""
         process = self._begun()
-        timer = threading.Timer(_seconds(path), process.kill)
-        timer.start()
+        _watch.until(process, time.monotonic() + _seconds(path))
         try:
             return (self._asked(process, path, locate),)
         except DataError:
@@ -143,7 +174,7 @@ class _Worker:
             self.stop()
             raise
         finally:
-            timer.cancel()
+            _watch.no_more(process)
 
     def stop(self) -> None:
         """End the process."""
