@@ -15,7 +15,7 @@ from softpack.sources.given import Given
 from softpack.sources.hdf5 import open_hdf5
 from softpack.sources.npy import open_npy
 from softpack.sources.npz import open_npz
-from softpack.sources.peers import PEERS, recognized
+from softpack.sources.peers import PEERS, STORES_NONE, recognized
 from softpack.sources.safetensors_file import open_safetensors
 from softpack.sources.spk import open_spk
 from softpack.sources.stored import UNPICKLED
@@ -110,6 +110,11 @@ def _opened_folder(
     path: Path, space: str | None, temperature: float | None, kind: str | None, given: Given
 ) -> Source:
     name = kind or recognized(path)
+    if name in STORES_NONE:
+        raise DataError(
+            f"{path}: {name} stores no labels, its teacher is asked while a student trains; `softpack relabel IMAGES` makes "
+            "them (--patches shuffles strips as RDED does)"
+        )
     if name not in PEERS:
         raise DataError(f"{path}: is a folder, and {name!r} no layout of one; expected {', '.join(PEERS)}")
     source = PEERS[name].open(path, replace(given, temperature=temperature))

@@ -60,6 +60,9 @@ PEERS = {
 }
 
 
+STORES_NONE = ("rded", "dwa", "delt")  # whose teachers label while students train
+
+
 def recognized(path: Path) -> str:
     """Return the name of the layout that a folder has.
 

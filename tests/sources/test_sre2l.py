@@ -494,3 +494,5 @@ def test_folders_that_are_no_label_sets_are_refused(tmp_path):
         open_source(tmp_path, kind="nosuch")
     with pytest.raises(DataError, match="has no epoch_0; expected epoch_0, epoch_1 and so on"):
         open_source(tmp_path, kind="sre2l")
+    with pytest.raises(DataError, match=r"rded stores no labels, .* `softpack relabel IMAGES` makes them"):
+        open_source(tmp_path, kind="rded")
