@@ -112,8 +112,8 @@ def _opened_folder(
     name = kind or recognized(path)
     if name in STORES_NONE:
         raise DataError(
-            f"{path}: {name} stores no labels, its teacher is asked while a student trains; `softpack relabel IMAGES` makes "
-            "them (--patches shuffles strips as RDED does)"
+            f"{path}: {name} stores no labels, its teacher is asked while a student trains; `softpack relabel IMAGES` "
+            "makes them (--patches shuffles strips as RDED does)"
         )
     if name not in PEERS:
         raise DataError(f"{path}: is a folder, and {name!r} no layout of one; expected {', '.join(PEERS)}")
