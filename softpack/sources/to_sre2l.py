@@ -9,7 +9,6 @@ Shapes in names: N items, R rows of a view, B rows of a batch.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from softpack.sources.replacing import replacing_folder
 from softpack.sources.sre2l import INDEX
 
 RESIDENT_BYTES = 1 << 30
+FILES = rf"epoch_\d+|{re.escape(INDEX)}"  # that a folder of this layout may hold
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 Held = Labels | ResidentLabels
 
@@ -72,9 +72,10 @@ def write_sre2l(
         raise DataError(f"{path}: holds {labels.spec.space}; SRe2L's files hold logits")
     if "patch_order" in labels.columns:
         raise DataError(f"{path}: has views of shuffled patches, for which SRe2L's files have no place")
-    _check_out(path, out)
     done, index, sizes = 0, {}, set[int]()
-    with replacing_folder(out, force) as folder:
+    with replacing_folder(out, force, FILES) as folder:
+        if out.resolve() in path.resolve().parents:
+            raise DataError(f"{out}: holds {path}, which would be lost; take another folder")
         for view in range(labels.shape[1]):
             (folder / f"epoch_{view}").mkdir()
             batches = list(_batches(labels, view, layout))
@@ -94,20 +95,6 @@ def write_sre2l(
                     counted(done, labels.n_rows)
             index[str(view)] = [int(item) for items_B in batches for item in items_B]
         (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
-
-
-def _check_out(path: Path, out: Path) -> None:
-    """Refuse to replace a folder that holds anything else than a label set of this layout."""
-    known = re.compile(rf"epoch_\d+|{re.escape(INDEX)}")
-    others = (
-        [entry.name for entry in os.scandir(out) if not known.fullmatch(entry.name)] if out.is_dir() else []
-    )
-    if others:
-        raise DataError(
-            f"{out}: holds {others[0]!r}, which is no part of a label set and would be lost; take another folder"
-        )
-    if out.resolve() in (path.resolve(), *path.resolve().parents):
-        raise DataError(f"{out}: holds {path}, which would be lost; take another folder")
 
 
 def _batches(labels: Held, view: int, layout: Sre2lLayout) -> Iterator[np.ndarray]:
