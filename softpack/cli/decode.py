@@ -32,7 +32,7 @@ FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
     "--to",
     "target_format",
     metavar="FORMAT",
-    help="npy, npz, h5, safetensors or pt, if the name of the output does not say it; or what others read: "
+    help="npy, npz, h5, safetensors, pt or parquet, if the name of the output does not say it; or what others read: "
     f"{', '.join([*NAMED, *FOLDERS])}.",
 )
 @click.option("--items", metavar="A:B", help="Items from A up to B, without B.")
@@ -53,7 +53,7 @@ def decode(
     file: str, out: str, target_format: str | None, items: str | None, views: str | None, space: str | None,
     temperature: float | None, dtype: str | None, no_replay: bool, force: bool, **order: Any,
 ) -> None:  # fmt: skip
-    """Decode FILE into .npy, .npz, .h5, .safetensors or .pt, as `encode` reads it.
+    """Decode FILE into .npy, .npz, .h5, .safetensors, .pt or .parquet, as `encode` reads it.
 
     With --items and --views, they are counted from 0 again in the output. Mixed rows need their partners among
     the selected items; --no-replay leaves the columns out instead.

@@ -27,6 +27,7 @@ class Given:
         classes: of the labels, where files hold some of them alone.
         label_type: what labels are, where that is not to be seen.
         temperature: that probabilities were taken at.
+        space: what labels are, where files may leave that open.
     """
 
     images: Path | None = None
@@ -36,6 +37,7 @@ class Given:
     classes: int | None = None
     label_type: str | None = None
     temperature: float | None = None
+    space: str | None = None
 
     @cached_property
     def folder(self) -> ImageFolder | None:

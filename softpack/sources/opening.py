@@ -15,6 +15,7 @@ from softpack.sources.given import Given
 from softpack.sources.hdf5 import open_hdf5
 from softpack.sources.npy import open_npy
 from softpack.sources.npz import open_npz
+from softpack.sources.parquet import open_parquet
 from softpack.sources.peers import PEERS, recognized
 from softpack.sources.safetensors_file import open_safetensors
 from softpack.sources.sinks import NAMED, SINKS
@@ -32,6 +33,7 @@ SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
     ".safetensors": partial(open_arrays, open_safetensors),
     ".pt": partial(open_arrays, open_torch),
     ".pth": partial(open_arrays, open_torch),
+    ".parquet": open_parquet,
     ".spk": open_spk,
 }
 # What opens a file that only --from says the kind of.
@@ -122,7 +124,7 @@ def _opened_folder(
     name = kind or recognized(path)
     if name not in PEERS:
         raise DataError(f"{path}: is a folder, and {name!r} no layout of one; expected {', '.join(PEERS)}")
-    source = PEERS[name].open(path, replace(given, temperature=temperature))
+    source = PEERS[name].open(path, replace(given, temperature=temperature, space=space))
     spec = source.spec
     if space not in (None, spec.space) or temperature not in (None, spec.temperature):
         raise DataError(

@@ -11,6 +11,8 @@ from softpack.errors import DataError
 from softpack.sources.base import Source
 from softpack.sources.fkd import open_fkd
 from softpack.sources.given import Given
+from softpack.sources.parquet import open_parquet
+from softpack.sources.shards import are_shards
 from softpack.sources.sre2l import INDEX, open_sre2l
 
 
@@ -31,6 +33,11 @@ class Peer:
     about: str
 
 
+def _arrays(opener: Callable[[Path, str | None, float | None], Source]) -> Callable[[Path, Given], Source]:
+    """Return an opener of arrays as one of layouts."""
+    return lambda path, given: opener(path, given.space, given.temperature)
+
+
 PEERS = {
     "sre2l": Peer(
         open_sre2l, lambda names: "epoch_0" in names and INDEX not in names, True, "SRe2L, CDA and CV-DD"
@@ -39,7 +46,17 @@ PEERS = {
     "gvbsm": Peer(open_sre2l, lambda names: False, False, "G-VBSM: sre2l, whose files say their items"),
     "lpld": Peer(open_sre2l, lambda names: {"epoch_0", INDEX} <= names, True, "LPLD"),
     "fkd": Peer(
-        open_fkd, lambda names: "train" in names and "epoch_0" not in names, False, "FKD: a file for each image"
+        open_fkd,
+        lambda names: "train" in names and "epoch_0" not in names,
+        False,
+        "FKD: a file for each image",
+    ),
+    # Written by sinks, as arrays are.
+    "parquet": Peer(
+        _arrays(open_parquet),
+        lambda names: are_shards(names, ".parquet"),
+        False,
+        "columns by name; a folder of shards too",
     ),
 }
 

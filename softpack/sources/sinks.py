@@ -19,6 +19,7 @@ import numpy as np
 
 from softpack.sources.plans import Append, ArrayPlan, Opened, Plans, write_all
 from softpack.sources.safetensors_file import DTYPES
+from softpack.sources.to_parquet import parquet_sink
 from softpack.sources.to_torch import ddranking_sink, torch_sink
 from softpack.sources.zipping import append_to, side_by_side
 
@@ -147,6 +148,7 @@ SINKS = {
     ".safetensors": Sink(safetensors_sink),
     ".pt": Sink(torch_sink),
     ".pth": Sink(torch_sink),
+    ".parquet": Sink(parquet_sink, has_grid=False),
 }
 NAMED = {
     "ddranking": Sink(ddranking_sink, has_columns=False),

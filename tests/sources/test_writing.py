@@ -13,7 +13,7 @@ from softpack.errors import DataError, ExistsError
 from softpack.records import LabelSpec, RowBlock
 from softpack.sources import Contents, open_source, write_arrays
 
-SUFFIXES = ("npy", "npz", "h5", "safetensors", "pt")
+SUFFIXES = ("npy", "npz", "h5", "safetensors", "pt", "parquet")
 
 
 def make(n: int = 6, classes: int = 3) -> RowBlock:
