@@ -11,6 +11,7 @@ from softpack.errors import DataError
 from softpack.sources.base import Source
 from softpack.sources.fkd import open_fkd
 from softpack.sources.given import Given
+from softpack.sources.hf_datasets import SPLITS, STATE, open_datasets
 from softpack.sources.parquet import open_parquet
 from softpack.sources.shards import are_shards
 from softpack.sources.sre2l import INDEX, open_sre2l
@@ -47,7 +48,7 @@ PEERS = {
     "lpld": Peer(open_sre2l, lambda names: {"epoch_0", INDEX} <= names, True, "LPLD"),
     "fkd": Peer(
         open_fkd,
-        lambda names: "train" in names and "epoch_0" not in names,
+        lambda names: "train" in names and not {"epoch_0", SPLITS} & names,
         False,
         "FKD: a file for each image",
     ),
@@ -57,6 +58,12 @@ PEERS = {
         lambda names: are_shards(names, ".parquet"),
         False,
         "columns by name; a folder of shards too",
+    ),
+    "datasets": Peer(
+        _arrays(open_datasets),
+        lambda names: bool({STATE, SPLITS} & names),
+        False,
+        "Hugging Face's Dataset.save_to_disk",
     ),
 }
 

@@ -19,6 +19,8 @@ import numpy as np
 
 from softpack.sources.plans import Append, ArrayPlan, Opened, Plans, write_all
 from softpack.sources.safetensors_file import DTYPES
+from softpack.sources.to_datasets import FILES as DATASETS_FILES
+from softpack.sources.to_datasets import datasets_sink
 from softpack.sources.to_parquet import parquet_sink
 from softpack.sources.to_torch import ddranking_sink, torch_sink
 from softpack.sources.zipping import append_to, side_by_side
@@ -151,5 +153,6 @@ SINKS = {
     ".parquet": Sink(parquet_sink, has_grid=False),
 }
 NAMED = {
+    "datasets": Sink(datasets_sink, has_grid=False, files=DATASETS_FILES),
     "ddranking": Sink(ddranking_sink, has_columns=False),
 }

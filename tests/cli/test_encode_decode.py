@@ -51,7 +51,7 @@ def test_a_npy_says_what_is_not_in_it_and_what_keeps_it(run):
     assert (facts["space"], facts["temperature"]) == ("probs", 4)
 
 
-@pytest.mark.parametrize("out", ["back.npz", "back.pt", "back.parquet"])
+@pytest.mark.parametrize("out", ["back.npz", "back.pt", "back.parquet", "back --to datasets"])
 def test_what_was_decoded_encodes_to_the_same_bytes(run, here, out):
     assert run(f"decode labels.spk -o {out}").err == ""
     assert run(f"encode {out.split()[0]} -o again.spk --codec raw --set dtype=fp16").err == ""

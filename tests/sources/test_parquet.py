@@ -362,7 +362,7 @@ def test_without_pyarrow_one_is_told_what_to_install(
         file, r"a\.parquet: takes pyarrow, which cannot be imported \(.*\): pip install 'softpack\[parquet\]'"
     )
     rows = RowBlock(LOGITS, ITEM, VIEW)
-    for kind in ("parquet",):
+    for kind in ("parquet", "datasets"):
         with pytest.raises(DataError, match=r"b: takes pyarrow, which cannot be imported"):
             write_arrays(tmp_path / "b", Contents(LabelSpec(C), N * V), [rows], kind=kind)
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
