@@ -57,7 +57,7 @@ def encode(
 ) -> None:
     """Encode the rows of SOURCE into one .spk file.
 
-    SOURCE is a .npy, .npz, .h5, .safetensors, .pt, .parquet or .spk, or a folder.
+    SOURCE is a .npy, .npz, .h5, .safetensors, .pt, .parquet, .tar or .spk, or a folder.
 
     It holds `logits`, `log_probs` or `probs`: [items, views, classes], or [rows, classes] beside `item` and
     `view`; and, if views are augmented, `crop_xywh`, `flip`, `mix_item`, `mix_lam` and `mix_box_xyxy`;

@@ -22,6 +22,7 @@ from softpack.sources.sinks import NAMED, SINKS
 from softpack.sources.spk import open_spk
 from softpack.sources.stored import UNPICKLED
 from softpack.sources.torch_file import open_one_tensor, open_torch
+from softpack.sources.webdataset import open_webdataset
 from softpack.sources.writing import kind_of
 
 # A file's suffix -> what opens it, given its path and the space and temperature that the caller asked for.
@@ -34,11 +35,13 @@ SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
     ".pt": partial(open_arrays, open_torch),
     ".pth": partial(open_arrays, open_torch),
     ".parquet": open_parquet,
+    ".tar": open_webdataset,
     ".spk": open_spk,
 }
 # What opens a file that only --from says the kind of.
 ONLY_NAMED: dict[str, Callable[[Path, str | None, float | None], Source]] = {
     "ddranking": partial(open_arrays, open_one_tensor),
+    "webdataset": open_webdataset,
 }
 
 

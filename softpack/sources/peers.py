@@ -15,6 +15,7 @@ from softpack.sources.hf_datasets import SPLITS, STATE, open_datasets
 from softpack.sources.parquet import open_parquet
 from softpack.sources.shards import are_shards
 from softpack.sources.sre2l import INDEX, open_sre2l
+from softpack.sources.webdataset import open_webdataset
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ PEERS = {
         lambda names: bool({STATE, SPLITS} & names),
         False,
         "Hugging Face's Dataset.save_to_disk",
+    ),
+    "webdataset": Peer(
+        _arrays(open_webdataset),
+        lambda names: are_shards(names, ".tar"),
+        False,
+        "tar shards with KEY.logits.npy",
     ),
 }
 

@@ -23,6 +23,8 @@ from softpack.sources.to_datasets import FILES as DATASETS_FILES
 from softpack.sources.to_datasets import datasets_sink
 from softpack.sources.to_parquet import parquet_sink
 from softpack.sources.to_torch import ddranking_sink, torch_sink
+from softpack.sources.to_webdataset import FILES as WEBDATASET_FILES
+from softpack.sources.to_webdataset import webdataset_sink
 from softpack.sources.zipping import append_to, side_by_side
 
 
@@ -154,5 +156,6 @@ SINKS = {
 }
 NAMED = {
     "datasets": Sink(datasets_sink, has_grid=False, files=DATASETS_FILES),
+    "webdataset": Sink(webdataset_sink, has_grid=False, files=WEBDATASET_FILES),
     "ddranking": Sink(ddranking_sink, has_columns=False),
 }

@@ -53,9 +53,9 @@ def test_a_folder_is_not_overwritten(run, refused, here):
 def test_formats_are_listed(run):
     assert [line.split()[0] for line in run("formats").out.splitlines()][:3] == ["npy", "npz", "h5"]
     names = {one["name"] for one in run("formats --json").json["formats"] if one["reads"]}
-    assert {"sre2l", "lpld", "fkd", "pt", "parquet", "datasets", "ddranking"} <= names
+    assert {"sre2l", "lpld", "fkd", "pt", "parquet", "datasets", "webdataset", "ddranking"} <= names
     written = {one["name"] for one in run("formats --json").json["formats"] if one["writes"]}
     assert written == {
-        "npy", "npz", "h5", "safetensors", "pt", "spk", "sre2l", "lpld", "parquet", "datasets",
+        "npy", "npz", "h5", "safetensors", "pt", "spk", "sre2l", "lpld", "parquet", "datasets", "webdataset",
         "ddranking",
     }  # fmt: skip

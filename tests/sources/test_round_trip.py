@@ -12,7 +12,7 @@ from softpack.records import LabelSpec, RowBlock
 from softpack.sources import Contents, Source, open_source, write_arrays
 
 SUFFIXES = ("npy", "npz", "h5", "hdf5", "safetensors", "pt", "pth", "parquet")
-KINDS = ("npz", "pt", "parquet", "datasets")  # of outputs whose names need not say it
+KINDS = ("npz", "pt", "parquet", "datasets", "webdataset")  # of outputs whose names need not say it
 ALL_COLUMNS = ("crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy", "patch_order")
 
 
