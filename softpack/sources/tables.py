@@ -26,6 +26,9 @@ from softpack.sources.per_item import one_of_each_item
 from softpack.sources.stored import HeldArray, Stored, StoredArray, reading
 
 PIECE_VALUES = 1 << 20  # numbers of a column that are unpacked at once
+# Arrow's names of numbers, and those of numpy.
+NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64", "bool": "bool"}
+NUMBERS |= {name: name for name in (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 
 class Chunks(ABC):
@@ -88,8 +91,24 @@ def check_alike(schema: Any, first: Any, path: Path) -> None:
 
 def _shown(schema: Any) -> list[str]:
     """Return what must be the same in all files of a table, as people read it."""
-    said = [f"{field.name} ({field.type})" for field in schema if field.name in WANTED]
+    said = [f"{field.name} ({_numbers_in(field.type)})" for field in schema if field.name in WANTED]
     return sorted(said) + [f"temperature {value:g}" for value in _attributes(schema).values()]
+
+
+def _numbers_in(kind: Any) -> str:
+    """Return what a column holds, whatever kind of list it is in."""
+    kind = _stored_as(kind)
+    return f"lists of {_numbers_in(kind.value_type)}" if _is_list(kind) else str(kind)
+
+
+def _stored_as(kind: Any) -> Any:
+    """Return what an extension type is stored as, and other types as they are."""
+    return kind.storage_type if isinstance(kind, import_pyarrow().BaseExtensionType) else kind
+
+
+def _is_list(kind: Any) -> bool:
+    pa = import_pyarrow()
+    return isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType))
 
 
 def open_table(table: Table, space: str | None, temperature: float | None) -> ArraySource:
@@ -180,24 +199,20 @@ class _Form:
 
 def _form(table: Table, chunks: Chunks, name: str) -> _Form:
     """Find what a column holds, from its type and its first row."""
-    pa = import_pyarrow()
     kind, n_lists, tensor = table.schema.field(name).type, 0, ()
-    while True:
-        if isinstance(kind, pa.FixedShapeTensorType):
+    while _is_list(_stored_as(kind)):
+        if isinstance(kind, import_pyarrow().FixedShapeTensorType):
             if kind.permutation not in (None, list(range(len(kind.shape)))):
                 raise DataError(f"{name} holds tensors whose axes are permuted; expected them in C order")
             tensor = tuple(kind.shape)
-        kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-        if not isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
-            break
-        kind, n_lists = kind.value_type, n_lists + 1
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        raise DataError(
-            f"{name} is a column of {table.schema.field(name).type}; expected numbers, or lists of them"
-        )
+        kind, n_lists = _stored_as(kind).value_type, n_lists + 1
+    kind = str(_stored_as(kind))
+    if kind not in NUMBERS:
+        found = table.schema.field(name).type
+        raise DataError(f"{name} is a column of {found}; expected numbers, or lists of them")
     sizes = _sizes_of_first(next(chunks.pieces(0, name, 1)), name, n_lists)
     shape = (*sizes[:-1], *tensor) if tensor else sizes
-    return _Form(sizes, shape, np.dtype(kind.to_pandas_dtype()).name)
+    return _Form(sizes, shape, NUMBERS[kind])
 
 
 def _sizes_of_first(array: Any, name: str, n_lists: int) -> tuple[int, ...]:
@@ -252,30 +267,34 @@ class _Column(StoredArray):
 
     def _numbers(self, array: Any, row: int) -> np.ndarray:
         """Return the numbers of an Arrow array, refusing the first row that is not whole."""
-        pa = import_pyarrow()
         n_rows, n_each = len(array), 1  # lists, or numbers, of a row
         for size in self.form.sizes:
             array = _storage(array)
-            self._check(array, row, n_each)
-            if not isinstance(array, pa.FixedSizeListArray):
-                n_values = np.diff(array.offsets.to_numpy())
-                wrong = np.flatnonzero(n_values != size)
-                if len(wrong):
-                    raise DataError(
-                        f"{self.name} of {self.table.row_name(row + wrong[0] // n_each)} holds {n_values[wrong[0]]} "
-                        f"values; expected {size} as in row 0; lists of each their own length are no rows of labels"
-                    )
+            self._check_nulls(array, row, n_each)
+            self._check_sizes(array, row, n_each, size)
             array, n_each = array.flatten(), n_each * size
-        self._check(array, row, n_each)
+        array = _storage(array)
+        self._check_nulls(array, row, n_each)
         return array.to_numpy(zero_copy_only=False).reshape(n_rows, *self.form.shape)  # type: ignore[no-any-return]
 
-    def _check(self, array: Any, row: int, n_each: int) -> None:
-        """Refuse nulls, of which a row has `n_each` values at this depth."""
+    def _check_nulls(self, array: Any, row: int, n_each: int) -> None:
         if array.null_count:
             first = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
             raise DataError(
                 f"{self.name} of {self.table.row_name(row + first // n_each)} is null, or holds one; expected numbers "
                 "in every row; leave such rows out"
+            )
+
+    def _check_sizes(self, array: Any, row: int, n_each: int, size: int) -> None:
+        if isinstance(array, import_pyarrow().FixedSizeListArray):
+            n_values = np.full(len(array), array.type.list_size)
+        else:
+            n_values = np.diff(array.offsets.to_numpy())
+        wrong = np.flatnonzero(n_values != size)
+        if len(wrong):
+            raise DataError(
+                f"{self.name} of {self.table.row_name(row + wrong[0] // n_each)} holds {n_values[wrong[0]]} values; "
+                f"expected {size} as in row 0; lists of each their own length are no rows of labels"
             )
 
 

@@ -74,6 +74,8 @@ def samples_of(path: Path) -> Iterator[Sample]:
 def _check_begin(path: Path) -> None:
     with open(path, "rb") as file:
         begin = file.read(8)
+    if not begin.strip(b"\0"):
+        raise DataError("is empty; expected samples with KEY.logits.npy")
     if begin.startswith(PICKLES):
         raise DataError(
             "is no tar archive but a file of torch.save; SRe2L, FKD and others let those end in .tar: give the folder "
