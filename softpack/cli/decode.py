@@ -16,7 +16,8 @@ from softpack.sources.asked import Asked
 from softpack.sources.given import Given, order_of
 from softpack.sources.orders import BatchOrder, ListedOrder, Order
 from softpack.sources.peers import PEERS
-from softpack.sources.writing import check_kind
+from softpack.sources.sinks import NAMED
+from softpack.sources.writing import sink_of
 
 FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
 
@@ -34,8 +35,8 @@ FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
     "--to",
     "target_format",
     metavar="FORMAT",
-    help="npy, npz, h5 or safetensors, if the name of the output does not say it; or a folder as others lay it out: "
-    f"{', '.join(FOLDERS)}.",
+    help="npy, npz, h5, safetensors, pt or parquet, if the name of the output does not say it; or what others read: "
+    f"{', '.join([*NAMED, *FOLDERS])}.",
 )
 @click.option("--items", metavar="A:B", help="Items from A up to B, without B.")
 @click.option("--views", metavar="A:B", help="Views from A up to B, without B.")
@@ -64,7 +65,7 @@ def decode(
     file: str, out: str, target_format: str | None, items: str | None, views: str | None, space: str | None,
     temperature: float | None, dtype: str | None, no_replay: bool, force: bool, **how: Any,
 ) -> None:  # fmt: skip
-    """Decode FILE into .npy, .npz, .h5 or .safetensors, as `encode` reads it.
+    """Decode FILE into .npy, .npz, .h5, .safetensors, .pt or .parquet, as `encode` reads it.
 
     With --items and --views, they are counted from 0 again in the output. Mixed rows need their partners among
     the selected items; --no-replay leaves the columns out instead.
@@ -79,8 +80,8 @@ def decode(
             file, Path(out), target_format, force, how | {"dtype": dtype, "temperature": temperature}
         )
         return
-    check_out(out, force, file)
-    check_kind(out, target_format)
+    sink = sink_of(out, target_format)
+    check_out(out, force, file, is_folder=sink.files is not None)
     SpkFile(file)  # a bad one is refused at once, before torch is imported
     from softpack.sources.decoding import Selection, decode_to
 
@@ -91,7 +92,7 @@ def decode(
         )  # fmt: skip
     if dropped:
         note(
-            f"{out} holds the labels alone; not in a .npy: {', '.join(dropped)}. "
+            f"{out} holds the labels alone; not in a {target_format or Path(out).suffix}: {', '.join(dropped)}. "
             "A .npz, .h5 or .safetensors keeps all of it"
         )
 

@@ -59,9 +59,11 @@ if TYPE_CHECKING:
 def encode(
     source: str, out: str, model: str | None, no_replay: bool, force: bool, as_json: bool, **how: Any
 ) -> None:
-    """Encode the rows of SOURCE (.npy, .npz, .h5, .safetensors, .spk or a folder) into one .spk file.
+    """Encode the rows of SOURCE into one .spk file.
 
-    SOURCE holds `logits`, `log_probs` or `probs`: [items, views, classes], or [rows, classes] beside `item` and
+    SOURCE is a .npy, .npz, .h5, .safetensors, .pt, .parquet, .tar or .spk, or a folder.
+
+    It holds `logits`, `log_probs` or `probs`: [items, views, classes], or [rows, classes] beside `item` and
     `view`; and, if views are augmented, `crop_xywh`, `flip`, `mix_item`, `mix_lam` and `mix_box_xyxy`;
     and, one for each item, `target` and `source_hw`. A .npy holds the labels alone.
     A folder holds a label set as SRe2L and others write it: see `softpack formats`.

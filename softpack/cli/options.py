@@ -101,18 +101,21 @@ def codec_options(command: F) -> F:
     return command
 
 
-def check_out(out: str, force: bool, source: str) -> None:
+def check_out(out: str, force: bool, source: str, is_folder: bool = False) -> None:
     """Refuse an output that cannot be written, before any work is done.
 
     Raises:
         ExistsError: it is there and `force` is not given.
-        DataError: it is a folder, is in none that can be written to, or is the source itself.
+        DataError: it is a folder (or none, where it is to be one), is in none that can be written to, or is the
+            source itself.
     """
     from softpack.container.blockfile import refuse_existing
 
     path = Path(out)
-    if path.is_dir():
+    if path.is_dir() and not is_folder:
         raise DataError(f"{out}: is a folder; expected the name of a file to write; name a file in it")
+    if path.is_file() and is_folder:
+        raise DataError(f"{out}: is a file; expected the name of a folder to write")
     if not path.parent.is_dir():
         raise DataError(f"{out}: cannot be written, as there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK):

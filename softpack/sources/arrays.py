@@ -30,11 +30,25 @@ class ArraySource(Source):
         opener: opens the file's kind.
         layout: what the arrays are.
         asked: space and temperature that the caller gave.
+        files: that the arrays are in.
+        starts: number of the first row of each part that is read whole, and of all; None where rows are read alone.
     """
 
     opener: Opener
     layout: Layout
     asked: tuple[str | None, float | None]
+    files: tuple[Path, ...]
+    starts: np.ndarray | None
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def parts(self) -> np.ndarray | None:
+        """Number of the first row of each part that is read whole, and of all; None where rows are read alone."""
+        return self.starts
 
     def views_of(self, rows_B: np.ndarray) -> np.ndarray:
         """Return the views of rows."""
@@ -100,7 +114,7 @@ def open_arrays(opener: Opener, path: Path, space: str | None, temperature: floa
         layout = layout_of(stored, space, temperature)
         items, views = layout.shape[0], layout.shape[1] if layout.lead == 2 else 1
         if layout.indexed:
-            items, views = (_highest(stored.arrays[name], name) + 1 for name in INDEX)
+            items, views = (highest(stored.arrays[name], name) + 1 for name in INDEX)
         item_columns = {name: _item_column(stored.arrays[name], name, items) for name in layout.item_arrays}
         counts = {name: len(values) for name, values in item_columns.items()}
         if len(set(counts.values())) > 1:
@@ -119,10 +133,12 @@ def open_arrays(opener: Opener, path: Path, space: str | None, temperature: floa
             opener=opener,
             layout=layout,
             asked=(space, temperature),
+            files=stored.files or (path,),
+            starts=None if stored.starts is None else stored.starts * (views if layout.lead == 2 else 1),
         )
 
 
-def _highest(array: StoredArray, name: str) -> int:
+def highest(array: StoredArray, name: str) -> int:
     """Return the highest of a column of numbers from 0 on."""
     highest = 0
     for start in range(0, array.shape[0], INDEX_BLOCK):

@@ -15,6 +15,7 @@ from softpack.records import LabelSpec, RowBlock
 
 BLOCK_VALUES = 1 << 22  # numbers in a block that is read at once
 SAMPLE_BLOCK_BYTES = 4 << 20  # of labels, in one block of a sample
+SAMPLE_PARTS = 64  # at least, of which a sample is drawn where parts are read whole
 
 
 def block_rows(classes: int) -> int:
@@ -71,6 +72,11 @@ class Source(ABC):
         """What some of the labelled images look like, by their items."""
         return {}
 
+    @property
+    def parts(self) -> np.ndarray | None:
+        """Number of the first row of each part that is read whole, and of all; None where rows are read alone."""
+        return None
+
     @abstractmethod
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
         """Yield one block for each group of rows.
@@ -94,13 +100,18 @@ class Source(ABC):
         return self.read_rows(np.arange(start, min(start + n_rows, self.n_rows)) for start in starts)
 
     def sample(self, n_rows: int, seed: int) -> Iterator[RowBlock]:
-        """Yield `n_rows` rows drawn uniformly without replacement, in stored order.
+        """Yield `n_rows` rows drawn without replacement, in stored order; of some parts, where these are read whole.
 
         All rows, if there are fewer. The same seed draws the same rows.
         """
-        rows_B = sample_rows(self.n_rows, n_rows, seed)
+        if self.parts is None or n_rows >= self.n_rows:
+            drawn = [sample_rows(self.n_rows, n_rows, seed)]
+        else:
+            drawn = sample_parts(self.parts, n_rows, seed)
         step = max(1, SAMPLE_BLOCK_BYTES // (self.spec.classes * 4))
-        return self.read_rows(rows_B[start : start + step] for start in range(0, len(rows_B), step))
+        return self.read_rows(
+            rows_B[start : start + step] for rows_B in drawn for start in range(0, len(rows_B), step)
+        )
 
 
 def sample_rows(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
@@ -120,3 +131,26 @@ def sample_rows(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
         drawn = np.unique(np.concatenate([drawn, more]))
     # No row is likelier among the drawn than another, so a random part of them is a uniform sample.
     return np.sort(rng.permutation(drawn)[:n_wanted])
+
+
+def sample_parts(starts: np.ndarray, n_wanted: int, seed: int) -> list[np.ndarray]:
+    """Draw rows of some parts that are drawn without replacement, as a part is read whole whatever is taken of it.
+
+    Of as many parts as hold twice the rows, and 64 at least.
+
+    Args:
+        starts: number of the first row of each part, and of all, int64 [parts + 1]; no part is empty.
+        n_wanted: rows, fewer than there are.
+        seed: the same draws the same rows.
+
+    Returns:
+        Ascending int64 row numbers, one array for each part that any is of.
+    """
+    random, n_rows = np.random.default_rng(seed), np.diff(starts)
+    drawn = random.permutation(len(n_rows))
+    n_parts = max(SAMPLE_PARTS, int(np.searchsorted(np.cumsum(n_rows[drawn]), 2 * n_wanted)) + 1)
+    parts = [np.arange(starts[number], starts[number + 1]) for number in np.sort(drawn[:n_parts])]
+    rows = np.concatenate(parts)
+    taken = np.sort(rows[random.permutation(len(rows))[:n_wanted]])
+    edges = np.searchsorted(taken, [part[0] for part in parts])
+    return [rows for rows in np.split(taken, edges[1:]) if len(rows)]

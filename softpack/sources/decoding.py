@@ -1,4 +1,4 @@
-"""From an `.spk` file to a file of arrays, in bounded memory."""
+"""From an `.spk` file to arrays, in bounded memory."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def decode_to(
     force: bool = False,
     counted: Callable[[int, int], None] | None = None,
 ) -> tuple[str, ...]:
-    """Write labels as arrays that `encode` reads; three dimensions where every (item, view) is there.
+    """Write labels as `encode` reads them; arrays have three dimensions where every (item, view) is there.
 
     Args:
         path: of the `.spk` file.
-        out: of the `.npy`, `.npz`, `.h5` or `.safetensors`.
+        out: of the file or folder.
         selection: which rows; they are counted from 0 again.
         space: "logits", "log_probs" or "probs"; what the file gives by default.
         temperature: of log_probs and probs; the file's by default.

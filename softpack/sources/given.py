@@ -28,6 +28,7 @@ class Given:
         label_type: what labels are, where that is not to be seen.
         temperature: that probabilities were taken at.
         replay: whether the replay columns are wanted; without, sets are taken whose views softpack cannot make again.
+        space: what labels are, where files may leave that open.
     """
 
     images: Path | None = None
@@ -38,6 +39,7 @@ class Given:
     label_type: str | None = None
     temperature: float | None = None
     replay: bool = True
+    space: str | None = None
 
     @cached_property
     def folder(self) -> ImageFolder | None:

@@ -15,11 +15,14 @@ from softpack.sources.given import Given
 from softpack.sources.hdf5 import open_hdf5
 from softpack.sources.npy import open_npy
 from softpack.sources.npz import open_npz
+from softpack.sources.parquet import open_parquet
 from softpack.sources.peers import PEERS, STORES_NONE, recognized
 from softpack.sources.safetensors_file import open_safetensors
+from softpack.sources.sinks import NAMED, SINKS
 from softpack.sources.spk import open_spk
 from softpack.sources.stored import UNPICKLED
-from softpack.sources.torch_file import open_torch
+from softpack.sources.torch_file import open_one_tensor, open_torch
+from softpack.sources.webdataset import open_webdataset
 from softpack.sources.writing import kind_of
 
 # A file's suffix -> what opens it, given its path and the space and temperature that the caller asked for.
@@ -31,7 +34,14 @@ SOURCES: dict[str, Callable[[Path, str | None, float | None], Source]] = {
     ".safetensors": partial(open_arrays, open_safetensors),
     ".pt": partial(open_arrays, open_torch),
     ".pth": partial(open_arrays, open_torch),
+    ".parquet": open_parquet,
+    ".tar": open_webdataset,
     ".spk": open_spk,
+}
+# What opens a file that only --from says the kind of.
+ONLY_NAMED: dict[str, Callable[[Path, str | None, float | None], Source]] = {
+    "ddranking": partial(open_arrays, open_one_tensor),
+    "webdataset": open_webdataset,
 }
 
 
@@ -57,9 +67,13 @@ FORMATS = (
     Format("npz", True, True, "arrays by name, as np.savez writes them"),
     Format("h5", True, True, "datasets by name in an HDF5 file"),
     Format("safetensors", True, True, "tensors by name"),
-    Format("pt", True, False, "a tensor, or tensors by name, as torch.save writes them"),
+    Format("pt", True, True, "a tensor, or tensors by name, as torch.save writes them"),
     Format("spk", True, True, "softpack's own"),
-    *(Format(name, True, peer.writes, peer.about) for name, peer in PEERS.items()),
+    Format("ddranking", True, True, "DD-Ranking's labels.pt: one tensor, a label for each image"),
+    *(
+        Format(name, True, peer.writes or name in NAMED or f".{name}" in SINKS, peer.about)
+        for name, peer in PEERS.items()
+    ),
 )
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pickle")
@@ -95,10 +109,11 @@ def open_source(
         return _opened_folder(path, space, temperature, kind, given or Given())
     if not path.is_file():
         raise DataError(f"{path}: is no ordinary file; {understood}; copy the labels into one")
-    opener = SOURCES.get(kind_of(path, kind))
+    opener = SOURCES.get(kind_of(path, kind)) or ONLY_NAMED.get(kind or "")
     if opener is None:
         if kind:
-            raise DataError(f"{path}: {kind!r} is no kind of source; expected one of {', '.join(SOURCES)}")
+            expected = ", ".join([*SOURCES, *ONLY_NAMED])
+            raise DataError(f"{path}: {kind!r} is no kind of source; expected one of {expected}")
         if path.suffix.lower() in PICKLES:
             raise DataError(f"{path}: ends in {path.suffix}, as pickles do; {understood}; {UNPICKLED}")
         ending = f"ends in {path.suffix}" if path.suffix else "has no suffix"
@@ -117,7 +132,7 @@ def _opened_folder(
         )
     if name not in PEERS:
         raise DataError(f"{path}: is a folder, and {name!r} no layout of one; expected {', '.join(PEERS)}")
-    source = PEERS[name].open(path, replace(given, temperature=temperature))
+    source = PEERS[name].open(path, replace(given, temperature=temperature, space=space))
     spec = source.spec
     if space not in (None, spec.space) or temperature not in (None, spec.temperature):
         raise DataError(

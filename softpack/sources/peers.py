@@ -13,10 +13,14 @@ from softpack.sources.base import Source
 from softpack.sources.fkd import open_fkd
 from softpack.sources.given import Given
 from softpack.sources.hald import open_hald
+from softpack.sources.hf_datasets import SPLITS, STATE, open_datasets
 from softpack.sources.lpqld import open_lpqld
 from softpack.sources.mldr import open_mldr
+from softpack.sources.parquet import open_parquet
+from softpack.sources.shards import are_shards
 from softpack.sources.sre2l import open_sre2l
 from softpack.sources.tinyvit import open_tinyvit
+from softpack.sources.webdataset import open_webdataset
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class Peer:
     about: str
 
 
+def _arrays(opener: Callable[[Path, str | None, float | None], Source]) -> Callable[[Path, Given], Source]:
+    """Return an opener of arrays as one of layouts."""
+    return lambda path, given: opener(path, given.space, given.temperature)
+
+
 PEERS = {
     "sre2l": Peer(
         open_sre2l, lambda names: "epoch_0" in names and sre2l.INDEX not in names, True, "SRe2L, CDA and CV-DD"
@@ -49,13 +58,35 @@ PEERS = {
     "lpqld": Peer(open_lpqld, lambda names: lpqld.INDEX in names, True, "LPQLD: the k largest logits"),
     "hald": Peer(open_hald, lambda names: "epoch_0.tar" in names, False, "HALD: a file for each epoch"),
     "fkd": Peer(
-        open_fkd, lambda names: "train" in names and "epoch_0" not in names, True, "FKD: a file for each image"
+        open_fkd,
+        lambda names: "train" in names and not {"epoch_0", SPLITS} & names,
+        True,
+        "FKD: a file for each image",
     ),
     "tinyvit": Peer(
         open_tinyvit, tinyvit.looks_like, True, "TinyViT: the k largest probabilities and a seed of each view"
     ),
     "mldr": Peer(
         open_mldr, mldr.looks_like, False, "ml-dr: the k largest probabilities, a file for each image"
+    ),
+    # Written by sinks, as arrays are.
+    "parquet": Peer(
+        _arrays(open_parquet),
+        lambda names: are_shards(names, ".parquet"),
+        False,
+        "columns by name; a folder of shards too",
+    ),
+    "datasets": Peer(
+        _arrays(open_datasets),
+        lambda names: bool({STATE, SPLITS} & names),
+        False,
+        "Hugging Face's Dataset.save_to_disk",
+    ),
+    "webdataset": Peer(
+        _arrays(open_webdataset),
+        lambda names: are_shards(names, ".tar"),
+        False,
+        "tar shards with KEY.logits.npy",
     ),
 }
 

@@ -25,7 +25,6 @@ from softpack.sources.columns import Around, read_column
 from softpack.sources.pickles.pool import PicklePool
 
 T = TypeVar("T")
-SAMPLE_FILES = 64  # at least, of which a sample is drawn
 READERS = max(1, min(4, (os.cpu_count() or 1)))
 
 
@@ -126,6 +125,11 @@ class RowFiles(Source):
         return sum(path.stat().st_size for path in paths)
 
     @property
+    def parts(self) -> np.ndarray:
+        """Number of the first row of each file, and of all."""
+        return self.files.starts
+
+    @property
     def skipped(self) -> Mapping[str, str]:
         """What is wrong with files that were left out so far."""
         return self.left_out
@@ -149,22 +153,6 @@ class RowFiles(Source):
             groups.append(np.arange(start, stop))
             start = int(stop)
         return self.read_rows(iter(groups))
-
-    def sample(self, n_rows: int, seed: int) -> Iterator[RowBlock]:
-        """Yield `n_rows` rows of some files drawn without replacement, in stored order.
-
-        As many files as hold twice the rows, and 64 at least: a file is read whole, whatever is taken of it.
-        """
-        if n_rows >= self.n_rows:
-            return super().sample(n_rows, seed)
-        random, starts = np.random.default_rng(seed), self.files.starts
-        drawn = random.permutation(len(self.files.n_F))
-        n_files = max(SAMPLE_FILES, int(np.searchsorted(np.cumsum(self.files.n_F[drawn]), 2 * n_rows)) + 1)
-        rows = [np.arange(starts[number], starts[number + 1]) for number in np.sort(drawn[:n_files])]
-        rows_B = np.concatenate(rows)
-        taken_B = np.sort(rows_B[random.permutation(len(rows_B))[:n_rows]])
-        edges = np.searchsorted(taken_B, [group[0] for group in rows])
-        return self.read_rows(part for part in np.split(taken_B, edges[1:]) if len(part))
 
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
         """Yield one block for each group of ascending row numbers; each file is read once where groups ascend.

@@ -1,62 +1,31 @@
-"""The four kinds of files, written a few rows at a time.
+"""The kinds of output, written a few rows at a time.
 
-A sink is opened with the plan of all arrays, takes their rows in order in any portions, and holds none.
+A sink is opened with the plan of all arrays, takes their rows in order in any portions, and holds few of them.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
-from shutil import copyfileobj
 from typing import IO, Any
 
 import numpy as np
 
+from softpack.sources.plans import Append, ArrayPlan, Opened, Plans, write_all
 from softpack.sources.safetensors_file import DTYPES
-
-
-@dataclass(frozen=True)
-class ArrayPlan:
-    """What one array will be.
-
-    Args:
-        shape: of the whole.
-        dtype: a numpy name.
-        lead: leading axes that count rows.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    lead: int
-
-    @property
-    def numbers(self) -> np.dtype:
-        """Dtype of the stored bytes, which are little-endian everywhere."""
-        numbers: np.dtype = np.dtype(self.dtype).newbyteorder("<")
-        return numbers
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the whole."""
-        return prod(self.shape) * self.numbers.itemsize
-
-    def to_bytes(self, rows: np.ndarray) -> memoryview:
-        """Return rows as they are stored."""
-        flat = np.ascontiguousarray(rows, self.numbers).reshape(-1)
-        return flat.view(np.uint8).data
-
-
-Plans = dict[str, ArrayPlan]
-Append = Callable[[dict[str, np.ndarray]], None]
-Sink = Callable[[Path, Plans, "float | None"], AbstractContextManager[Append]]
+from softpack.sources.to_datasets import FILES as DATASETS_FILES
+from softpack.sources.to_datasets import datasets_sink
+from softpack.sources.to_parquet import parquet_sink
+from softpack.sources.to_torch import ddranking_sink, torch_sink
+from softpack.sources.to_webdataset import FILES as WEBDATASET_FILES
+from softpack.sources.to_webdataset import webdataset_sink
+from softpack.sources.zipping import append_to, side_by_side
 
 
 def _write_npy_header(file: IO[bytes], plan: ArrayPlan) -> None:
@@ -81,37 +50,19 @@ def npy_sink(path: Path, plans: Plans, temperature: float | None) -> Iterator[Ap
 
 @contextmanager
 def npz_sink(path: Path, plans: Plans, temperature: float | None) -> Iterator[Append]:
-    """Write members that are stored, not deflated, so that readers reach any row.
-
-    Members follow one another in a zip file. The first array goes straight into its own; the others, which
-    are small beside it, wait in nameless files in the same folder.
-    """
-    first, *rest = plans
-    with ExitStack() as stack:
-        archive = stack.enter_context(zipfile.ZipFile(path, "w"))
-        spools = {name: stack.enter_context(tempfile.TemporaryFile(dir=path.parent)) for name in rest}
-        with _member(archive, first) as member:
-            files: dict[str, IO[bytes]] = {first: member, **spools}
+    """Write members that are stored, not deflated, so that readers reach any row."""
+    with zipfile.ZipFile(path, "w") as archive:
+        with side_by_side(archive, path.parent, list(plans), _npz_member) as files:
             for name, plan in plans.items():
                 _write_npy_header(files[name], plan)
-
-            def append(arrays: dict[str, np.ndarray]) -> None:
-                for name, rows in arrays.items():
-                    files[name].write(plans[name].to_bytes(rows))
-
-            yield append
-        for name, spool in spools.items():
-            spool.seek(0)
-            with _member(archive, name) as member:
-                copyfileobj(spool, member, 1 << 20)
+            yield partial(append_to, files, plans)
         if temperature is not None:
-            with _member(archive, "temperature") as member:
+            with archive.open(_npz_member("temperature"), "w") as member:
                 np.lib.format.write_array(member, np.array(temperature), allow_pickle=False)
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    # A ZipInfo of its own has a fixed date, so that the same rows make the same bytes.
-    return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
+def _npz_member(name: str) -> zipfile.ZipInfo:
+    return zipfile.ZipInfo(f"{name}.npy")  # of its own it has a fixed date: the same rows make the same bytes
 
 
 @contextmanager
@@ -163,7 +114,7 @@ def safetensors_sink(path: Path, plans: Plans, temperature: float | None) -> Ite
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb", buffering=0) as file:
-        _write_all(file, memoryview(len(text).to_bytes(8, "little") + text))
+        write_all(file, memoryview(len(text).to_bytes(8, "little") + text))
         places = {name: 8 + len(text) + offset for name, offset in offsets.items()}
         yield partial(_append_at, file, plans, places)
 
@@ -172,21 +123,39 @@ def _append_at(file: io.RawIOBase, plans: Plans, places: dict[str, int], arrays:
     """Write rows where each array goes on, and move these places on."""
     for name, rows in arrays.items():
         file.seek(places[name])
-        places[name] += _write_all(file, plans[name].to_bytes(rows))
+        places[name] += write_all(file, plans[name].to_bytes(rows))
 
 
-def _write_all(file: io.RawIOBase, data: memoryview) -> int:
-    """Write all bytes; an unbuffered file may take fewer at a time."""
-    n_bytes = len(data)
-    while data:
-        data = data[file.write(data) or 0 :]
-    return n_bytes
+@dataclass(frozen=True)
+class Sink:
+    """A kind of output.
+
+    Args:
+        open: begins one.
+        has_columns: False where there is a place for nothing but the labels.
+        has_grid: False where rows stand beside their item and view, even where every item has every view.
+        files: of a folder, the names that it may hold; None of a file.
+    """
+
+    open: Opened
+    has_columns: bool = True
+    has_grid: bool = True
+    files: str | None = None
 
 
-SINKS: dict[str, Sink] = {
-    ".npy": npy_sink,
-    ".npz": npz_sink,
-    ".h5": hdf5_sink,
-    ".hdf5": hdf5_sink,
-    ".safetensors": safetensors_sink,
+# The suffix of a file, or what --to takes where no suffix says it -> what writes it.
+SINKS = {
+    ".npy": Sink(npy_sink, has_columns=False),
+    ".npz": Sink(npz_sink),
+    ".h5": Sink(hdf5_sink),
+    ".hdf5": Sink(hdf5_sink),
+    ".safetensors": Sink(safetensors_sink),
+    ".pt": Sink(torch_sink),
+    ".pth": Sink(torch_sink),
+    ".parquet": Sink(parquet_sink, has_grid=False),
+}
+NAMED = {
+    "datasets": Sink(datasets_sink, has_grid=False, files=DATASETS_FILES),
+    "webdataset": Sink(webdataset_sink, has_grid=False, files=WEBDATASET_FILES),
+    "ddranking": Sink(ddranking_sink, has_columns=False),
 }

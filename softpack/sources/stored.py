@@ -62,12 +62,16 @@ class Stored:
         others: names of all else.
         attributes: numbers beside the arrays; only `temperature` is looked for.
         unnamed: True when the file has no names, and its one array is called "logits" for want of better.
+        files: that it is made of, where it is no single one.
+        starts: number of the first row of each part that is read whole, and of all; None where rows are read alone.
     """
 
     arrays: dict[str, StoredArray]
     others: tuple[str, ...] = ()
     attributes: dict[str, float] = field(default_factory=dict)
     unnamed: bool = False
+    files: tuple[Path, ...] = ()
+    starts: np.ndarray | None = None
 
 
 Opener = Callable[[Path, frozenset[str]], AbstractContextManager[Stored]]
@@ -157,6 +161,11 @@ class HeldArray(StoredArray):
 
     values: np.ndarray
 
+    @classmethod
+    def of(cls, values: np.ndarray) -> HeldArray:
+        """Return an array as what a file holds."""
+        return cls(values.shape, values.dtype.name, values)
+
     def read(self, start: int, stop: int, lead: int) -> np.ndarray:
         """Return rows `start` to `stop` with the first `lead` axes taken as one."""
         return self.values.reshape(-1, *self.shape[lead:])[start:stop]
@@ -188,7 +197,7 @@ def hold_fortran(array: ByteArray, name: str) -> HeldArray:
         )
     flat = array.read(0, prod(array.shape), len(array.shape))
     values = np.ascontiguousarray(flat.reshape(array.shape, order="F"))
-    return HeldArray(array.shape, array.dtype, values)
+    return HeldArray.of(values)
 
 
 @contextmanager

@@ -17,8 +17,7 @@ from softpack.records import LabelSpec
 from softpack.sources.asked import Asked
 from softpack.sources.encoding import Counted
 from softpack.sources.fkd import EXACT_IN_FP16, TYPES, files_of_images, kind_and_k
-from softpack.sources.replacing import replacing_folder
-from softpack.sources.to_folder import Held, check_folder, crop_fractions, held, largest
+from softpack.sources.to_folder import Held, crop_fractions, held, label_folder, largest
 
 NEVER = ("mix_item", "patch_order", "cutout", "aug_seed")  # that a file has no place for
 
@@ -51,9 +50,8 @@ def write_fkd(path: Path, out: Path, asked: Asked, force: bool = False, counted:
             f"{path}: has labels of {labels.shape[0]} items, and {asked.images} holds {len(folder)} images; give those "
             "that were labelled"
         )
-    check_folder(path, out, "train")
     spec, done = LabelSpec(labels.shape[2], "probs", asked.temperature or labels.spec.temperature), 0
-    with replacing_folder(out, force) as root:
+    with label_folder(path, out, force, "train") as root:
         for item, file in enumerate(files_of_images(root / "train", folder)):
             views_V = np.arange(labels.shape[1])
             views_V = views_V[labels.has(np.full_like(views_V, item), views_V)]

@@ -27,8 +27,15 @@ from softpack.sources import lpqld, sre2l
 from softpack.sources.asked import Asked
 from softpack.sources.encoding import Counted
 from softpack.sources.orders import BatchOrder
-from softpack.sources.replacing import replacing_folder
-from softpack.sources.to_folder import Held, check_folder, crop_fractions, held, items_of_view, largest, name_of
+from softpack.sources.to_folder import (
+    Held,
+    crop_fractions,
+    held,
+    items_of_view,
+    label_folder,
+    largest,
+    name_of,
+)  # fmt: skip
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 MOST_OF_UINT8 = 256
@@ -128,9 +135,9 @@ def write_fkdmix(
         raise DataError(f"{path}: has views of shuffled patches, for which only edc's files have a place")
     if "aug_seed" in labels.columns:
         raise DataError(f"{path}: has views that were drawn from seeds; SRe2L's files have crops and flips")
-    check_folder(path, out, rf"epoch_\d+|batch_\d+\.tar|{re.escape(variant.index)}")
+    files = rf"epoch_\d+|batch_\d+\.tar|{re.escape(variant.index)}"
     done, total, index, sizes = 0, 0, dict[str, list[int]](), set[int]()
-    with replacing_folder(out, force) as folder:
+    with label_folder(path, out, force, files) as folder:
         for view in range(labels.shape[1]):
             batches = list(_batches(labels, view, asked))
             sizes |= {len(items_B) for items_B in batches[:-1]}

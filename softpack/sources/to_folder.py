@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from softpack.container.reader import Labels
 from softpack.container.resident import ResidentLabels
 from softpack.errors import DataError
+from softpack.sources.replacing import replacing_folder
 
 RESIDENT_BYTES = 1 << 30
 Held = Labels | ResidentLabels
@@ -27,26 +28,23 @@ def name_of(labels: Held) -> str:
     return (labels.labels if isinstance(labels, ResidentLabels) else labels).file.name
 
 
-def check_folder(path: Path, out: Path, known: str) -> None:
-    """Refuse to replace a folder that holds anything else than a label set of this layout.
+@contextmanager
+def label_folder(path: Path, out: Path, force: bool, files: str) -> Iterator[Path]:
+    """Give a new folder that becomes `out`, as `replacing_folder` does.
 
     Args:
         path: of the file that is written out.
         out: of the folder.
-        known: expression of the names that the layout has in a folder.
+        force: replace it if it is there.
+        files: a regular expression of the names that the layout has in a folder.
 
     Raises:
-        DataError: it does, or `path` lies in it.
+        DataError: `out` cannot be written, holds something else, or `path` lies in it.
     """
-    others = (
-        [entry.name for entry in os.scandir(out) if not re.fullmatch(known, entry.name)] if out.is_dir() else []
-    )
-    if others:
-        raise DataError(
-            f"{out}: holds {others[0]!r}, which is no part of a label set and would be lost; take another folder"
-        )
-    if out.resolve() in (path.resolve(), *path.resolve().parents):
-        raise DataError(f"{out}: holds {path}, which would be lost; take another folder")
+    with replacing_folder(out, force, files) as folder:
+        if out.resolve() in path.resolve().parents:
+            raise DataError(f"{out}: holds {path}, which would be lost; take another folder")
+        yield folder
 
 
 def items_of_view(labels: Held, view: int) -> np.ndarray:

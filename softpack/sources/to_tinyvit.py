@@ -17,10 +17,9 @@ from softpack.records import LabelSpec
 from softpack.sources.asked import Asked
 from softpack.sources.base import block_rows
 from softpack.sources.encoding import Counted
-from softpack.sources.replacing import replacing_folder
 from softpack.sources.tinyvit import FOLDERS, KEYS, VALUES, folder_of, record_of
 from softpack.sources.tinyvit_keys import is_key, names_of
-from softpack.sources.to_folder import Held, check_folder, held, items_of_view, largest
+from softpack.sources.to_folder import Held, held, items_of_view, label_folder, largest
 
 MOST_CLASSES = 1 << 16  # that 16 bits tell apart
 SEED = "aug_seed"
@@ -45,9 +44,8 @@ def write_tinyvit(
     labels = held(path)
     k = _k(path, asked, labels)
     names_N = _names(path, asked, labels.shape[0])
-    check_folder(path, out, FOLDERS)
     done = 0
-    with replacing_folder(out, force) as root:
+    with label_folder(path, out, force, FOLDERS) as root:
         for view in range(labels.shape[1]):
             items_R = items_of_view(labels, view)
             if not len(items_R):

@@ -40,6 +40,19 @@ def open_torch(path: Path, wanted: frozenset[str]) -> Iterator[Stored]:
         yield Stored(arrays, others, attributes)
 
 
+@contextmanager
+def open_one_tensor(path: Path, wanted: frozenset[str]) -> Iterator[Stored]:
+    """Open a `.pt` of DD-Ranking: one tensor [items, classes], with one label an image."""
+    with open_torch(path, wanted) as stored:
+        shape = stored.arrays["logits"].shape if stored.unnamed else ()
+        if len(shape) != 2:
+            found = f"a tensor of shape {list(shape)}" if stored.unnamed else "tensors by name"
+            raise DataError(
+                f"holds {found}; expected the one tensor [images, classes] of DD-Ranking; say --from pt"
+            )
+        yield stored
+
+
 def _array(values: Located | np.ndarray, data: Callable[[int, int, int | None], FileBytes]) -> StoredArray:
     if isinstance(values, np.ndarray):
         return HeldArray(values.shape, values.dtype.name, values)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from softpack.errors import DataError
 from softpack.records import COLUMNS, LabelSpec, RowBlock
-from softpack.sources.replacing import replacing
-from softpack.sources.sinks import SINKS, ArrayPlan, Plans
+from softpack.sources.plans import Append, ArrayPlan, Plans
+from softpack.sources.replacing import replacing, replacing_folder
+from softpack.sources.sinks import NAMED, SINKS, Sink
 
 STORED_NAMES = {"crop_xywh_fraction": "crop_xywh"}  # where a file's array has another name than its column
 
@@ -56,11 +58,11 @@ class Contents:
         return ArrayPlan(shape, dtype, 2 if self.grid else 1)
 
     def dropped(self, path: str | os.PathLike[str], kind: str | None = None) -> tuple[str, ...]:
-        """Return what a file of that name or kind has no place for: all but the labels in a `.npy`.
+        """Return what an output of that name or kind has no place for: all but the labels in a `.npy`.
 
         What `encode` must then be told has the option beside it.
         """
-        if kind_of(Path(path), kind) != ".npy":
+        if sink_of(path, kind).has_columns:
             return ()
         names, spec = list(self.plans)[1:], self.spec
         if spec.space != "logits":
@@ -74,18 +76,19 @@ def kind_of(path: Path, kind: str | None) -> str:
     return f".{kind.lower().lstrip('.')}" if kind else path.suffix.lower()
 
 
-def check_kind(path: str | os.PathLike[str], kind: str | None = None) -> str:
-    """Return the suffix of a kind of file that can be written.
+def sink_of(path: str | os.PathLike[str], kind: str | None = None) -> Sink:
+    """Return what writes a kind of output.
 
     Raises:
         DataError: there is no such kind.
     """
     suffix = kind_of(Path(path), kind)
-    if suffix not in SINKS:
+    sink = SINKS.get(suffix) or (NAMED.get(kind) if kind else None)
+    if sink is None:
         found = f"{kind!r} is no kind of output" if kind else f"ends in {suffix or 'nothing'}"
-        remedy = "" if kind else "; name it so, or say --to FORMAT"
+        remedy = f", {', '.join(NAMED)}" if kind else "; name it so, or say --to FORMAT"
         raise DataError(f"{path}: {found}; expected one of {', '.join(SINKS)}{remedy}")
-    return suffix
+    return sink
 
 
 def write_arrays(
@@ -96,41 +99,51 @@ def write_arrays(
     force: bool = False,
     kind: str | None = None,
 ) -> None:
-    """Write rows as `.npy`, `.npz`, `.h5` or `.safetensors`, in memory that does not grow with them.
+    """Write rows as an output of any kind of `SINKS` and `NAMED`, in memory that does not grow with them.
 
     Args:
-        path: of the file, whose suffix says its kind. It appears when all rows are written, or not at all.
-        contents: what the file will hold; `contents.dropped(path)` says what it cannot.
+        path: of the output, whose suffix says its kind. It appears when all rows are written, or not at all.
+        contents: what it will hold; `contents.dropped(path)` says what it cannot.
         blocks: the rows; for a grid in the order of (item, view).
-        force: overwrite the file if it is there.
-        kind: "npz" and so on, for a file whose name does not say it.
+        force: overwrite what is there.
+        kind: "npz" and so on, for an output whose name does not say it.
 
     Raises:
-        ExistsError: the file is there, and `force` is not given.
-        DataError: the suffix is unknown, the rows are not those of `contents`, or the disk is full.
+        ExistsError: the output is there, and `force` is not given.
+        DataError: the kind is unknown, the rows are not those of `contents`, or the disk is full.
     """
-    path = Path(path)
-    suffix = check_kind(path, kind)
+    path, sink = Path(path), sink_of(path, kind)
     if contents.grid and contents.n_rows != contents.grid[0] * contents.grid[1]:
         raise DataError(
             f"{path}: a grid of {contents.grid} was to have {contents.n_rows} rows; expected all of it"
         )
-    temperature = None if contents.spec.space == "logits" else contents.spec.temperature
-    only_labels = suffix == ".npy"
-    with replacing(path, force) as temporary, SINKS[suffix](temporary, contents.plans, temperature) as append:
-        append({} if only_labels else dict(contents.item_columns))
+    stored = contents if sink.has_grid else replace(contents, grid=None)
+    with _begun(path, sink, stored, force) as append:
+        append(dict(contents.item_columns) if sink.has_columns else {})
         done = 0
         for block in blocks:
-            arrays = _arrays(block, contents, done, path)
-            append({contents.spec.space: block.labels_BC} if only_labels else arrays)
+            _check(block, contents, done, path)
+            arrays = _arrays(block, stored)
+            append(arrays if sink.has_columns else {contents.spec.space: block.labels_BC})
             done += len(block)
         if done != contents.n_rows:
             raise DataError(f"{path}: got {done} rows to write; expected {contents.n_rows}")
 
 
-def _arrays(block: RowBlock, contents: Contents, start: int, path: Path) -> dict[str, np.ndarray]:
+@contextmanager
+def _begun(path: Path, sink: Sink, contents: Contents, force: bool) -> Iterator[Append]:
+    temperature = None if contents.spec.space == "logits" else contents.spec.temperature
+    beside = replacing(path, force) if sink.files is None else replacing_folder(path, force, sink.files)
+    with beside as temporary, ExitStack() as stack:
+        try:
+            append = stack.enter_context(sink.open(temporary, contents.plans, temperature))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        yield append
+
+
+def _arrays(block: RowBlock, contents: Contents) -> dict[str, np.ndarray]:
     """Return a block's arrays by the names that they have in a file."""
-    _check(block, contents, start, path)
     arrays = {contents.spec.space: block.labels_BC}
     if not contents.grid:
         arrays |= {"item": block.item_B, "view": block.view_B}

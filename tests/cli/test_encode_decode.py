@@ -51,9 +51,12 @@ def test_a_npy_says_what_is_not_in_it_and_what_keeps_it(run):
     assert (facts["space"], facts["temperature"]) == ("probs", 4)
 
 
-def test_what_was_decoded_encodes_to_the_same_bytes(run, here):
-    run("decode labels.spk -o back.npz")
-    run("encode back.npz -o again.spk --codec raw --set dtype=fp16")
+@pytest.mark.parametrize(
+    "out", ["back.npz", "back.pt", "back.parquet", "back --to datasets", "back --to webdataset"]
+)
+def test_what_was_decoded_encodes_to_the_same_bytes(run, here, out):
+    assert run(f"decode labels.spk -o {out}").err == ""
+    assert run(f"encode {out.split()[0]} -o again.spk --codec raw --set dtype=fp16").err == ""
     assert (here / "again.spk").read_bytes() == (here / "labels.spk").read_bytes()
 
 
@@ -156,3 +159,38 @@ def test_force_overwrites(run, here):
     assert (here / "labels.spk").read_bytes() != before
     run("decode labels.spk -o logits.npy --force")
     assert (np.load(here / "logits.npy") <= 0).all()  # log-probabilities now
+
+
+def test_dd_ranking_takes_one_view(run, refused, here, labels_NVC):
+    said = refused("decode labels.spk -o labels.pt --to ddranking")
+    assert (
+        "labels.pt: cannot hold 4 views; DD-Ranking has one label of each image: take one view by --views 0:1"
+        in said
+    )
+    ran = run("decode labels.spk -o labels.pt --to ddranking --views 1:2 --no-replay")
+    assert ran.err.startswith(
+        "softpack: note: labels.pt holds the labels alone; not in a ddranking: target. A .npz"
+    )
+    facts = run("encode labels.pt --from ddranking -o one.spk --codec raw --json").json
+    assert (facts["items"], facts["views"]) == (len(labels_NVC), 1)
+
+
+def test_folders_and_files_do_not_replace_each_other(run, refused, here):
+    run("decode labels.spk -o set --to webdataset")
+    assert "set is there already; give --force to overwrite it" in refused(
+        "decode labels.spk -o set --to webdataset"
+    )
+    run("decode labels.spk -o set --to webdataset --force")
+    assert "holds 'labels-000000.tar', which is no part" in refused(
+        "decode labels.spk -o set --to datasets --force"
+    )
+    assert "set: is a folder; expected the name of a file" in refused(
+        "decode labels.spk -o set --to npz --force"
+    )
+    (here / "file").write_text("")
+    assert "file: is a file; expected the name of a folder" in refused(
+        "decode labels.spk -o file --to datasets --force"
+    )
+    assert "'tfrecord' is no kind of output; expected one of .npy" in refused(
+        "decode labels.spk -o x --to tfrecord"
+    )

@@ -100,21 +100,12 @@ def test_a_folder_is_not_overwritten(run, refused, here):
 def test_formats_are_listed(run):
     assert [line.split()[0] for line in run("formats").out.splitlines()][:3] == ["npy", "npz", "h5"]
     names = {one["name"] for one in run("formats --json").json["formats"] if one["reads"]}
-    assert {"sre2l", "lpld", "fkd", "pt"} <= names
+    assert {"sre2l", "lpld", "fkd", "pt", "parquet", "datasets", "webdataset", "ddranking"} <= names
     written = {one["name"] for one in run("formats --json").json["formats"] if one["writes"]}
     assert written == {
-        "npy",
-        "npz",
-        "h5",
-        "safetensors",
-        "spk",
-        "sre2l",
-        "lpld",
-        "gvbsm",
-        "edc",
-        "lpqld",
-        "fkd",
-    }
+        "npy", "npz", "h5", "safetensors", "pt", "spk", "sre2l", "lpld", "parquet", "datasets", "webdataset",
+        "ddranking", "gvbsm", "edc", "lpqld", "fkd", "tinyvit",
+    }  # fmt: skip
 
 
 def test_an_interrupted_encoding_goes_on(run, run_any, here, monkeypatch):

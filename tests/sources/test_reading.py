@@ -149,7 +149,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
-@pytest.mark.parametrize("suffix", ["npy", "npz", "h5", "safetensors"])
+@pytest.mark.parametrize("suffix", ["npy", "npz", "h5", "safetensors", "pt", "parquet"])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, suffix: str) -> None:
     peaks = []
     for n_rows in (5_000, 40_000):

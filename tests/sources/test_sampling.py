@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softpack.sources.base import sample_rows
+from softpack.sources.base import sample_parts, sample_rows
 
 
 @given(n_rows=st.integers(1, 400), n_wanted=st.integers(1, 400), seed=st.integers(0, 99))
@@ -31,3 +31,21 @@ def test_seeds_differ_and_a_huge_source_costs_nothing() -> None:
     first, second = sample_rows(10**12, 1000, 0), sample_rows(10**12, 1000, 1)
     assert len(first) == len(second) == 1000
     assert (first != second).any()
+
+
+@given(
+    n_rows=st.lists(st.integers(1, 9), min_size=1, max_size=200),
+    n_wanted=st.integers(1, 400),
+    seed=st.integers(0, 99),
+)
+def test_a_sample_of_parts_is_of_few_parts(n_rows: list[int], n_wanted: int, seed: int) -> None:
+    starts = np.concatenate([[0], np.cumsum(n_rows)])
+    groups = sample_parts(starts, n_wanted, seed)
+    rows = np.concatenate(groups)
+    assert (np.diff(rows) > 0).all()
+    assert len(rows) == min(n_wanted, starts[-1])
+    parts = [np.unique(np.searchsorted(starts, group, "right")) for group in groups]
+    assert all(len(part) == 1 for part in parts)  # a group is of one part
+    n_least = int(np.searchsorted(np.cumsum(sorted(n_rows)), 2 * n_wanted)) + 1
+    assert len(groups) <= max(64, n_least)
+    np.testing.assert_array_equal(rows, np.concatenate(sample_parts(starts, n_wanted, seed)))
