@@ -99,7 +99,9 @@ class _Batch:
 def _schema(path: Path) -> Any:
     pa = import_pyarrow()
     with pa.memory_map(str(path)) as file:
-        return pa.ipc.read_schema(pa.ipc.read_message(file))
+        return pa.ipc.open_stream(
+            file
+        ).schema  # which checks that the first message is one, as read_schema does not
 
 
 def _batches(path: Path, number: int) -> list[_Batch]:

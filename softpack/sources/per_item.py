@@ -24,8 +24,9 @@ def one_of_each_item(name: str, item: StoredArray, values: StoredArray) -> np.nd
     Raises:
         DataError: rows of an item disagree, or there are too many items.
     """
-    if values.kind not in "iu":
-        raise DataError(f"{name} has dtype {values.dtype}; expected integers")
+    for what, array in (("item", item), (name, values)):
+        if array.kind not in "iu":
+            raise DataError(f"{what} has dtype {array.dtype}; expected integers")
     shape = (highest(item, "item") + 1, *values.shape[1:])
     if 8 * prod(shape) > MAX_ITEM_BYTES:
         raise DataError(f"{name} is of {shape[0]} items; expected less than {MAX_ITEM_BYTES >> 30} GiB of it")

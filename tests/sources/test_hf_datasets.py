@@ -168,6 +168,16 @@ def test_flipped_bits_raise_nothing_but_data_errors(tmp_path: Path) -> None:
     assert n_refused > 50
 
 
+def test_a_file_that_begins_with_rows_is_refused(tmp_path: Path) -> None:
+    path = save_to_disk(tmp_path / "a", [rows_of()])
+    (file,) = path.glob("*.arrow")
+    with pa.OSFile(str(file)) as stream:
+        pa.ipc.read_message(stream)
+        n_schema = stream.tell()
+    file.write_bytes(file.read_bytes()[n_schema:])
+    refuses(path, r"cannot be read: OSError: Expected IPC message of type schema but got record batch")
+
+
 def test_a_file_that_changes_while_it_is_open_is_refused(tmp_path: Path) -> None:
     path = save_to_disk(tmp_path / "a", [rows_of()])
     source = open_source(path)

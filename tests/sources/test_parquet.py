@@ -147,7 +147,9 @@ def test_what_items_have_one_of_stands_in_each_of_their_rows(tmp_path: Path) -> 
     )
     columns |= {"target": ITEM[rows].astype(float)}
     refuses(save(tmp_path / "c.parquet", **columns), "target has dtype float64; expected integers")
-    columns |= {"target": ITEM[rows], "item": np.array([0, 1, 2, 3, 2**31 - 2])}
+    columns |= {"target": ITEM[rows], "item": ITEM[rows].astype(float)}
+    refuses(save(tmp_path / "f.parquet", **columns), "item has dtype float64; expected integers")
+    columns |= {"item": np.array([0, 1, 2, 3, 2**31 - 2])}
     refuses(
         save(tmp_path / "d.parquet", **columns), "target is of 2147483647 items; expected less than 1 GiB of it"
     )
