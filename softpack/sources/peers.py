@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,13 @@ def _arrays(opener: Callable[[Path, str | None, float | None], Source]) -> Calla
     return lambda path, given: opener(path, given.space, given.temperature)
 
 
+def _are_tars(names: set[str]) -> bool:
+    """Return whether files that end in .tar may be tars; those of SRe2L's kin and of ml-dr are pickles."""
+    return are_shards(names, ".tar") and not any(
+        re.search(r"^(batch|epoch)_\d+\.tar$|\.pth\.tar$", n) for n in names
+    )
+
+
 PEERS = {
     "sre2l": Peer(
         open_sre2l, lambda names: "epoch_0" in names and sre2l.INDEX not in names, True, "SRe2L, CDA and CV-DD"
@@ -84,7 +92,7 @@ PEERS = {
     ),
     "webdataset": Peer(
         _arrays(open_webdataset),
-        lambda names: are_shards(names, ".tar"),
+        _are_tars,
         False,
         "tar shards with KEY.logits.npy",
     ),
