@@ -18,6 +18,7 @@ from softpack.sources.npz import open_npz
 from softpack.sources.parquet import open_parquet
 from softpack.sources.peers import PEERS, STORES_NONE, recognized
 from softpack.sources.safetensors_file import open_safetensors
+from softpack.sources.shards import is_pattern
 from softpack.sources.sinks import NAMED, SINKS
 from softpack.sources.spk import open_spk
 from softpack.sources.stored import UNPICKLED
@@ -92,7 +93,8 @@ def open_source(
     Only headers and what there is one of for each item are read; rows are read and checked block by block.
 
     Args:
-        path: of a file with one of the suffixes in `SOURCES`, or of a folder with one of the layouts in `PEERS`.
+        path: of a file with one of the suffixes in `SOURCES`, of a folder with one of the layouts in `PEERS`, or
+            several shards by a pattern such as `shard-{000000..000012}.tar`.
         space: what the array of a `.npy` is, "logits" unless given; other files say it, and must say the same.
         temperature: of log_probs and probs, 1 unless the file or the caller says it; both must agree.
         kind: "npz" and so on, for a file whose name does not say it; or a layout.
@@ -103,11 +105,12 @@ def open_source(
     """
     path = Path(path)
     understood = f"expected a file that ends in {', '.join(SOURCES)}"
-    if not path.exists():
+    several = is_pattern(path)
+    if not (path.exists() or several):
         raise DataError(f"{path}: is not there; {understood}; check the path")
     if path.is_dir():
         return _opened_folder(path, space, temperature, kind, given or Given())
-    if not path.is_file():
+    if not (path.is_file() or several):
         raise DataError(f"{path}: is no ordinary file; {understood}; copy the labels into one")
     opener = SOURCES.get(kind_of(path, kind)) or ONLY_NAMED.get(kind or "")
     if opener is None:

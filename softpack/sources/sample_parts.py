@@ -68,13 +68,11 @@ class Parts:
         numbers = self._npy(span, where)
         if name not in OF_SAMPLE:
             return {name: numbers}
-        if span.size > MAX_SMALL_BYTES:
-            raise DataError(f"{where} has {span.size} bytes; expected at most {MAX_SMALL_BYTES}")
+        _check_small(span, where)
         return {name: numbers.read(0, prod(numbers.shape), len(numbers.shape)).reshape(numbers.shape)}
 
     def _bytes(self, span: Span, where: str) -> bytes:
-        if span.size > MAX_SMALL_BYTES:
-            raise DataError(f"{where} has {span.size} bytes; expected at most {MAX_SMALL_BYTES}")
+        _check_small(span, where)
         return self._read(span.offset, span.size)
 
     def _read(self, offset: int, n_bytes: int) -> bytes:
@@ -96,6 +94,11 @@ class Parts:
             if known.offset <= HEADER_BYTES:
                 self._headers[begin, span.size] = known
         return ByteArray(known.shape, known.dtype, known.numbers, self._data, span.offset + known.offset)
+
+
+def _check_small(span: Span, where: str) -> None:
+    if span.size > MAX_SMALL_BYTES:
+        raise DataError(f"{where} has {span.size} bytes; expected at most {MAX_SMALL_BYTES}")
 
 
 def _from_json(data: bytes, where: str) -> dict[str, Part]:

@@ -71,12 +71,10 @@ class _Items:
         if not self._parts:
             return
         arrays = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        item, of_item = (
-            arrays.pop("item")[0],
-            {name: values[self._item] for name, values in self._of_items.items()},
-        )
+        del arrays["item"]
+        of_item = {name: values[self._item].tolist() for name, values in self._of_items.items()}
         target = of_item.pop("target", None)
-        said = {"item": int(item), **{name: values.tolist() for name, values in of_item.items()}, **self._said}
+        said = {"item": self._item, **of_item, **self._said}
         members = {
             f"{name}.npy": _npy(values.astype(self._plans[name].numbers)) for name, values in arrays.items()
         }

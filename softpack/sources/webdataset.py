@@ -58,7 +58,6 @@ class _Index:
 
     def __init__(self) -> None:
         self.ignored: dict[str, None] = {}
-        self._labels = UNNAMED
         self._columns: dict[str, _Located | _Held] = {}
         self._shard_S, self._n_S = array("q"), array("q")
 
@@ -80,7 +79,6 @@ class _Index:
                 f"{key} has labels of shape {parts[labels].shape}; expected [classes] or [views, classes]"
             )
         if not self._n_S:
-            self._labels = labels
             self._columns = {
                 name: _Held() if isinstance(part, np.ndarray) else _Located() for name, part in parts.items()
             }
@@ -314,5 +312,5 @@ class _OpenShards:
 
     def _close(self, n_left: int) -> None:
         """Close those that were opened first."""
-        for number in list(self._open)[: len(self._open) - n_left]:
+        for number in list(self._open)[: max(0, len(self._open) - n_left)]:
             self._open.pop(number).file.close()

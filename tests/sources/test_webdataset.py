@@ -139,6 +139,22 @@ def test_numbers_of_samples_go_on_from_shard_to_shard(tmp_path: Path, monkeypatc
     )
 
 
+def test_shards_may_be_named_by_a_range_of_numbers(tmp_path: Path) -> None:
+    for shard, (key, members) in enumerate(samples().items()):
+        write_tar(tmp_path / f"train-{shard + 7:03d}.tar", {key: members})
+    write_tar(tmp_path / "val-000.tar", {"x": {"logits.npy": LOGITS[0, 0]}})
+    source = open_source(tmp_path / "train-{008..011}.tar")
+    np.testing.assert_array_equal(whole(source).labels_BC, LOGITS[1:5].reshape(-1, C))
+    assert source.n_bytes == 4 * (tmp_path / "train-008.tar").stat().st_size
+    refuses(
+        tmp_path / "train-{008..013}.tar",
+        r"names train-013\.tar, which is not there; copy it, or name those that",
+    )
+    refuses(tmp_path / "train-{009..008}.tar", "names no file; expected a range that goes up")
+    with pytest.raises(DataError, match=r"x-\{0\.\.1\}\.npy: cannot be read: FileNotFoundError"):
+        open_source(tmp_path / "x-{0..1}.npy")
+
+
 def test_long_names_folders_and_what_belongs_to_no_sample(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
         folder = tarfile.TarInfo("some.folder")
