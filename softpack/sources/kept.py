@@ -50,6 +50,34 @@ def share_of_others(prob_Bk: np.ndarray, classes: int) -> np.ndarray:
     return share_B1
 
 
+def largest(rows_BC: np.ndarray, k: int) -> np.ndarray:
+    """Return the classes of the k largest numbers of each row, int64 [B, k], descending; equal ones by their number."""
+    kept_Bk = np.sort(np.argpartition(-rows_BC, min(k, rows_BC.shape[1] - 1), axis=1)[:, :k], 1)
+    order_Bk = np.argsort(-np.take_along_axis(rows_BC, kept_Bk, 1), axis=1, kind="stable")
+    found_Bk: np.ndarray = np.take_along_axis(kept_Bk, order_Bk, 1)
+    return found_Bk
+
+
+def kept_before(probs_BC: np.ndarray, k: int) -> np.ndarray:
+    """Return the classes of each row to keep, int64 [B, k], by descending probability.
+
+    The largest; but where all others have one probability, as rows have that were kept so before, those that are not
+    of it. What is left of 1 for the others is more than the least of the kept where these round to nothing in fp16.
+    """
+    n_others = probs_BC.shape[1] - k
+    if n_others:
+        sorted_BC = np.sort(probs_BC, 1)
+        # The others, from each place that they may begin at.
+        are_alike_BP = sorted_BC[:, : k + 1] == sorted_BC[:, n_others - 1 :]
+        first_B = are_alike_BP.argmax(1)
+        rows = np.flatnonzero(first_B)
+        if len(rows):
+            others_B1 = sorted_BC[rows, first_B[rows], None]
+            probs_BC = probs_BC.copy()
+            probs_BC[rows] = np.where(probs_BC[rows] == others_B1, -1, probs_BC[rows])
+    return largest(probs_BC, k)
+
+
 def _first(bad_B: np.ndarray, row_B: np.ndarray | None) -> int:
     first = int(np.argmax(bad_B))
     return first if row_B is None else int(row_B[first])

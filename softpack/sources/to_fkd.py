@@ -17,7 +17,8 @@ from softpack.records import LabelSpec
 from softpack.sources.asked import Asked
 from softpack.sources.encoding import Counted
 from softpack.sources.fkd import EXACT_IN_FP16, TYPES, files_of_images, kind_and_k
-from softpack.sources.to_folder import Held, crop_fractions, held, label_folder, largest
+from softpack.sources.kept import kept_before
+from softpack.sources.to_folder import Held, crop_fractions, held, label_folder
 
 NEVER = ("mix_item", "patch_order", "cutout", "aug_seed")  # that a file has no place for
 
@@ -101,7 +102,7 @@ def _parts(
 def _label(probs_VC: np.ndarray, kind: str, k: int, dtype: np.dtype) -> np.ndarray:
     if kind == "ori":
         return probs_VC.astype(dtype)
-    ids_Vk = largest(probs_VC, k)
+    ids_Vk = kept_before(probs_VC, k)
     if kind == "hard":
         return ids_Vk[:, 0]
     label_V2k = np.stack([ids_Vk, np.take_along_axis(probs_VC, ids_Vk, 1)], 1).astype(dtype)

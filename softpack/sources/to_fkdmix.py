@@ -26,16 +26,9 @@ from softpack.recipe import strips_of
 from softpack.sources import lpqld, sre2l
 from softpack.sources.asked import Asked
 from softpack.sources.encoding import Counted
+from softpack.sources.kept import largest
 from softpack.sources.orders import BatchOrder
-from softpack.sources.to_folder import (
-    Held,
-    crop_fractions,
-    held,
-    items_of_view,
-    label_folder,
-    largest,
-    name_of,
-)  # fmt: skip
+from softpack.sources.to_folder import Held, crop_fractions, held, items_of_view, label_folder, name_of
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 MOST_OF_UINT8 = 256

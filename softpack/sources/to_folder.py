@@ -64,11 +64,3 @@ def crop_fractions(labels: Held, columns: dict[str, np.ndarray], items_B: np.nda
         size_hw_B2 = labels.item_column("source_hw")[items_B].astype(np.float64)
         crop_B4 = columns["crop_xywh"] / np.tile(size_hw_B2[:, ::-1], 2)
     return np.ascontiguousarray(crop_B4[:, [1, 0, 3, 2]])
-
-
-def largest(rows_BC: np.ndarray, k: int) -> np.ndarray:
-    """Return the classes of the k largest numbers of each row, int64 [B, k], descending; equal ones by their number."""
-    kept_Bk = np.sort(np.argpartition(-rows_BC, min(k, rows_BC.shape[1] - 1), axis=1)[:, :k], 1)
-    order_Bk = np.argsort(-np.take_along_axis(rows_BC, kept_Bk, 1), axis=1, kind="stable")
-    found_Bk: np.ndarray = np.take_along_axis(kept_Bk, order_Bk, 1)
-    return found_Bk

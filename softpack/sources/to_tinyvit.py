@@ -17,9 +17,10 @@ from softpack.records import LabelSpec
 from softpack.sources.asked import Asked
 from softpack.sources.base import block_rows
 from softpack.sources.encoding import Counted
+from softpack.sources.kept import kept_before
 from softpack.sources.tinyvit import FOLDERS, KEYS, VALUES, folder_of, record_of
 from softpack.sources.tinyvit_keys import is_key, names_of
-from softpack.sources.to_folder import Held, held, items_of_view, label_folder, largest
+from softpack.sources.to_folder import Held, held, items_of_view, label_folder
 
 MOST_CLASSES = 1 << 16  # that 16 bits tell apart
 SEED = "aug_seed"
@@ -115,30 +116,9 @@ def _records(labels: Held, items_B: np.ndarray, view: int, k: int) -> np.ndarray
     views_B = np.full_like(items_B, view)
     spec = LabelSpec(labels.shape[2], "probs")
     probs_BC = convert(labels.read(items_B, views_B), labels.spec, spec).numpy()
-    ids_Bk = _kept(probs_BC, k)
+    ids_Bk = kept_before(probs_BC, k)
     records = np.empty(len(items_B), record_of(k))
     records["seed"] = labels.replay(items_B, views_B)[SEED]
     records["classes"] = ids_Bk.astype(np.uint16).view(np.int16)
     records["probs"] = np.take_along_axis(probs_BC, ids_Bk, 1)
     return records
-
-
-def _kept(probs_BC: np.ndarray, k: int) -> np.ndarray:
-    """Return the classes of each row to keep, int64 [B, k], by descending probability.
-
-    The largest; but where all others have one probability, as rows have that were kept so before, those that are not
-    of it. What is left of 1 for the others is more than the least of the kept where these round to nothing in fp16.
-    """
-    n_others = probs_BC.shape[1] - k
-    if n_others:
-        sorted_BC = np.sort(probs_BC, 1)
-        are_alike_BP = (
-            sorted_BC[:, : k + 1] == sorted_BC[:, n_others - 1 :]
-        )  # the others, from each place that they may
-        first_B = are_alike_BP.argmax(1)
-        rows = np.flatnonzero(first_B)
-        if len(rows):
-            others_B1 = sorted_BC[rows, first_B[rows], None]
-            probs_BC = probs_BC.copy()
-            probs_BC[rows] = np.where(probs_BC[rows] == others_B1, -1, probs_BC[rows])
-    return largest(probs_BC, k)
