@@ -12,11 +12,11 @@ from softpack.cli.progress import Bar
 from softpack.cli.source import LABEL_SEED, SAMPLER
 from softpack.container.blockfile import refuse_existing
 from softpack.container.file import SpkFile
-from softpack.sources.asked import Asked
-from softpack.sources.given import Given, order_of
-from softpack.sources.orders import BatchOrder, ListedOrder, Order
-from softpack.sources.peers import PEERS
-from softpack.sources.sinks import NAMED
+from softpack.sources.files.sinks import NAMED
+from softpack.sources.peers.asked import Asked
+from softpack.sources.peers.given import Given, order_of
+from softpack.sources.peers.orders import BatchOrder, ListedOrder, Order
+from softpack.sources.peers.registry import PEERS
 from softpack.sources.writing import sink_of
 
 FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
@@ -104,7 +104,7 @@ def _decode_folder(file: str, out: Path, layout: str, force: bool, how: dict[str
         layout, found.commit.items, **{name: how.pop(name) for name in ("order", "label_seed", "sampler")}
     )
     images = how.pop("images")
-    from softpack.sources.to_peers import WRITERS
+    from softpack.sources.peers.writers import WRITERS
 
     asked = Asked(order=order, images=None if images is None else Path(images), **how)
     with Bar("decoding") as bar:

@@ -9,8 +9,8 @@ import click
 
 from softpack.cli.options import F, note, positive
 from softpack.sources.base import Source
-from softpack.sources.given import SAMPLERS, Given
 from softpack.sources.opening import open_source
+from softpack.sources.peers.given import SAMPLERS, Given
 from softpack.sources.pruning import first_views
 
 LABEL_SEED = click.option(

@@ -9,21 +9,21 @@ from functools import partial
 from pathlib import Path
 
 from softpack.errors import DataError
-from softpack.sources.arrays import open_arrays
 from softpack.sources.base import Source
-from softpack.sources.given import Given
-from softpack.sources.hdf5 import open_hdf5
-from softpack.sources.npy import open_npy
-from softpack.sources.npz import open_npz
-from softpack.sources.parquet import open_parquet
-from softpack.sources.peers import PEERS, STORES_NONE, recognized
-from softpack.sources.safetensors_file import open_safetensors
-from softpack.sources.shards import is_pattern
-from softpack.sources.sinks import NAMED, SINKS
+from softpack.sources.files.arrays import open_arrays
+from softpack.sources.files.hdf5 import open_hdf5
+from softpack.sources.files.npy import open_npy
+from softpack.sources.files.npz import open_npz
+from softpack.sources.files.parquet import open_parquet
+from softpack.sources.files.safetensors_file import open_safetensors
+from softpack.sources.files.shards import is_pattern
+from softpack.sources.files.sinks import NAMED, SINKS
+from softpack.sources.files.stored import UNPICKLED
+from softpack.sources.files.torch_file import open_one_tensor, open_torch
+from softpack.sources.files.webdataset import open_webdataset
+from softpack.sources.peers.given import Given
+from softpack.sources.peers.registry import PEERS, STORES_NONE, recognized
 from softpack.sources.spk import open_spk
-from softpack.sources.stored import UNPICKLED
-from softpack.sources.torch_file import open_one_tensor, open_torch
-from softpack.sources.webdataset import open_webdataset
 from softpack.sources.writing import kind_of
 
 # A file's suffix -> what opens it, given its path and the space and temperature that the caller asked for.

@@ -12,9 +12,9 @@ import numpy as np
 
 from softpack.errors import DataError
 from softpack.records import COLUMNS, LabelSpec, RowBlock
-from softpack.sources.plans import Append, ArrayPlan, Plans
+from softpack.sources.files.plans import Append, ArrayPlan, Plans
+from softpack.sources.files.sinks import NAMED, SINKS, Sink
 from softpack.sources.replacing import replacing, replacing_folder
-from softpack.sources.sinks import NAMED, SINKS, Sink
 
 STORED_NAMES = {"crop_xywh_fraction": "crop_xywh"}  # where a file's array has another name than its column
 

@@ -51,7 +51,7 @@ def test_a_small_fortran_array_is_read_and_a_large_one_refused(
     np.save(path, np.asfortranarray(LOGITS))
     (block,) = open_source(path).blocks(10)
     np.testing.assert_array_equal(block.labels_BC, LOGITS.reshape(6, 4))
-    monkeypatch.setattr("softpack.sources.stored.MAX_HELD_BYTES", 40)
+    monkeypatch.setattr("softpack.sources.files.stored.MAX_HELD_BYTES", 40)
     with pytest.raises(DataError, match=r"x\.npy.*Fortran order.*48 bytes.*ascontiguousarray"):
         open_source(path)
 

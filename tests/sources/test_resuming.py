@@ -10,8 +10,8 @@ from softpack.container.create import append
 from softpack.errors import DataError, ExistsError
 from softpack.sources import encoding as encoding_module
 from softpack.sources.encoding import encode_source, fit_model
-from softpack.sources.given import Given
 from softpack.sources.opening import open_source
+from softpack.sources.peers.given import Given
 from softpack.sources.resuming import Encoding
 
 CODECS = {

@@ -1,0 +1,1 @@
+"""Arrays in files, by the kind of file: opened as sources, and written. No torch, but for `.pt`."""

@@ -1,0 +1,1 @@
+"""Label sets as others lay them out: opened as sources, and written."""

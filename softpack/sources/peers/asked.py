@@ -1,0 +1,31 @@
+"""What a caller asks of a label set that is written as others lay it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from softpack.sources.peers.orders import Order
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How labels are to be laid out, where the layout leaves it open.
+
+    Args:
+        batch: rows of a batch.
+        order: of the items of each view; None puts rows that are mixed alike together, and others in their order.
+        dtype: "float16" or "float32", of the labels; None takes what the layout's own writer takes.
+        k: classes that are kept of a row; None keeps those that have a probability.
+        label_type: what is stored of a row, where the layout has several ways.
+        temperature: of probabilities; None takes that of the labels.
+        images: folder of the images that were labelled, where files are named after them.
+    """
+
+    batch: int = 1024
+    order: Order | None = None
+    dtype: str | None = None
+    k: int | None = None
+    label_type: str | None = None
+    temperature: float | None = None
+    images: Path | None = None
