@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/softpack demo -o demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)

@@ -117,7 +117,7 @@ def infinite(labels_NVC):
     [
         (
             with_nan,
-            "logits, class 7, of row 9 (item 2, view 1) is nan; expected finite numbers; leave the row out",
+            "logits, class 7, of row 9 (item 2, view 1) is nan; expected finite numbers, or -inf for a",
         ),
         (infinite, "of row 0 (item 0, view 0) (and 23 more of the 24 rows read with it) is "),
         (no_probabilities, "expected 1 within 0.011; softmax the rows, or name them logits if they are"),
