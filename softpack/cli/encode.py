@@ -27,7 +27,7 @@ from softpack.cli.progress import Bar
 from softpack.cli.source import opened, source_facts, source_options
 from softpack.codecs.registry import check_codec_id
 from softpack.container.file import SpkFile
-from softpack.errors import CodecError
+from softpack.errors import CodecError, SoftpackError
 from softpack.rate.target import Target, parse_size
 
 if TYPE_CHECKING:
@@ -120,9 +120,10 @@ def _go_on(rows: Source, encoding: Encoding, model: Callable[[], Model], asked: 
     try:
         with Bar("encoding") as bar:
             encoding.encode(rows, ready, bar, **asked)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SoftpackError) as error:
         if encoding.is_begun:
-            note("interrupted; what is done is kept, and the same call goes on")
+            why = "interrupted" if isinstance(error, KeyboardInterrupt) else "stopped by the error below"
+            note(f"{why}; what is done is kept, and the same call goes on")
         raise
 
 
@@ -137,10 +138,22 @@ def _loaded(path: str, rows: Source, device: str) -> Model:
 
 
 def _run(rows: Source, how: dict[str, Any]) -> str:
-    """Return what tells an encoding from others: a hash of the options and of what the source says of itself."""
-    facts = [rows.n_rows, rows.items, rows.views, rows.n_bytes, *vars(rows.spec).values(), rows.order_known_by]
-    said = json.dumps([facts, how], sort_keys=True, default=str)
-    return xxhash.xxh64(said.encode()).hexdigest()
+    """Return what tells an encoding from others: a hash of the options, and of the source and what it stands in."""
+    options = {name: value for name, value in how.items() if name != "skip_bad"}
+    shape = rows.n_rows, rows.items, rows.views, *vars(rows.spec).values()
+    facts = [str(rows.path.absolute()), *shape, rows.order_known_by]
+    stands = [_stands(Path(path)) for path in (rows.path, how["model"]) if path is not None]
+    run = xxhash.xxh64(json.dumps([facts, options, stands], sort_keys=True, default=str).encode())
+    for name, values in sorted(rows.item_columns.items()):
+        run.update(name.encode() + values.tobytes())
+    return run.hexdigest()
+
+
+def _stands(path: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of a file, or of all files of a folder; none where a pattern names them."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    stats = [(str(file.absolute()), file.stat()) for file in files if file.is_file()]
+    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
 @click.command(

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from softpack.errors import CodecError
 from softpack.records import LabelSpec
 
 PROB_FLOOR = 1e-8  # below the smallest fp16 number, 6e-8: what a stored zero can stand for
@@ -47,19 +48,24 @@ def log_domain(spec: LabelSpec) -> LabelSpec:
 def to_log_domain(rows_BC: Tensor, spec: LabelSpec) -> Tensor:
     """Return finite float32 rows of `log_domain(spec)`.
 
-    A probability of zero, which is a logit of -inf, becomes the row's least other one, or `PROB_FLOOR` if that is less.
-    All others stay as they are: a confident teacher's tail lies far below the floor at T=1, and is seen again at T=20.
+    A probability of zero becomes the row's least other one, or `PROB_FLOOR` if that is less. All others stay
+    as they are: a confident teacher's tail lies far below the floor at T=1, and is seen again at T=20.
+
+    Raises:
+        CodecError: logits are -inf, for classes that were not kept: at T=20 the floor would be much of a row.
     """
     rows_BC = rows_BC.float()
-    logs_BC = rows_BC.log() if spec.space == "probs" else rows_BC
-    is_zero_BC = logs_BC == -torch.inf
-    if spec.space == "logits" and not bool(is_zero_BC.any()):
-        return rows_BC
-    least_B1 = torch.where(is_zero_BC, torch.inf, logs_BC).amin(dim=-1, keepdim=True)
-    floor_B1 = torch.full_like(least_B1, math.log(PROB_FLOOR))
     if spec.space == "logits":
-        floor_B1 += logs_BC.logsumexp(dim=-1, keepdim=True)
-    return torch.maximum(logs_BC, torch.minimum(least_B1, floor_B1))
+        if bool((rows_BC == -torch.inf).any()):
+            raise CodecError(
+                "logits are -inf for the classes that were not kept, and the codec would give these a probability, "
+                "which at T=20 is no small one; take --codec topk --set k=K --set tail=zero, where K classes are kept "
+                "of each row, or --codec raw"
+            )
+        return rows_BC
+    logs_BC = rows_BC.log() if spec.space == "probs" else rows_BC
+    least_B1 = torch.where(logs_BC == -torch.inf, torch.inf, logs_BC).amin(dim=-1, keepdim=True)
+    return torch.maximum(logs_BC, least_B1.clamp_max(math.log(PROB_FLOOR)))
 
 
 def centred_logits(rows_BC: Tensor, spec: LabelSpec) -> Tensor:

@@ -95,6 +95,11 @@ class TopK(Codec):
         Raises:
             CodecError: a row holds nan or +inf, or is -inf (or 0, of probabilities) everywhere.
         """
+        if self.spec.space == "logits" and self.tail != "zero" and bool((rows_BC == -torch.inf).any()):
+            raise CodecError(
+                f"topk: logits are -inf for the classes that were not kept, and tail={self.tail} would give these a "
+                "probability; set tail=zero"
+            )
         ids_Bk = _largest(rows_BC, self.k)
         logits_BC = to_logits(rows_BC.float(), self.spec) / self.spec.temperature
         log_probs_BC = torch.log_softmax(logits_BC, dim=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -180,7 +180,6 @@ def encode_source(
     appendable: bool = False,
     commits: bool = False,
     goes_on: bool = False,
-    notes: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     force: bool = False,
@@ -199,7 +198,6 @@ def encode_source(
         appendable: keep the encoder in the file.
         commits: commit now and then, so that an interrupted run leaves what it has done.
         goes_on: add the rows that are not there yet to what such a run has left.
-        notes: for people, into the header.
         seed: noted in the header.
         device: where rows are encoded.
         force: overwrite what is there.
@@ -232,7 +230,6 @@ def encode_source(
             max_kl=max_kl,
             temperatures=temperatures if max_kl is not None else None,
             appendable=appendable,
-            notes=notes,
             seed=seed,
             device=device,
             force=force,

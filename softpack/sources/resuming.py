@@ -15,8 +15,8 @@ from softpack.container.model import Model, load_model_of
 from softpack.container.reader import Labels
 from softpack.container.recover import recover
 from softpack.container.repack import repack
-from softpack.errors import ExistsError, FormatError, SoftpackError
-from softpack.format.layout import ModelPart
+from softpack.errors import ExistsError, FormatError
+from softpack.format.layout import MAGIC, ModelPart
 from softpack.sources.base import Source
 from softpack.sources.encoding import Counted, encode_source
 
@@ -31,7 +31,8 @@ class Encoding:
 
     Args:
         out: of the file.
-        run: what is encoded and how; an interrupted run of anything else is not gone on with.
+        run: what is encoded and how; an interrupted run of anything else is not gone on with. It lies beside the rows,
+            so that the file says nothing of paths and times.
         force: overwrite `out`, and throw away what another run left.
     """
 
@@ -50,6 +51,11 @@ class Encoding:
         return self.rows.with_name(self.rows.name + PARTIAL)
 
     @property
+    def of_run(self) -> Path:
+        """Of what was encoded and how."""
+        return self.rows.with_name(self.rows.name + ".run")
+
+    @property
     def is_begun(self) -> bool:
         """Whether there is something to go on with."""
         return self.rows.exists() or self.partial.exists()
@@ -66,12 +72,12 @@ class Encoding:
                 try:
                     recover(path)
                 except FormatError:  # nothing had been committed
+                    _check_own(path)
                     path.unlink()
         if not self.rows.exists():
             return None
-        labels = Labels(self.rows)
-        if labels.file.header.made_by.get("run") == self.run:
-            return labels
+        if self.of_run.exists() and self.of_run.read_text(encoding="utf-8") == self.run:
+            return Labels(self.rows)
         if not self.force:
             raise ExistsError(
                 f"{self.rows}: was left by another run, of other labels or options; call it as it was, to go on, or "
@@ -90,33 +96,36 @@ class Encoding:
             how: further arguments of `encode_source`.
 
         Raises:
-            SoftpackError: the source, the codec or the disk refuses; nothing is left then.
+            SoftpackError: the source, the codec or the disk refuses; what is done is kept, and the next call goes on.
         """
-        try:
-            ready = load_model_of(Labels(self.rows).file) if model is None else model
-            encode_source(
-                source,
-                self.rows,
-                ready,
-                goes_on=model is None,
-                commits=True,
-                notes={"run": self.run},
-                counted=counted,
-                **how | {"appendable": True},
-            )
-            if how.get("appendable") or _is_as_it_should_be(ready):
-                self.rows.replace(self.out)
-            else:
-                repack(self.rows, self.out, force=self.force)
-        except SoftpackError:
-            self.forget()
-            raise
-        self.rows.unlink(missing_ok=True)
+        ready = load_model_of(Labels(self.rows).file) if model is None else model
+        self.of_run.write_text(self.run, encoding="utf-8")
+        encode_source(
+            source,
+            self.rows,
+            ready,
+            goes_on=model is None,
+            commits=True,
+            counted=counted,
+            **how | {"appendable": True},
+        )
+        if how.get("appendable") or _is_as_it_should_be(ready):
+            self.rows.replace(self.out)
+        else:
+            repack(self.rows, self.out, force=self.force)
+        self.forget()
 
     def forget(self) -> None:
         """Throw away what there is so far."""
-        for path in (self.rows, self.partial):
+        for path in (self.rows, self.partial, self.of_run):
             path.unlink(missing_ok=True)
+
+
+def _check_own(path: Path) -> None:
+    """Refuse to throw away what no encoding has left."""
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) not in (b"", MAGIC):
+            raise ExistsError(f"{path}: is no .spk file, and in the way of one; move it away")
 
 
 def _is_as_it_should_be(model: Model) -> bool:

@@ -108,7 +108,9 @@ def test_formats_are_listed(run):
     }  # fmt: skip
 
 
-def test_an_interrupted_encoding_goes_on(run, run_any, here, monkeypatch):
+@pytest.fixture
+def interrupted(run_any, monkeypatch):
+    """`interrupted(line)`: interrupt an encoding of 24 rows after 15, committed every 10 numbers."""
     monkeypatch.setattr("softpack.sources.resuming.RESUMED_NUMBERS", 1)
     monkeypatch.setattr("softpack.sources.encoding.COMMIT_NUMBERS", 10)
     monkeypatch.setattr("softpack.sources.encoding.block_rows", lambda classes: 5)
@@ -119,16 +121,34 @@ def test_an_interrupted_encoding_goes_on(run, run_any, here, monkeypatch):
         if bar._what == "encoding" and done >= 15:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Bar, "__call__", stop)
-        ran = run_any("encode logits.npz -o new.spk --codec quantize")
-    assert ran.code == 1
-    assert "interrupted; what is done is kept, and the same call goes on" in ran.err
-    assert (
-        "new.spk.unfinished: was left by another run" in run_any("encode logits.npz -o new.spk --codec raw").err
-    )
+    def interrupt(line):
+        with monkeypatch.context() as patched:
+            patched.setattr(Bar, "__call__", stop)
+            ran = run_any(line)
+        assert ran.code == 1
+        assert "interrupted; what is done is kept, and the same call goes on" in ran.err
+
+    return interrupt
+
+
+def test_an_interrupted_encoding_goes_on(run, run_any, here, interrupted):
+    interrupted("encode logits.npz -o new.spk --codec quantize")
+    said = run_any("encode logits.npz -o new.spk --codec raw").err
+    assert "new.spk.unfinished: was left by another run" in said
     ran = run("encode logits.npz -o new.spk --codec quantize")
     assert "going on where a run was interrupted: 15 of 24 rows are there" in ran.err
     run("encode logits.npz -o other.spk --codec quantize")
     assert (here / "new.spk").read_bytes() == (here / "other.spk").read_bytes()
+    assert sorted(path.name for path in here.glob("*.unfinished*")) == []
+
+
+def test_an_encoding_of_labels_that_have_changed_is_not_gone_on_with(
+    run, run_any, here, labels_NVC, interrupted
+):
+    np.save(here / "some.npy", labels_NVC)
+    interrupted("encode some.npy -o new.spk --codec quantize")
+    np.save(here / "some.npy", labels_NVC + 1)
+    said = run_any("encode some.npy -o new.spk --codec quantize").err
+    assert "new.spk.unfinished: was left by another run" in said
+    run("encode some.npy -o new.spk --codec quantize --force")
     assert sorted(path.name for path in here.glob("*.unfinished*")) == []

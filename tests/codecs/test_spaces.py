@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 
 from softpack.codecs.spaces import PROB_FLOOR, convert, log_domain, to_log_domain, to_logits
+from softpack.errors import CodecError
 from softpack.records import LabelSpec
 from softpack.testing import label_rows
 
@@ -88,12 +89,7 @@ def test_rows_of_the_same_space_come_back_as_float32(spec, logits_BC):
     assert torch.equal(found_BC, logits_BC)
 
 
-def test_logits_of_minus_infinity_are_taken_for_the_least_probability_that_zeros_stand_for():
-    rows_BC = torch.tensor([[5.0, -40.0, -math.inf], [5.0, 4.0, -math.inf], [1.0, 2.0, 3.0]])
-    logits_BC = to_log_domain(rows_BC, LabelSpec(3))
-    assert torch.equal(logits_BC[:, :2], rows_BC[:, :2])
-    assert torch.equal(logits_BC[2], rows_BC[2])
-    assert logits_BC[0, 2] == -40
-    assert float(logits_BC[1].softmax(0)[2]) == pytest.approx(PROB_FLOOR, rel=1e-5)
-    broken_BC = torch.tensor([[math.nan, 1.0, -math.inf], [math.inf, 1.0, -math.inf], [-math.inf] * 3])
-    assert not torch.isfinite(to_log_domain(broken_BC, LabelSpec(3))).all(1).any()
+def test_logits_of_minus_infinity_are_refused_by_codecs_that_would_fill_them():
+    rows_BC = torch.tensor([[5.0, -40.0, -math.inf], [1.0, 2.0, 3.0]])
+    with pytest.raises(CodecError, match=r"logits are -inf for the classes that were not kept, .* tail=zero"):
+        to_log_domain(rows_BC, LabelSpec(3))

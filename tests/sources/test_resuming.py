@@ -8,6 +8,7 @@ import pytest
 import softpack
 from softpack.container.create import append
 from softpack.errors import DataError, ExistsError
+from softpack.format.layout import MAGIC
 from softpack.sources import encoding as encoding_module
 from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.opening import open_source
@@ -100,16 +101,27 @@ def test_what_another_run_left_is_not_gone_on_with(source, tmp_path):
     assert not other.is_begun
 
 
-def test_rows_that_are_refused_leave_nothing(source, layouts, tmp_path):
-    (source.path / "epoch_6" / "batch_1.tar").write_bytes(b"damaged")
-    encoding = Encoding(tmp_path / "a.spk", "the same")
+def test_rows_that_are_refused_cost_no_others(source, tmp_path):
+    model, encoding = fit_model(source, "raw", {}), Encoding(tmp_path / "a.spk", "the same")
+    path = source.path / "epoch_6" / "batch_1.tar"
+    whole = path.read_bytes()
+    path.write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"epoch_6/batch_1\.tar: cannot be read"):
-        encoding.encode(source, fit_model(source, "raw", {}))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "set"]
+        encoding.encode(source, model)
+    assert not encoding.out.exists()
+    assert encoding.left().n_rows > 100
+    path.write_bytes(whole)
+    encoding.encode(source, None)
+    assert len(softpack.open(encoding.out)) == source.n_rows
+    assert not encoding.is_begun
 
 
-def test_what_was_never_committed_is_begun_anew(tmp_path):
+def test_what_was_never_committed_is_begun_anew_and_what_is_others_is_kept(tmp_path):
     encoding = Encoding(tmp_path / "a.spk", "the same")
-    encoding.partial.write_bytes(b"nothing of use")
+    encoding.partial.write_bytes(MAGIC + b"nothing of use")
     assert encoding.left() is None
     assert not encoding.is_begun
+    encoding.rows.write_bytes(b"my own notes")
+    with pytest.raises(ExistsError, match=r"a\.spk\.unfinished: is no \.spk file, and in the way of one"):
+        encoding.left()
+    assert encoding.rows.read_bytes() == b"my own notes"

@@ -43,7 +43,7 @@ def open_fkd(path: Path, given: Given) -> RowFiles:
     """
     paths_N, left_out = _listed(path, given)
     files = [found for found in paths_N if found is not None]
-    _, _, label = first_good(path, files, _parts, given.skip_bad, left_out)
+    _, _, label = first_good(path, files, _parts, given.skip_bad, left_out, lambda parts: len(parts[2]))
     kind = _kind(path, label, given)
     n_views, classes = len(label), given.classes or label.shape[-1]
     spec = LabelSpec(classes, "probs", given.temperature or 1.0)

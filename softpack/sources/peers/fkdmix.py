@@ -102,12 +102,12 @@ def _all_logits(values_Bk: np.ndarray, ids: Any, classes: int | None) -> np.ndar
     return spread(values_Bk, class_numbers(stored_Bk, classes), np.full((n, 1), -np.inf), classes)
 
 
-def of_sides(rows: Rows, source_hw: np.ndarray | None) -> Rows:
+def of_sides(rows: Rows, source_hw: np.ndarray) -> Rows:
     """Return rows of EDC with crops as fractions of the sides that they run along.
 
     It divides rows of pixels by the width and columns by the height, which shows where images are not square.
     """
-    if source_hw is None or rows.item_B is None or "crop_xywh" not in rows.columns:
+    if rows.item_B is None:
         return rows
     h_B1, w_B1 = source_hw[np.clip(rows.item_B, 0, len(source_hw) - 1)].T[:, :, None].astype(np.float64)
     per_side_B4 = np.tile(np.concatenate([h_B1 / w_B1, w_B1 / h_B1], 1), 2)

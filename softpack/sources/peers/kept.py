@@ -9,6 +9,11 @@ import numpy as np
 
 from softpack.errors import DataError
 
+EPSILON_FP16, TINY_FP16 = (
+    2.0**-11,
+    2.0**-25,
+)  # by which rounding moves probabilities that sum to 1, and each tiny one
+
 
 def class_numbers(stored_Bk: np.ndarray, classes: int, row_B: np.ndarray | None = None) -> np.ndarray:
     """Return numbers of classes as int64. Writers have them as int16, in which those from 32,768 on are negative.
@@ -61,20 +66,23 @@ def largest(rows_BC: np.ndarray, k: int) -> np.ndarray:
 def kept_before(probs_BC: np.ndarray, k: int) -> np.ndarray:
     """Return the classes of each row to keep, int64 [B, k], by descending probability.
 
-    The largest; but where all others have one probability, as rows have that were kept so before, those that are not
-    of it. What is left of 1 for the others is more than the least of the kept where these round to nothing in fp16.
+    The largest; but where all others share one probability, as rows have that were kept so before, those that are not
+    of it: what is left of 1 for the others is a little more than the least of the kept where these were rounded to
+    fp16.
     """
     n_others = probs_BC.shape[1] - k
-    if n_others:
-        sorted_BC = np.sort(probs_BC, 1)
-        # The others, from each place that they may begin at.
-        are_alike_BP = sorted_BC[:, : k + 1] == sorted_BC[:, n_others - 1 :]
-        first_B = are_alike_BP.argmax(1)
-        rows = np.flatnonzero(first_B)
-        if len(rows):
-            others_B1 = sorted_BC[rows, first_B[rows], None]
-            probs_BC = probs_BC.copy()
-            probs_BC[rows] = np.where(probs_BC[rows] == others_B1, -1, probs_BC[rows])
+    if not n_others:
+        return largest(probs_BC, k)
+    sorted_BC = np.sort(probs_BC, 1)
+    # The others, from each place that they may begin at.
+    are_alike_BP = sorted_BC[:, : k + 1] == sorted_BC[:, n_others - 1 :]
+    first_B = are_alike_BP.argmax(1)
+    share_B = np.take_along_axis(sorted_BC, first_B[:, None], 1)[:, 0]
+    slack = (EPSILON_FP16 + k * TINY_FP16) / n_others
+    rows = np.flatnonzero((first_B > 0) & (first_B < k) & (share_B - sorted_BC[:, 0] <= slack))
+    if len(rows):
+        probs_BC = probs_BC.copy()
+        probs_BC[rows] = np.where(probs_BC[rows] == share_B[rows, None], -1, probs_BC[rows])
     return largest(probs_BC, k)
 
 

@@ -85,7 +85,9 @@ def open_mldr(path: Path, given: Given) -> RowFiles:
     )
     paths, item_columns = [path / name for name in found.values()], given.item_columns()
     take = partial(rows_of, label_type=label_type, classes=spec.classes, transforms=transforms)
-    first = first_good(path, paths, partial(take, item_B=None), given.skip_bad, left_out)
+    first = first_good(
+        path, paths, partial(take, item_B=None), given.skip_bad, left_out, lambda rows: len(rows.labels_BC)
+    )
     n_views = len(first.labels_BC)
     return RowFiles(
         path=path,

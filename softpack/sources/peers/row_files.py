@@ -25,6 +25,7 @@ from softpack.sources.columns import Around, read_column
 from softpack.sources.pickles.pool import PicklePool
 
 T = TypeVar("T")
+SIZED_FILES = 5  # that are asked how large files are, where some may be damaged
 READERS = max(1, min(4, (os.cpu_count() or 1)))
 
 
@@ -285,7 +286,12 @@ def joined(blocks: list[RowBlock]) -> RowBlock:
 
 
 def first_good(
-    root: Path, paths: Iterable[Path], take: Callable[[Any], T], skip_bad: bool, left_out: dict[str, str]
+    root: Path,
+    paths: Iterable[Path],
+    take: Callable[[Any], T],
+    skip_bad: bool,
+    left_out: dict[str, str],
+    size: Callable[[T], int] | None = None,
 ) -> T:
     """Return what the first of some files gives; of the first good one, where bad ones are left out.
 
@@ -295,22 +301,32 @@ def first_good(
         take: makes what is wanted of what a file holds.
         skip_bad: leave out files that cannot be used.
         left_out: gets what is wrong with those.
+        size: of what a file gives, where all have one: of several good ones, that which most have is taken.
 
     Raises:
         DataError: the first file cannot be used, or none can.
     """
+    n_wanted = SIZED_FILES if skip_bad and size is not None else 1
+    good: list[T] = []
     said = (
         f"{root}: too few of its files are there to tell what it holds; copy it from where the labels are whole"
     )
     with PicklePool(1) as pool:
         for path in paths:
             try:
-                return take(pool.read(path))
+                good.append(take(pool.read(path)))
             except Exception as error:
                 left_out[str(path)] = said = _named(path, error)
                 if not skip_bad:
                     break
-    raise DataError(said)
+            if len(good) == n_wanted:
+                break
+    if not good:
+        raise DataError(said)
+    if size is None:
+        return good[0]
+    sizes = [size(found) for found in good]
+    return good[sizes.index(max(sizes, key=sizes.count))]
 
 
 def _named(path: Path, error: Exception) -> str:

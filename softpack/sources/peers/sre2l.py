@@ -75,9 +75,12 @@ def open_sre2l(path: Path, given: Given) -> RowFiles:
         DataError: it is none, a batch is missing, or it does not say which images its rows are of and nobody does.
     """
     tree, left_out = _listed(path), dict[str, str]()
-    take = partial(_rows, replay=given.replay)
+    item_columns = given.item_columns()
+    take = partial(_rows, replay=given.replay, source_hw=item_columns.get("source_hw"))
     last, first = (
-        first_good(path, tree.paths(are_last), partial(_of_any_items, take=take), given.skip_bad, left_out)
+        first_good(
+            path, tree.paths(are_last), partial(_of_any_items, take=take), given.skip_bad, left_out, _n_rows
+        )
         for are_last in (True, tree.n_files == 1)
     )
     n_batch = len(first.labels_BC)
@@ -85,7 +88,6 @@ def open_sre2l(path: Path, given: Given) -> RowFiles:
     order = _order(path, given, n_epoch, len(last.labels_BC) == n_batch) if first.item_B is None else None
     rows_of_epochs = _rows_of_epochs(tree, order, n_batch, n_epoch)
     files, cells = _files(tree, rows_of_epochs, n_batch, order, given, left_out)
-    item_columns = given.item_columns()
     return RowFiles(
         path=path,
         spec=LabelSpec(first.labels_BC.shape[1]),
@@ -97,17 +99,28 @@ def open_sre2l(path: Path, given: Given) -> RowFiles:
         ignored=tuple(other for other in tree.others if other != INDEX),
         files=files,
         cells=cells,
-        take=partial(take, source_hw=item_columns.get("source_hw")),
+        take=take,
         skip_bad=given.skip_bad,
         left_out=left_out,
     )
+
+
+def _n_rows(rows: Rows) -> int:
+    return len(rows.labels_BC)
 
 
 def _rows(
     found: Any, item_B: np.ndarray | None, replay: bool = True, source_hw: np.ndarray | None = None
 ) -> Rows:
     rows = rows_of(found, item_B, replay=replay)
-    return of_sides(rows, source_hw) if len(found) == N_OF_EDC else rows
+    if len(found) != N_OF_EDC or not replay:
+        return rows
+    if source_hw is None:
+        raise DataError(
+            "has crops of EDC, which divides one side by the other's length, and does not say how large images are "
+            "(--images DIR; --no-replay takes the labels alone)"
+        )
+    return of_sides(rows, source_hw)
 
 
 def _of_any_items(found: Any, take: Taken) -> Rows:

@@ -72,6 +72,8 @@ def _kind(path: Path, asked: Asked, classes: int) -> tuple[str, int]:
             "many classes, such as marginal_smoothing_k5"
         )
     kind, k = kind_and_k(asked.label_type)
+    if None not in (k, asked.k) and k != asked.k:
+        raise DataError(f"{path}: {asked.label_type} keeps {k} classes, and --k says {asked.k}; leave one out")
     k = asked.k or k
     if kind not in TYPES:
         raise DataError(f"{path}: FKD has no label type {asked.label_type}; expected one of {', '.join(TYPES)}")

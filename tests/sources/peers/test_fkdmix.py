@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import softpack
-from softpack.errors import DataError
+from softpack.errors import CodecError, DataError
 from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.opening import open_source
 from softpack.sources.peers.asked import Asked
@@ -117,12 +117,22 @@ def test_sets_that_say_their_items_go_in_and_come_out(layouts, tmp_path, given_o
         (torch.zeros(8), "strips is of 1 axes; expected an array of 3"),
     ],
 )
-def test_strips_that_are_none_are_refused(layouts, tmp_path, strips, says):
+def test_strips_that_are_none_are_refused(layouts, tmp_path, given_of, strips, says):
     written = layouts.write_sre2l(tmp_path / "set", strips=2)
+    given = given_of(written)
     file = written.path / "epoch_0" / "batch_0.tar"
     torch.save([*torch.load(file, weights_only=False)[:7], strips], file)
     with pytest.raises(DataError, match=rf"epoch_0/batch_0\.tar: {says}"):
-        list(open_source(written.path).blocks(100))
+        list(open_source(written.path, given=given).blocks(100))
+
+
+def test_edc_is_asked_how_large_its_images_are(layouts, tmp_path):
+    written = layouts.write_sre2l(tmp_path / "set", strips=2)
+    with pytest.raises(
+        DataError, match=r"batch_\d\.tar: has crops of EDC, which divides .* \(--images DIR; --no-replay"
+    ):
+        open_source(written.path)
+    assert open_source(written.path, given=Given(replay=False)).n_rows == 69
 
 
 def test_only_edc_has_a_place_for_shuffled_strips(layouts, tmp_path, given_of):
@@ -197,23 +207,26 @@ def test_lpqld_is_made_of_labels_of_all_classes(layouts, tmp_path, given_of):
             np.testing.assert_array_equal(np.sort(block.labels_BC[row][kept]), np.sort(said)[-4:])
 
 
-def test_labels_of_some_classes_are_coded_by_every_codec(layouts, tmp_path):
+def test_labels_of_some_classes_are_coded_by_what_keeps_them(layouts, tmp_path):
     written = layouts.write_lpqld(tmp_path / "set", items=40, rows=(8,) * 20, k=3)
     source = open_source(written.path, given=OF_10)
-    rows = {c: r["logits"].astype(np.float32) for c, r in written.rows.items()}
-    for codec, settings in {
-        "raw": {}, "quantize": {"bits": 8}, "topk": {"k": 3, "tail": "zero"}, "lowrank": {"rank": 4},
-        "klt": {"context": True}, "vqae": {"slots": 2, "steps": 20, "context": True},
-    }.items():  # fmt: skip
-        path = tmp_path / f"{codec}.spk"
-        encode_source(source, path, fit_model(source, codec, settings))
-        labels = softpack.open(path)
-        found = labels.read([item for item, _ in rows], [view for _, view in rows])
-        assert not found.isnan().any()
-        expected = torch.from_numpy(np.stack(list(rows.values())))
-        if codec in ("raw", "topk", "quantize"):
-            probs = [rows_BC.softmax(1) for rows_BC in (found, expected)]
-            torch.testing.assert_close(*probs, atol=0.05, rtol=0)
+    expected = torch.from_numpy(np.stack([row["logits"] for row in written.rows.values()])).float()
+    for codec, settings in (("raw", {}), ("topk", {"k": 3, "tail": "zero"})):
+        encode_source(source, tmp_path / f"{codec}.spk", fit_model(source, codec, settings))
+        found = softpack.open(tmp_path / f"{codec}.spk").read(*zip(*written.rows, strict=True))
+        for temperature in (1, 20):
+            torch.testing.assert_close(
+                (found / temperature).softmax(1), (expected / temperature).softmax(1), atol=1e-3, rtol=0
+            )
+    for codec, settings, says in (
+        ("quantize", {"bits": 8}, "logits are -inf for the classes that were not kept, .* --set tail=zero"),
+        ("lowrank", {"rank": 4}, "logits are -inf for the classes"),
+        ("klt", {"context": True}, "logits are -inf for the classes"),
+        ("vqae", {"slots": 2, "steps": 5}, "logits are -inf for the classes"),
+        ("topk", {"k": 3}, "topk: logits are -inf for the classes .* tail=uniform would .* set tail=zero"),
+    ):
+        with pytest.raises(CodecError, match=says):
+            encode_source(source, tmp_path / "no.spk", fit_model(source, codec, settings))
 
 
 def test_rand_augment_is_taken_without_its_views(layouts, tmp_path):

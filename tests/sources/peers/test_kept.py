@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from softpack.errors import DataError
-from softpack.sources.peers.kept import class_numbers, share_of_others, spread
+from softpack.sources.peers.kept import class_numbers, kept_before, share_of_others, spread
 
 
 def test_classes_from_32768_on_are_negative_in_int16():
@@ -42,3 +42,23 @@ def test_others_share_what_is_left_of_1():
     assert found.dtype == np.float32
     assert found.tolist() == [[0.125], [0], [0]]
     assert share_of_others(probs, 2)[1] == 0  # there are none
+
+
+def test_the_largest_are_kept_whatever_the_others_are():
+    rows = np.array([[0.2, 0.4, 0.4], [0.4, 0.2, 0.4], [0.25, 0.25, 0.5]], np.float32)
+    assert kept_before(rows, 1).tolist() == [[1], [0], [2]]
+    assert kept_before(rows, 2).tolist() == [[1, 2], [0, 2], [2, 0]]
+    coarse = np.random.default_rng(0).integers(1, 4, (200, 50)).astype(np.float32)
+    coarse /= coarse.sum(1, keepdims=True)
+    kept = np.take_along_axis(coarse, kept_before(coarse, 20), 1)
+    np.testing.assert_allclose(kept.sum(1), np.sort(coarse, 1)[:, -20:].sum(1), rtol=1e-6)
+
+
+def test_those_that_were_kept_before_are_kept_again():
+    random = np.random.default_rng(1)
+    probs = np.sort(random.dirichlet(np.full(100, 0.03), 500), 1)[:, ::-1]
+    values = probs[:, :20].astype(np.float16)
+    ids = np.stack([random.permutation(100)[:20] for _ in range(500)])
+    rows = spread(values.astype(np.float32), ids, share_of_others(values.astype(np.float32), 100), 100)
+    found = kept_before(rows, 20)
+    np.testing.assert_array_equal(np.take_along_axis(rows, found, 1).astype(np.float16), values)

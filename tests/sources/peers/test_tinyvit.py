@@ -355,13 +355,15 @@ def test_a_set_comes_out_record_by_record(made, tmp_path, how):
 
 def test_what_was_kept_comes_out_though_it_is_less_than_what_was_not(made, tmp_path):
     written = made(["0"], epochs=1, ranks=1)
-    record = struct.pack("<i4h", 5, 7, 1, 4, 2) + halves(0.9, 1e-7, 0, 0)  # of the other six each has 0.0167
+    record = struct.pack("<i4h", 5, 7, 1, 4, 2) + halves(
+        0.9998, 1e-7, 0, 0
+    )  # rounded: of the other six each has 4e-5
     file = written.path / "logits_top4_epoch0" / "rank0-values.bin"
     file.write_bytes(record)
     path = spk_of(open_set(written.path), tmp_path / "a.spk")
     write_tinyvit(path, tmp_path / "out", Asked(k=4))
     out = (tmp_path / "out" / "logits_top4_epoch0" / "rank0-values.bin").read_bytes()
-    assert out == struct.pack("<i4h", 5, 7, 1, 2, 4) + halves(0.9, 1e-7, 0, 0)  # equal ones by their numbers
+    assert out == struct.pack("<i4h", 5, 7, 1, 2, 4) + halves(0.9996, 1e-7, 0, 0)  # equal ones by their numbers
     write_tinyvit(path, tmp_path / "fewer", Asked(k=2))
     (said,) = records_of(tmp_path / "fewer", 2).values()
     assert set(said[1]) == {7, 0}
