@@ -355,9 +355,8 @@ def test_a_set_comes_out_record_by_record(made, tmp_path, how):
 
 def test_what_was_kept_comes_out_though_it_is_less_than_what_was_not(made, tmp_path):
     written = made(["0"], epochs=1, ranks=1)
-    record = struct.pack("<i4h", 5, 7, 1, 4, 2) + halves(
-        0.9998, 1e-7, 0, 0
-    )  # rounded: of the other six each has 4e-5
+    # Rounded, so that each of the other six has 8e-5.
+    record = struct.pack("<i4h", 5, 7, 1, 4, 2) + halves(0.9996, 1e-7, 0, 0)
     file = written.path / "logits_top4_epoch0" / "rank0-values.bin"
     file.write_bytes(record)
     path = spk_of(open_set(written.path), tmp_path / "a.spk")
