@@ -107,7 +107,8 @@ def open_source(
     understood = f"expected a file that ends in {', '.join(SOURCES)}"
     several = is_pattern(path)
     if not (path.exists() or several):
-        raise DataError(f"{path}: is not there; {understood}; check the path")
+        remedy = "name the folder that holds them" if "*" in path.name else "check the path"
+        raise DataError(f"{path}: is not there; {understood}; {remedy}")
     if path.is_dir():
         return _opened_folder(path, space, temperature, kind, given or Given())
     if not (path.is_file() or several):

@@ -43,6 +43,7 @@ def described(descr: Any = "<f2", shape: Any = (2, 3), fortran: bool = False) ->
 def test_paths_that_are_no_sources(tmp_path: Path) -> None:
     understood = r"expected a file that ends in \.npy, \.npz, \.h5, \.hdf5, \.safetensors"
     refuses(tmp_path / "none.npy", rf"none\.npy: is not there; {understood}")
+    refuses(tmp_path / "*.tar", rf"\*\.tar: is not there; {understood}.*; name the folder that holds them")
     refuses(tmp_path, r": is a folder; expected a file, or the layout of a label set that is known")
     (tmp_path / "x.pkl").write_bytes(b"")
     refuses(

@@ -9,10 +9,8 @@ import numpy as np
 
 from softpack.errors import DataError
 
-EPSILON_FP16, TINY_FP16 = (
-    2.0**-11,
-    2.0**-25,
-)  # by which rounding moves probabilities that sum to 1, and each tiny one
+# By which rounding to fp16 may move the sum of probabilities, and each tiny one.
+EPSILON_FP16, TINY_FP16 = 2.0**-11, 2.0**-25
 
 
 def class_numbers(stored_Bk: np.ndarray, classes: int, row_B: np.ndarray | None = None) -> np.ndarray:
