@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from softpack.codecs.spaces import to_logits
 from softpack.errors import DataError
 from softpack.recipe import strips_of
 from softpack.sources.encoding import Counted
@@ -86,12 +87,15 @@ class Variant:
         index: name of the JSON with the items.
         by_batch: whether batches are numbered through and listed, instead of in a folder for each epoch.
         patches: whether it has a place for shuffled strips.
+        spaces: of labels that it may hold: log-probabilities are logits but for a constant of each row, which no
+            softmax sees.
     """
 
     parts: Callable[[_Batch, Asked], list[object]]
     index: str = sre2l.INDEX
     by_batch: bool = False
     patches: bool = False
+    spaces: tuple[str, ...] = ("logits",)
 
     def file(self, epoch: int, batch: int, total: int) -> str:
         """Return the path of a batch within the folder, by its number in its epoch and in all."""
@@ -122,7 +126,7 @@ def write_fkdmix(
         ExistsError: `out` is there, and `force` is not given.
     """
     labels = held(path)
-    if labels.spec.space != "logits":
+    if labels.spec.space not in variant.spaces:
         raise DataError(f"{path}: holds {labels.spec.space}; SRe2L's files and those like them hold logits")
     if "patch_order" in labels.columns and not variant.patches:
         raise DataError(f"{path}: has views of shuffled patches, for which only edc's files have a place")
@@ -231,7 +235,8 @@ def _of_lpqld(batch: _Batch, asked: Asked) -> list[object]:
             )
         box = [torch.tensor(edge, dtype=torch.uint8) for edge in box]
     parts = [torch.from_numpy(batch.crops()).half(), batch.flips(), index, lam, box]
-    logits_BC = batch.labels.read(batch.items_B, np.full(n, batch.view)).numpy()
+    rows_BC = batch.labels.read(batch.items_B, np.full(n, batch.view))
+    logits_BC = to_logits(rows_BC, batch.labels.spec).numpy()
     n_kept = np.isfinite(logits_BC).sum(1)
     k = asked.k or int(n_kept[0])
     if n_kept.min() < k or (asked.k is None and n_kept.max() > k):
@@ -309,4 +314,6 @@ def _in_range(values_BX: Tensor, dtype: str, where: str) -> Tensor:
 write_sre2l = partial(write_fkdmix, variant=Variant(_of_sre2l))
 write_gvbsm = partial(write_fkdmix, variant=Variant(_of_gvbsm))
 write_edc = partial(write_fkdmix, variant=Variant(_of_edc, patches=True))
-write_lpqld = partial(write_fkdmix, variant=Variant(_of_lpqld, lpqld.INDEX, by_batch=True))
+write_lpqld = partial(
+    write_fkdmix, variant=Variant(_of_lpqld, lpqld.INDEX, True, spaces=("logits", "log_probs"))
+)

@@ -218,6 +218,14 @@ def test_labels_of_some_classes_are_coded_by_what_keeps_them(layouts, tmp_path):
             torch.testing.assert_close(
                 (found / temperature).softmax(1), (expected / temperature).softmax(1), atol=1e-3, rtol=0
             )
+    WRITERS["lpqld"](tmp_path / "topk.spk", tmp_path / "out", Asked(), False, None)  # as log-probabilities
+    index = json.loads((tmp_path / "out" / "sampler_indices_batch.json").read_text())
+    for block in open_source(tmp_path / "out", given=OF_10).blocks(1000):
+        for row, cell in enumerate(zip(block.item_B.tolist(), block.view_B.tolist(), strict=True)):
+            probs = torch.from_numpy(block.labels_BC[row]).float().softmax(0)
+            theirs = torch.from_numpy(written.rows[cell]["logits"]).float().softmax(0)
+            torch.testing.assert_close(probs, theirs, atol=2e-3, rtol=0)
+    assert sum(map(len, index.values())) == len(written.rows)
     for codec, settings, says in (
         ("quantize", {"bits": 8}, "logits are -inf for the classes that were not kept, .* --set tail=zero"),
         ("lowrank", {"rank": 4}, "logits are -inf for the classes"),
