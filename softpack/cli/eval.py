@@ -32,7 +32,7 @@ from softpack.records import TEMPERATURES
 def evaluate(file: str, against: str, temperatures: tuple[float, ...], as_json: bool, **how: Any) -> None:
     """Measure FILE against its SOURCE: KL(source || decoded) * T^2 in nats a row, and top-1 agreement."""
     SpkFile(file)  # a bad one is refused at once, before torch is imported
-    source = opened(against, how)
+    source = opened(against, how, replay=False)  # which labels are compared without
     from softpack.container.reader import Labels
     from softpack.eval.fidelity import fidelity
 
