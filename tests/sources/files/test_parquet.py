@@ -17,6 +17,7 @@ from softpack.records import LabelSpec, RowBlock
 from softpack.sources import Contents, Source, open_source, write_arrays
 from softpack.sources.files import parquet_pages
 from softpack.sources.files.parquet import _RowGroups
+from softpack.sources.peers.row_files import joined
 
 N, V, C = 6, 4, 5
 LOGITS = np.random.default_rng(0).normal(size=(N * V, C)).astype(np.float16)
@@ -36,13 +37,7 @@ def save(path: Path, metadata: dict[str, str] | None = None, **columns: Any) -> 
 
 
 def whole(source: Source, n_rows: int = 5) -> RowBlock:
-    blocks = list(source.blocks(n_rows))
-    return RowBlock(
-        np.concatenate([block.labels_BC for block in blocks]),
-        np.concatenate([block.item_B for block in blocks]),
-        np.concatenate([block.view_B for block in blocks]),
-        {name: np.concatenate([block.replay[name] for block in blocks]) for name in blocks[0].replay},
-    )
+    return joined(list(source.blocks(n_rows)))
 
 
 def refuses(path: Path, message: str) -> None:

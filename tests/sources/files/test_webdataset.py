@@ -19,6 +19,7 @@ from softpack.errors import DataError
 from softpack.records import LabelSpec, RowBlock
 from softpack.sources import Contents, open_source, write_arrays
 from softpack.sources.files import sample_parts, to_webdataset, webdataset
+from softpack.sources.peers.row_files import joined
 
 N, V, C = 6, 4, 5
 LOGITS = np.random.default_rng(0).normal(size=(N, V, C)).astype(np.float16)
@@ -52,13 +53,7 @@ def samples(**more: Any) -> dict[str, Members]:
 
 
 def whole(source: Any, n_rows: int = 5) -> RowBlock:
-    blocks = list(source.blocks(n_rows))
-    return RowBlock(
-        np.concatenate([block.labels_BC for block in blocks]),
-        np.concatenate([block.item_B for block in blocks]),
-        np.concatenate([block.view_B for block in blocks]),
-        {name: np.concatenate([block.replay[name] for block in blocks]) for name in blocks[0].replay},
-    )
+    return joined(list(source.blocks(n_rows)))
 
 
 def refuses(path: Path, message: str) -> None:
