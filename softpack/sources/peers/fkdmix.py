@@ -109,9 +109,18 @@ def of_sides(rows: Rows, source_hw: np.ndarray) -> Rows:
     """
     if rows.item_B is None:
         return rows
-    h_B1, w_B1 = source_hw[np.clip(rows.item_B, 0, len(source_hw) - 1)].T[:, :, None].astype(np.float64)
-    per_side_B4 = np.tile(np.concatenate([h_B1 / w_B1, w_B1 / h_B1], 1), 2)
-    return replace(rows, columns=rows.columns | {"crop_xywh": rows.columns["crop_xywh"] * per_side_B4})
+    size_hw_B2 = source_hw[np.clip(rows.item_B, 0, len(source_hw) - 1)].astype(np.float64)
+    crop_B4 = rows.columns["crop_xywh"] * side_ratios(size_hw_B2)
+    return replace(rows, columns=rows.columns | {"crop_xywh": crop_B4})
+
+
+def side_ratios(size_hw_B2: np.ndarray) -> np.ndarray:
+    """Return height over width and width over height, twice, [B, 4].
+
+    So much larger are x, y, width and height than EDC has them, and its top, left, height and width than the crop's.
+    """
+    h_B1, w_B1 = size_hw_B2.T[:, :, None]
+    return np.tile(np.concatenate([h_B1 / w_B1, w_B1 / h_B1], 1), 2)
 
 
 def _mix(mix_index: Any, lam: Any, box: Any, item_B: np.ndarray | None, n: int) -> dict[str, np.ndarray]:

@@ -27,6 +27,7 @@ from softpack.recipe import strips_of
 from softpack.sources.encoding import Counted
 from softpack.sources.peers import lpqld, sre2l
 from softpack.sources.peers.asked import Asked
+from softpack.sources.peers.fkdmix import side_ratios
 from softpack.sources.peers.kept import largest
 from softpack.sources.peers.orders import BatchOrder
 from softpack.sources.peers.to_folder import Held, crop_fractions, held, items_of_view, label_folder, name_of
@@ -213,8 +214,8 @@ def _of_edc(batch: _Batch, asked: Asked) -> list[object]:
     """Return the list of EDC, which divides rows of pixels by the width and columns by the height."""
     crops_B4 = torch.from_numpy(batch.crops())
     if "source_hw" in batch.labels.item_columns:
-        h_B1, w_B1 = batch.labels.item_column("source_hw")[batch.items_B].T[:, :, None].astype(np.float32)
-        crops_B4 = crops_B4 * torch.from_numpy(np.tile(np.concatenate([h_B1 / w_B1, w_B1 / h_B1], 1), 2))
+        size_hw_B2 = batch.labels.item_column("source_hw")[batch.items_B].astype(np.float32)
+        crops_B4 = crops_B4 * torch.from_numpy(side_ratios(size_hw_B2))
     return [crops_B4, *_of_gvbsm(batch, asked)[1:], _strips(batch)]
 
 
