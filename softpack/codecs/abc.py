@@ -15,10 +15,13 @@ A codec has
   logits whose mean is zero (`softpack.codecs.spaces.centred_logits`). Else it is None.
   Codecs that look at the context in more ways than to add to it say so by `features`, and `decode_onto` uses them.
 * `n_stages`, where arrays refine one another: `first_stages(n)` is the codec that stops after n of them.
+* where `is_sparse`, some classes of a row alone: `decode_sparse(codes)` gives them without the others, and
+  `encode_sparse(rows)` takes such rows.
 * `state()`, the named tensors that `decode` needs; `encoder_state()`, those that only `encode` needs besides;
   `load_state(tensors)` takes both, or the first alone, and then the codec can decode but not encode.
 
-A codec knows no file. It imports this module, `softpack.codecs.spaces`, torch and numpy, and no other codec.
+A codec knows no file. It imports this module, `softpack.codecs.spaces` and its like, torch and numpy, and no other
+codec.
 Other packages add codecs through the entry-point group `softpack.codecs` (name = codec_id, value = the
 class); `softpack.testing.check_codec` runs one through everything that softpack expects.
 
@@ -38,6 +41,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from softpack.codecs.sparse import SparseRows
 from softpack.errors import CodecError
 from softpack.records import LabelSpec
 
@@ -139,6 +143,11 @@ class Codec(ABC):
         return False
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether it keeps some classes of a row alone."""
+        return False
+
+    @property
     def n_stages(self) -> int:
         """How many stages the codes have, each of which refines those before it."""
         return max(array.stage for array in self.codes)
@@ -225,6 +234,24 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
         """Return float32 rows [B, C] in the space `gives`, on the device of the codes."""
+
+    def decode_sparse(self, codes: Codes) -> SparseRows:
+        """Return the classes that were kept, without making whole rows of them.
+
+        Raises:
+            CodecError: the codec keeps all classes.
+        """
+        raise CodecError(f"codec {self.codec_id} keeps all classes of a row; read whole rows")
+
+    def encode_sparse(self, rows: SparseRows) -> Codes:
+        """Return the codes of rows of which only some classes are known.
+
+        Raises:
+            CodecError: the codec needs whole rows, or these rows do not say all that it stores.
+        """
+        raise CodecError(
+            f"codec {self.codec_id} needs all classes of a row, and only some are known; take --codec topk"
+        )
 
     def features(self, context_BC: Tensor) -> Tensor | None:
         """Return all that decoding asks of context before it is added, [B, X]; None where that is nothing.

@@ -9,7 +9,7 @@ import numpy as np
 
 MAGIC = b"\x89SPK\r\n\x1a\n"  # the line ends catch transfers in text mode
 VERSION_MAJOR = 1
-VERSION_MINOR = 4
+VERSION_MINOR = 5
 ALIGN = 64
 
 # magic, major, minor, size of the superblock, file id, features (incompatible, read-only compatible,
