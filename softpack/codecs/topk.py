@@ -12,6 +12,7 @@ from softpack.codecs.abc import CodeArray, Codec, Codes, code_dtype, code_values
 from softpack.codecs.checks import check_choice, check_integer, check_positive
 from softpack.codecs.floats import FLOATS, float_bits, from_float_codes, to_float_codes
 from softpack.codecs.spaces import PROB_FLOOR, to_logits
+from softpack.codecs.sparse import SparseRows
 from softpack.errors import CodecError
 from softpack.records import LabelSpec
 
@@ -116,6 +117,17 @@ class TopK(Codec):
         if self._has_bucket:
             codes["tail"] = to_float_codes(self._bucket(log_probs_BC, ids_Bk), "fp16")
         return codes
+
+    @property
+    def is_sparse(self) -> bool:
+        """It is."""
+        return True
+
+    def decode_sparse(self, codes: Codes) -> SparseRows:
+        """Return the k classes as they are stored, and what each other class gets."""
+        values_Bk = from_float_codes(codes["values"], self.value)
+        ids_Bk = code_values(codes["ids"], self._id_bits)
+        return SparseRows(self.gives, ids_Bk, values_Bk, fill_B=self._fill(values_Bk, codes)[:, 0])
 
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
         """Return normalised log-probabilities; -inf for what has no probability."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import Codec
+from softpack.codecs.sparse import SparseRows
 from softpack.container.context import Prototypes, Weights
 from softpack.container.correcting import correct_by_list, full_precision
 from softpack.container.corrections import NONE, Corrections
@@ -224,6 +225,21 @@ class Labels:
         if self.promise is None:
             return rows_BC
         return correct_by_list(rows_BC, self.corrections(items, views), self.spec, self.promise.step)
+
+    def read_sparse(self, items: Indices, views: Indices, device: torch.device | str = "cpu") -> SparseRows:
+        """Return the classes that were kept of these (item, view), without making whole rows of them.
+
+        Raises:
+            CodecError: the codec keeps all classes.
+            DataError: one of them is not in the file, or rows are corrected beyond the classes that were kept.
+        """
+        if self.promise is not None:
+            raise DataError(
+                f"{self.file.name}: rows are corrected so that none is worse than the file promises, in classes that "
+                "were not kept, too; read whole rows"
+            )
+        codes = {name: array.to(device) for name, array in self.read_codes(items, views).items()}
+        return self.codec_on(device).decode_sparse(codes)
 
     @property
     def promise(self) -> CorrectionSpec | None:
