@@ -21,6 +21,7 @@ BUILT_IN = {
     "lowrank": "softpack.codecs.lowrank:LowRank",
     "vqae": "softpack.codecs.vqae:VQAE",
     "klt": "softpack.codecs.klt:KLT",
+    "head": "softpack.codecs.head:Head",
 }
 
 
