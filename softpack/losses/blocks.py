@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function, once_differentiable
+from torch.autograd.function import Function
+
+from softpack.errors import DataError
 
 # Numbers in a block: four rows of 262,144 classes. Graphics processors idle on so few.
 CPU_NUMBERS = 1 << 20
@@ -82,12 +84,17 @@ class _RowLosses(Function):
         return rows_B
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_B: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():  # as it is under create_graph=True; what follows would count as constant
+            raise DataError(
+                "the gradients of softpack.losses cannot be differentiated again; leave out create_graph=True, or take "
+                "torch.nn.functional.kl_div on whole rows"
+            )
         student_BC, *_ = ctx.saved_tensors
+        dtype = student_BC.dtype
         gradient_BC = torch.empty_like(student_BC) if ctx.all_count else torch.zeros_like(student_BC)
         with torch.autocast(student_BC.device.type, enabled=False):
             for block in ctx.blocks:
-                block_RC = ctx.loss.gradient(student_BC[block], block, grad_B[block, None])
-                gradient_BC[block] = block_RC.to(student_BC.dtype)
+                # In one line, so that a block is gone before the next is made.
+                gradient_BC[block] = ctx.loss.gradient(student_BC[block], block, grad_B[block, None]).to(dtype)
         return gradient_BC, None, None

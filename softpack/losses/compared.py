@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.spaces import to_logits
-from softpack.codecs.sparse import SparseRows
+from softpack.codecs.sparse import NO_CLASS, SparseRows
 from softpack.losses.blocks import Block, RowLoss, working_dtype
 from softpack.losses.formulas import Formula
 from softpack.records import LabelSpec
@@ -31,7 +31,8 @@ def compared(formula: Formula, label: Tensor | SparseRows, temperature: float, s
     """
     if isinstance(label, Tensor):
         return _Whole((label,), formula, temperature, label, spec)
-    if label.fill_B is not None and not label.sampled:
+    # Where the others have no mass, they need not be told apart.
+    if label.fill_B is not None and not label.sampled and bool((label.fill_B > -torch.inf).any()):
         return _Whole((label.ids_BK, label.log_probs_BK, label.fill_B), formula, temperature, label, spec)
     known_BK, others_B = label.at(temperature)
     label_BM = torch.cat([known_BK, others_B[:, None]], 1)
@@ -75,38 +76,39 @@ class _Known(RowLoss):
     label_BM: Tensor
 
     def rows(self, student_RC: Tensor, block: Block) -> Tensor:
-        others_RD, known_RK, others_R1 = self._split(student_RC, self._places(student_RC, block))
-        return self.formula.rows(torch.cat([known_RK, others_R1], 1), self._label(block, others_RD.dtype))
+        _, student_RM = self._split(student_RC, self._places(student_RC, block))
+        return self.formula.rows(student_RM, self._label(student_RM, block))
 
     def gradient(self, student_RC: Tensor, block: Block, weight_R1: Tensor) -> Tensor:
         places_RK = self._places(student_RC, block)
-        others_RD, known_RK, others_R1 = self._split(student_RC, places_RK)
-        student_RM = torch.cat([known_RK, others_R1], 1)
-        gradient_RM = self.formula.gradient(student_RM, self._label(block, others_RD.dtype))
+        shares_RD, student_RM = self._split(student_RC, places_RK)
+        gradient_RM = self.formula.gradient(student_RM, self._label(student_RM, block))
         gradient_RM.mul_(weight_R1 / self.temperature)
-        # Each of the others has its share of what they have together; where there are none, of nothing.
-        finite_R1 = others_R1.clamp_min(torch.finfo(others_RD.dtype).min)
-        gradient_RD = others_RD.sub_(finite_R1).exp_().mul_(gradient_RM[:, -1:])
+        # Each of the others has its share of what they have together.
+        gradient_RD = shares_RD.mul_(gradient_RM[:, -1:])
         return gradient_RD.scatter_(1, places_RK, gradient_RM[:, :-1])[:, :-1]
 
     def _places(self, student_RC: Tensor, block: Block) -> Tensor:
         """Return the ids, and C, one class more than there are, where a row has no further class."""
         ids_RK = self.ids_BK[block]
-        return ids_RK.masked_fill(ids_RK < 0, student_RC.shape[1])
+        return ids_RK.masked_fill(ids_RK == NO_CLASS, student_RC.shape[1])
 
-    def _split(self, student_RC: Tensor, places_RK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the student's logits at the temperature.
+    def _label(self, student_RM: Tensor, block: Block) -> Tensor:
+        return self.label_BM[block].to(student_RM.dtype)
 
-        Returns:
-            Of the other classes, [R, C + 1], -inf elsewhere; of the known ones, [R, K]; of the others as one, [R, 1].
-        """
+    def _split(self, student_RC: Tensor, places_RK: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the shares of the other classes among themselves, [R, C + 1], and the logits of M classes, [R, M]."""
         n_rows, n_classes = student_RC.shape
         logits_RD = student_RC.new_full((n_rows, n_classes + 1), -torch.inf, dtype=working_dtype(student_RC))
         logits_RD[:, :-1] = student_RC
-        logits_RD.div_(self.temperature)
+        if self.temperature != 1.0:
+            logits_RD.div_(self.temperature)
         known_RK = logits_RD.gather(1, places_RK)
         logits_RD.scatter_(1, places_RK, -torch.inf)
-        return logits_RD, known_RK, logits_RD.logsumexp(1, keepdim=True)
-
-    def _label(self, block: Block, dtype: torch.dtype) -> Tensor:
-        return self.label_BM[block].to(dtype)
+        shares_RD = logits_RD.softmax(1)
+        # Their logsumexp; one of torch would take twice the time of the softmax, which gradients need anyway.
+        most_R1 = logits_RD.amax(1, keepdim=True)
+        others_R1 = most_R1 - shares_RD.amax(1, keepdim=True).log_()
+        others_R1 = torch.where(most_R1 == -torch.inf, most_R1, others_R1)
+        # Where there are no others, or none has mass, they have no shares either.
+        return shares_RD.nan_to_num_(nan=0.0), torch.cat([known_RK, others_R1], 1)

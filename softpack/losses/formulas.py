@@ -73,11 +73,10 @@ class JensenShannon(Formula):
 
     def rows(self, student_RM: Tensor, label_RM: Tensor) -> Tensor:
         """Return it."""
-        q_RM, p_RM = student_RM.softmax(1), label_RM.softmax(1)
         log_q_RM, log_p_RM = student_RM.log_softmax(1), label_RM.log_softmax(1)
         log_m_RM = self._log_mixture(log_q_RM, log_p_RM)
-        of_label_R = _sum(log_p_RM.sub_(log_m_RM).mul_(p_RM), p_RM, q_RM)
-        of_student_R = _sum(log_q_RM.sub_(log_m_RM).mul_(q_RM), p_RM, q_RM)
+        of_label_R = _sum(log_p_RM.sub_(log_m_RM).mul_(label_RM.softmax(1)), log_m_RM)
+        of_student_R = _sum(log_q_RM.sub_(log_m_RM).mul_(student_RM.softmax(1)), log_m_RM)
         return self.beta * of_label_R + (1 - self.beta) * of_student_R
 
     def gradient(self, student_RM: Tensor, label_RM: Tensor) -> Tensor:
