@@ -32,7 +32,7 @@ LOSSES: dict[str, Callable[[Tensor, Label], Tensor]] = {
     "js": losses.js,
 }
 K, N_DRAWS, N_DISTINCT = 64, 50, 12
-TURNS = 7
+TURNS = 5
 
 
 def main() -> None:
@@ -88,6 +88,7 @@ def _measure(results: Results, name: str, kind: str, student_BC: Tensor, label: 
     steps = {how: lambda _, way=way: step(way) for how, way in ways.items()}
     found = turns(steps, 0.0 if student_BC.shape[1] > 1000 else 0.2, n_turns)
     for how, way in ways.items():
+        student_BC.grad = None
         results.add(
             loss=name, labels=kind, n_rows=len(student_BC), classes=student_BC.shape[1],
             student=str(student_BC.dtype).removeprefix("torch."), how=how,

@@ -9,7 +9,7 @@ Labels are [B, C] as `labels.read` and `SoftLabelDataset` give them: logits, or 
 |---|---|---|
 | rows [B, C] | every class; -inf is a class without probability | all |
 | `SparseRows` with `fill_B` | every class: those that were not kept have equal shares | all |
-| `SparseRows` with `tails` | the kept classes, and all others as one (see `reverse_kl`), where a tail is known | all |
+| `SparseRows` with `tails` | the kept classes, and all others as one (see `kl`), where a tail is known | all |
 | `SparseRows` that were drawn | the drawn classes, each by its share of the draws | `kl`, `soft_cross_entropy` |
 
 A loss that needs what the labels do not have raises DataError and says what to do.

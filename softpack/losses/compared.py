@@ -36,7 +36,7 @@ def compared(formula: Formula, label: Tensor | SparseRows, temperature: float, s
         return _Whole((label.ids_BK, label.log_probs_BK, label.fill_B), formula, temperature, label, spec)
     known_BK, others_B = label.at(temperature)
     label_BM = torch.cat([known_BK, others_B[:, None]], 1)
-    return _Known((label.ids_BK, label.log_probs_BK), formula, temperature, label.ids_BK, label_BM)
+    return _Known((label.ids_BK,), formula, temperature, label.ids_BK, label_BM)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ def kl(
 
     SRe2L, CDA and RDED train by it at T = 20, without the factor T^2.
 
+    Where of the classes that were not kept only the sum is known (`SparseRows.tails`), they are one class, for the
+    student too. That bounds each divergence over all classes from below, and is the same where all were kept.
+
     Of labels that were drawn (RS-KD, arXiv:2503.16870) the gradient is that of the whole label in the mean over draws;
     the value is not, because draws have less entropy than what they were drawn from.
 
@@ -75,9 +78,6 @@ def reverse_kl(
 ) -> Tensor:
     """Return KL(student || label) at a temperature, which MiniLLM (arXiv:2306.08543) minimises; here, on stored labels.
 
-    Where of the classes that were not kept only the sum is known, they are one class, for the student too. Whatever the
-    divergence, that bounds the one over all classes from below; it is the same where all were kept.
-
     The arguments are those of `kl`.
 
     Raises:
@@ -105,7 +105,7 @@ def js(
     divided by beta it nears the forward KL as beta nears 0, divided by 1 - beta the reverse KL as beta nears 1.
 
     It is finite for all rows [B, C]. Of sparse labels, the classes that were not kept must have mass: that they were
-    left out is not the teacher's word. How they are compared where only their sum is known: see `reverse_kl`.
+    left out is not the teacher's word. How they are compared where only their sum is known: see `kl`.
 
     The arguments are those of `kl`, and beta: the weight of the labels in the mixture, above 0 and below 1.
 
