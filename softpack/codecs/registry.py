@@ -21,6 +21,8 @@ BUILT_IN = {
     "lowrank": "softpack.codecs.lowrank:LowRank",
     "vqae": "softpack.codecs.vqae:VQAE",
     "klt": "softpack.codecs.klt:KLT",
+    "sample": "softpack.codecs.sample:Sample",
+    "polyk": "softpack.codecs.polyk:PolyK",
 }
 
 
