@@ -100,7 +100,7 @@ class PolyK(Codec):
             curve_bits = len(made._terms) * float_bits(made.term_value)
 
             def cost(k: int) -> int:
-                exact_bits = min(k, exact_k) * float_bits(made.exact_value)
+                exact_bits: int = min(k, exact_k) * float_bits(made.exact_value)
                 return k * made._id_bits + exact_bits + (curve_bits if k > exact_k else 0)
 
             least = max(1, settings.get("exact_k", 1))
@@ -121,8 +121,10 @@ class PolyK(Codec):
             CodecError: a row holds nan or +inf, or has fewer than k classes with a probability.
         """
         ids, values = [rows_BC.new_empty((0, self.k), dtype=torch.int64)], [rows_BC.new_empty((0, self.k))]
-        for some_BC in rows_BC.split(max(1, CHUNK_VALUES // self.spec.classes)):
-            logits_BC = to_logits(some_BC.float(), self.spec) / self.spec.temperature
+        step = max(1, CHUNK_VALUES // self.spec.classes)
+        for start in range(0, len(rows_BC), step):
+            some_BC = rows_BC[start : start + step].float()
+            logits_BC = to_logits(some_BC, self.spec) / self.spec.temperature
             found = torch.log_softmax(logits_BC, dim=1).topk(self.k, dim=1)
             ids.append(found.indices)
             values.append(found.values)
@@ -195,7 +197,7 @@ class PolyK(Codec):
         if not bool(torch.isfinite(values_Bk).all()):
             raise CodecError(
                 f"polyk: a row of {self.spec.space} holds nan or +inf, or fewer than {self.k} classes with a "
-                "probability; expected finite numbers, as a curve has none other; set k lower, or take topk with tail=zero"
+                "probability; expected finite numbers, as curves have no other; set k lower, or take topk with tail=zero"
             )
         codes = {"ids": ids_Bk.to(code_dtype(self._id_bits))}
         if self._sizes["exact"]:

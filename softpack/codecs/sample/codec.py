@@ -209,10 +209,11 @@ class Sample(Codec):
         if not n:
             return self
         order_R = tensors["order"]
-        if not 0 <= int(order_R.min()) <= int(order_R.max()) < self.spec.classes or len(order_R.unique()) < n:
+        least, most = int(order_R.min()), int(order_R.max())
+        if least < 0 or most >= self.spec.classes or not bool(order_R.sort().values.diff().all()):
             raise CodecError(
-                f"sample: the tensor order holds classes from {int(order_R.min())} to {int(order_R.max())}, "
-                f"{len(order_R.unique())} of them different; expected {n} different ones of {self.spec.classes}"
+                f"sample: the tensor order holds classes from {least} to {most}; expected {n} different ones from 0 to "
+                f"{self.spec.classes - 1}"
             )
         return self._with_order(order_R)
 

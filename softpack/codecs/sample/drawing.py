@@ -61,8 +61,9 @@ def weights(rows_BC: Tensor, spec: LabelSpec, temperature: float) -> Iterator[Te
     """
     classes = rows_BC.shape[1]
     most = 2.0 ** (TOTAL_BITS - (classes - 1).bit_length())
-    for some_BC in rows_BC.split(max(1, CHUNK_VALUES // classes)):
-        logits_BC = to_logits(some_BC.float().contiguous(), spec)
+    step = max(1, CHUNK_VALUES // classes)
+    for start in range(0, len(rows_BC), step):
+        logits_BC = to_logits(rows_BC[start : start + step].float().contiguous(), spec)
         most_B1 = logits_BC.amax(dim=1, keepdim=True)
         if not bool(torch.isfinite(most_B1).all()):
             raise CodecError(
