@@ -197,7 +197,7 @@ class PolyK(Codec):
         if not bool(torch.isfinite(values_Bk).all()):
             raise CodecError(
                 f"polyk: a row of {self.spec.space} holds nan or +inf, or fewer than {self.k} classes with a "
-                "probability; expected finite numbers, as curves have no other; set k lower, or take topk with tail=zero"
+                "probability; expected finite numbers, as curves are; set k lower, or take topk with tail=zero"
             )
         codes = {"ids": ids_Bk.to(code_dtype(self._id_bits))}
         if self._sizes["exact"]:
