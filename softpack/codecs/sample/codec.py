@@ -53,13 +53,14 @@ class Sample(Codec):
     def __post_init__(self) -> None:
         check_integer(self.codec_id, "draws", self.draws, 1, MOST_DRAWS)
         check_positive(self.codec_id, "sampled_at", self.sampled_at)
+        object.__setattr__(self, "sampled_at", float(self.sampled_at))  # 2 and 2.0 are the same bytes
         check_integer(self.codec_id, "draw_seed", self.draw_seed, 0, MOST_SEED)
         check_integer(self.codec_id, "common", self.common, 0, MAX_CLASSES)
 
     @property
     def gives(self) -> LabelSpec:
         """Log-probabilities at the temperature that was drawn at."""
-        return LabelSpec(self.spec.classes, "log_probs", float(self.sampled_at))
+        return LabelSpec(self.spec.classes, "log_probs", self.sampled_at)
 
     @property
     def minor(self) -> int:
