@@ -253,3 +253,25 @@ def test_at_bits_takes_the_largest_k_that_fits(classes, target_bits, settings):
     if codec.k < classes:
         more = {"exact_k": min(codec.k + 1, 16), **settings}
         assert PolyK(spec, k=codec.k + 1, **more).bits_per_label() > target_bits
+
+
+@given(st.integers(2, 30), st.sampled_from(["zero", "uniform"]), st.randoms(use_true_random=False))
+def test_any_codes_are_refused_or_rows(classes, tail, random):
+    k = random.randint(1, classes)
+    codec = PolyK(LabelSpec(classes), k=k, exact_k=random.randint(0, k), terms="0,3", tail=tail)
+    values = {
+        array.name: [random.randrange(array.levels) for _ in range(array.values_per_row)]
+        for array in codec.codes
+    }
+    ids = random.sample(range(classes), k) if random.random() < 0.9 else values["ids"]
+    codes = {"ids": torch.tensor([ids]).byte()}
+    if "exact" in values:
+        codes["exact"] = torch.tensor([values["exact"]]).to(torch.int16)
+    if "terms" in values:
+        codes["terms"] = torch.tensor([values["terms"]]).to(torch.int32)
+    try:
+        row_C = codec.decode(codes)[0]
+    except CorruptError:
+        return
+    assert not bool(row_C.isnan().any())
+    assert math.isclose(float(row_C.exp().sum()), 1, rel_tol=1e-4)
