@@ -39,8 +39,8 @@ class PolyK(Codec):
         exact_value: how their log-probabilities are stored, "fp16", "fp32" or "bf16".
         terms: of the curve, powers of the rank, "sqrt" and "exp", with commas between.
         term_value: how their coefficients are stored.
-        solved_in: "fp32", the precision that DistillKit fits curves in and too little for powers above 2; "fp64"
-            fits as well as can be. Both decode alike.
+        solved_in: "fp64" fits as well as can be. "fp32" is the precision that DistillKit fits in: too little for powers
+            above 2, so that what comes out depends on the library of linear algebra and its threads. Both decode alike.
         tail: what the other classes get. "zero": none. "uniform": equal shares of what is left, DistillKit's
             symmetric_uniform.
     """
@@ -52,7 +52,7 @@ class PolyK(Codec):
     exact_value: str = "bf16"
     terms: str = "0,1,2,3,4,sqrt"
     term_value: str = "fp32"
-    solved_in: str = "fp32"
+    solved_in: str = "fp64"
     tail: str = "zero"
 
     def __post_init__(self) -> None:

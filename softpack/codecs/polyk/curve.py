@@ -52,8 +52,8 @@ def values_of(terms: tuple[str, ...], n: int, dtype: torch.dtype) -> Tensor:
 def fit_curve(values_BN: Tensor, terms: tuple[str, ...], solved_in: str) -> Tensor:
     """Return the coefficients [B, T] of least squared error, float32, by a pseudo-inverse.
 
-    In fp32 the powers of large ranks are too unlike for a right answer, and the answer is what DistillKit's is; it
-    may be another with another library of linear algebra.
+    In fp32 the powers of large ranks are too unlike for a right answer: the matrix has a condition of 10**9. The one
+    that comes out is then what DistillKit's would be with this library of linear algebra, and another with another.
     """
     terms_NT = values_of(terms, values_BN.shape[1], SOLVED_IN[solved_in])
     left_NS, size_S, right_ST = torch.linalg.svd(terms_NT, full_matrices=False)
