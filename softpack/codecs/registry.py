@@ -22,6 +22,8 @@ BUILT_IN = {
     "vqae": "softpack.codecs.vqae:VQAE",
     "klt": "softpack.codecs.klt:KLT",
     "head": "softpack.codecs.head:Head",
+    "sample": "softpack.codecs.sample:Sample",
+    "polyk": "softpack.codecs.polyk:PolyK",
 }
 
 
