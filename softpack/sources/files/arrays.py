@@ -118,9 +118,8 @@ def open_arrays(opener: Opener, path: Path, space: str | None, temperature: floa
         item_columns = {name: _item_column(stored.arrays[name], name, items) for name in layout.item_arrays}
         counts = {name: len(values) for name, values in item_columns.items()}
         if len(set(counts.values())) > 1:
-            raise DataError(
-                f"target has {counts['target']} items, source_hw {counts['source_hw']}; expected as many"
-            )
+            said = ", ".join(f"{name} has {count} items" for name, count in counts.items())
+            raise DataError(f"{said}; expected as many")
         return ArraySource(
             path=path,
             spec=layout.spec,
