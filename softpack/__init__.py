@@ -24,6 +24,7 @@ _PUBLIC = {
     "SoftLabelDataset": "softpack.data.dataset",
     "ViewSampler": "softpack.data.sampler",
     "append": "softpack.container.create",
+    "capture": "softpack.capturing.capture",
     "budget": "softpack.presets.registry",
     "check": "softpack.relabelling.check",
     "create": "softpack.container.create",
@@ -42,6 +43,7 @@ __all__ = ["__version__", *sorted([*_PUBLIC, *_MODULES])]
 
 if TYPE_CHECKING:
     from softpack import losses as losses
+    from softpack.capturing.capture import capture as capture
     from softpack.container.create import append as append
     from softpack.container.create import create as create
     from softpack.container.create import load_model as load_model

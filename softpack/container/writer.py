@@ -146,6 +146,11 @@ class Writer:
         """The codec of the rows."""
         return self.model.codec
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the codec is, so that rows can be committed without fitting it to fewer than there will be."""
+        return not self._needs_fit
+
     def _resume(self, file: SpkFile) -> None:
         labels = Labels(file.path)
         self._prototypes = labels.prototypes
