@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "ImageFolder": "softpack.folder",
+    "LabelCollator": "softpack.data.collator",
     "Loader": "softpack.data.loader",
     "Recipe": "softpack.recipe",
     "SoftLabelDataset": "softpack.data.dataset",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from softpack.container.reader import open as open  # noqa: A004
     from softpack.container.recover import recover as recover
     from softpack.container.verify import verify as verify
+    from softpack.data.collator import LabelCollator as LabelCollator
     from softpack.data.dataset import SoftLabelDataset as SoftLabelDataset
     from softpack.data.loader import Loader as Loader
     from softpack.data.replay import replay as replay
