@@ -15,8 +15,10 @@ VOCABULARY = 64
 def make_model(width: int, seed: int) -> PreTrainedModel:
     """Return a small model with random weights, large enough that it has opinions."""
     set_seed(seed)
-    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 2, "num_hidden_layers": 1}
-    config = LlamaConfig(vocab_size=VOCABULARY, **sizes, num_key_value_heads=2, initializer_range=0.3, pad_token_id=0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=2 * width, num_attention_heads=2,
+        num_key_value_heads=2, num_hidden_layers=1, initializer_range=0.3, pad_token_id=0,
+    )  # fmt: skip
     return LlamaForCausalLM(config)
 
 
@@ -40,7 +42,7 @@ if __name__ == "__main__":
     labels = softpack.open(folder / "labels.spk")
     # The file holds the tokens too: the student needs nothing else.
     dataset = [{"item": item, "input_ids": labels.tokens(item)} for item in range(labels.shape[0])]
-    collator = softpack.LabelCollator(labels, packed=64)  # several sequences a row; leave packed= out to pad instead
+    collator = softpack.LabelCollator(labels, packed=64)  # several sequences a row; without it they are padded
     arguments = TrainingArguments(
         output_dir=str(folder), num_train_epochs=40, per_device_train_batch_size=16, learning_rate=1e-2,
         logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True,

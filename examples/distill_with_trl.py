@@ -12,15 +12,17 @@ from trl import SFTConfig, SFTTrainer
 
 import softpack
 
-WORDS = ["<pad>", "<s>", "</s>", *"the a cat dog house tree sees likes finds and or old small then now here".split()]
+WORDS = ["<pad>", "<s>", "</s>", *(f"word{number}" for number in range(16))]
 
 
 def make_model(width: int, seed: int) -> PreTrainedModel:
     """Return a small model with random weights, large enough that it has opinions."""
     set_seed(seed)
-    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 2, "num_hidden_layers": 1}
-    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), **sizes, **special, num_key_value_heads=2, initializer_range=0.3))
+    config = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=width, intermediate_size=2 * width, num_attention_heads=2,
+        num_key_value_heads=2, num_hidden_layers=1, initializer_range=0.3, pad_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
 
 
 class Distiller(SFTTrainer):
@@ -41,17 +43,18 @@ if __name__ == "__main__":
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS[3:], length)) for length in random.integers(4, 24, 64)]
-    softpack.capture(make_model(32, seed=1), texts, folder / "labels.spk", "topk", tokenizer=tokenizer, k=8, tail="bucket")
-    labels = softpack.open(folder / "labels.spk")
+    path = folder / "labels.spk"
+    softpack.capture(make_model(32, seed=1), texts, path, "topk", tokenizer=tokenizer, k=8, tail="bucket")
+    labels = softpack.open(path)
     labels.check_fingerprints(tokenizer=tokenizer)  # another tokenizer's tokens would mean something else
-    dataset = Dataset.from_list([{"item": item, "input_ids": labels.tokens(item).tolist()} for item in range(len(texts))])
+    examples = [{"item": item, "input_ids": labels.tokens(item).tolist()} for item in range(len(texts))]
     collator = softpack.LabelCollator(labels, pad_token_id=tokenizer.pad_token_id)
     arguments = SFTConfig(
         output_dir=str(folder), num_train_epochs=20, per_device_train_batch_size=16, learning_rate=1e-2,
         logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, bf16=False,
         remove_unused_columns=False,  # or it drops the item, which says where the labels are
     )  # fmt: skip
-    student = make_model(16, seed=2)
+    student, dataset = make_model(16, seed=2), Dataset.from_list(examples)
     trainer = Distiller(student, arguments, collator, dataset, processing_class=tokenizer)
     trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]

@@ -91,7 +91,11 @@ def _write_invalid(folder: Path, valid: Path) -> Iterator[Path]:
         path = folder / f"{name}.spk"
         if not path.exists() and not path.with_suffix(path.suffix + ".json").exists():
             path.write_bytes(make(name, INVALID[name], valid))
-            facts = {"error": error, "level": "should" if name in SHOULD | vectors_invalid_1_5.SHOULD else "must", "why": why}
+            facts = {
+                "error": error,
+                "level": "should" if name in SHOULD | vectors_invalid_1_5.SHOULD else "must",
+                "why": why,
+            }
             # A reader of an earlier version says UnsupportedError.
             versions = [version for version, vectors in LATER.items() if name in vectors]
             yield from _described(path, facts | ({"version": versions[0]} if versions else {}))

@@ -25,7 +25,9 @@ def language(path: Path, codec: str = "raw", forced: tuple[int, ...] = (), **how
     rows = logits(len(item), seed=51)
     log_z = np.log(np.exp(rows.astype(np.float64)).sum(1))
     settings = {name: how.pop(name) for name in ("k", "tail") if name in how}
-    with softpack.create(path, codec, classes=CLASSES, sequences=sequences, forced=forced, **how, **settings) as w:
+    with softpack.create(
+        path, codec, classes=CLASSES, sequences=sequences, forced=forced, **how, **settings
+    ) as w:
         w.append(rows, item=item, view=view, log_z=log_z)
 
 

@@ -15,9 +15,7 @@ from softpack.errors import DataError
 OF_A_CALL = ("truncation", "padding")  # of a tokenizer: how it was last called, not what it is
 
 
-def teacher_fingerprint(
-    teacher: Any, counted: Callable[[int, int], None] = lambda done, total: None
-) -> str:
+def teacher_fingerprint(teacher: Any, counted: Callable[[int, int], None] = lambda done, total: None) -> str:
     """Return SHA-256 over the names, shapes, dtypes and bytes of a module's state dict, in the order of names.
 
     Args:
@@ -54,8 +52,10 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
         found = {name: part for name, part in json.loads(backend.to_str()).items() if name not in OF_A_CALL}
     elif hasattr(tokenizer, "get_vocab"):
         by_id = sorted((number, token) for token, number in tokenizer.get_vocab().items())
-        found = {"vocabulary": by_id, "special": getattr(tokenizer, "special_tokens_map", {})}
+        found = {"vocabulary": by_id, "special": dict(getattr(tokenizer, "special_tokens_map", {}))}
     else:
-        raise DataError(f"a {type(tokenizer).__name__} is no tokenizer; expected one of transformers or tokenizers")
+        raise DataError(
+            f"a {type(tokenizer).__name__} is no tokenizer; expected one of transformers or tokenizers"
+        )
     text = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

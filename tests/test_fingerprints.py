@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ class Fast:
 
 
 class Slow:
-    special_tokens_map = {"bos_token": "<s>"}
+    special_tokens_map = MappingProxyType({"bos_token": "<s>"})
 
     def __init__(self, **vocabulary):
         self.vocabulary = vocabulary
@@ -80,7 +81,9 @@ class Slow:
 def test_a_tokenizer_is_what_it_is_and_not_how_it_was_called():
     before = tokenizer_fingerprint(Fast(model={"vocab": {"a": 0}}, truncation=None, padding=None))
 
-    assert before == tokenizer_fingerprint(Fast(padding={"length": 9}, truncation={"max_length": 2}, model={"vocab": {"a": 0}}))
+    assert before == tokenizer_fingerprint(
+        Fast(padding={"length": 9}, truncation={"max_length": 2}, model={"vocab": {"a": 0}})
+    )
     assert before == tokenizer_fingerprint(Backend(model={"vocab": {"a": 0}}))
     assert before == hashlib.sha256(b'{"model":{"vocab":{"a":0}}}').hexdigest()
     assert before != tokenizer_fingerprint(Fast(model={"vocab": {"b": 0}}))
@@ -96,5 +99,7 @@ def test_a_slow_tokenizer_is_its_vocabulary_by_id_and_its_special_tokens(monkeyp
 
 
 def test_what_is_no_tokenizer_is_refused():
-    with pytest.raises(DataError, match="a ndarray is no tokenizer; expected one of transformers or tokenizers"):
+    with pytest.raises(
+        DataError, match="a ndarray is no tokenizer; expected one of transformers or tokenizers"
+    ):
         tokenizer_fingerprint(np.zeros(3))

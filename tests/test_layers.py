@@ -15,7 +15,16 @@ import softpack
 ROOT = Path(softpack.__file__).parent
 LAYERS = (
     {
-        "errors", "records", "bits", "accounting", "checks", "chance", "recipe", "folder", "presets", "sequences",
+        "errors",
+        "records",
+        "bits",
+        "accounting",
+        "checks",
+        "chance",
+        "recipe",
+        "folder",
+        "presets",
+        "sequences",
         "fingerprints",
     },
     {"format", "codecs", "entropy"},

@@ -55,8 +55,13 @@ def test_columns_are_length_first_token_and_hash():
 
     assert columns["length"].tolist() == [3, 1, 0, 4]
     assert columns["first_token"].tolist() == [5, 7, -1, 3]
-    digests = [xxhash.xxh64_intdigest(np.array(tokens, "<i4").tobytes()) for tokens in ([5, 1, 2], [7], [], [3, 3, 0, 9])]
-    assert [(int(low) & 0xFFFFFFFF) | (int(high) & 0xFFFFFFFF) << 32 for low, high in columns["token_hash"]] == digests
+    digests = [
+        xxhash.xxh64_intdigest(np.array(tokens, "<i4").tobytes())
+        for tokens in ([5, 1, 2], [7], [], [3, 3, 0, 9])
+    ]
+    assert [
+        (int(low) & 0xFFFFFFFF) | (int(high) & 0xFFFFFFFF) << 32 for low, high in columns["token_hash"]
+    ] == digests
 
 
 def test_a_hash_is_its_low_half_and_then_its_high_one():
@@ -93,5 +98,7 @@ def test_tokens_outside_the_vocabulary_are_refused():
     found = Sequences.of(GIVEN)
 
     found.check_vocabulary(10, "the teacher")
-    with pytest.raises(DataError, match="sequence 3: token 3 is 9; expected 0 to 8, as the teacher has 9 tokens"):
+    with pytest.raises(
+        DataError, match="sequence 3: token 3 is 9; expected 0 to 8, as the teacher has 9 tokens"
+    ):
         found.check_vocabulary(9, "the teacher")

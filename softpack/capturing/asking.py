@@ -54,7 +54,9 @@ class Asker:
         next_N = tokens_BL[row_N, position_N + 1].astype(np.int32)
         device = self.teacher.device
         with torch.inference_mode():
-            tokens, mask = (torch.from_numpy(array).to(device) for array in (tokens_BL, is_token_BL.astype(np.int64)))
+            tokens, mask = (
+                torch.from_numpy(array).to(device) for array in (tokens_BL, is_token_BL.astype(np.int64))
+            )
             states_BLX = self.teacher.states(tokens, mask)
             states_NX = states_BLX[torch.from_numpy(row_N).to(device), torch.from_numpy(position_N).to(device)]
         del states_BLX
@@ -68,7 +70,9 @@ class Asker:
             logits_SV = self.teacher.logits(states_SX)
             log_z_S = logits_SV.logsumexp(1)
             self._check(logits_SV, log_z_S, item_S, view_S)
-            forced_SF = (logits_SV[:, list(self.forced)] - log_z_S[:, None]).cpu().numpy() if self.forced else None
+            forced_SF = (
+                (logits_SV[:, list(self.forced)] - log_z_S[:, None]).cpu().numpy() if self.forced else None
+            )
             labels_SX = logits_SV if self.spec.space == "logits" else states_SX.float()
             columns = {"token": next_S, "log_z": log_z_S.cpu().numpy()}
             return RowBlock(labels_SX.cpu().numpy(), item_S, view_S, columns, forced_SF)

@@ -11,16 +11,17 @@ WINDOW = 64  # batches of sequences that follow one another, among which those o
 
 
 def plan_batches(lengths_N: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Return the items of each batch: of at most `batch_tokens` tokens, padding included, where a sequence is no longer.
+    """Return the items of each batch: of at most `batch_tokens` tokens, padding included.
 
-    It depends on the lengths alone, so that a run that goes on asks in the same batches. Neighbours stay near to each
-    other, so that the rows of a tile come together. Sequences of one token have no row and are in no batch.
+    A longer sequence is a batch by itself. It depends on the lengths alone, so that a run that goes on asks in the same
+    batches. Neighbours stay near to each other, so that the rows of a tile come together. Sequences of one token have
+    no row and are in no batch.
     """
     items_N = np.flatnonzero(lengths_N >= 2)
     ends_N = np.cumsum(lengths_N[items_N])
-    windows = np.split(items_N, np.searchsorted(ends_N, np.arange(1, _windows(ends_N, batch_tokens)) * WINDOW * batch_tokens))
+    stops = np.arange(WINDOW * batch_tokens, int(ends_N[-1]) if len(ends_N) else 0, WINDOW * batch_tokens)
     batches = []
-    for window in windows:
+    for window in np.split(items_N, np.searchsorted(ends_N, stops)):
         window = window[np.argsort(-lengths_N[window], kind="stable")]
         start = 0
         while start < len(window):
@@ -28,7 +29,3 @@ def plan_batches(lengths_N: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
             batches.append(np.sort(window[start : start + n]))
             start += n
     return batches
-
-
-def _windows(ends_N: np.ndarray, batch_tokens: int) -> int:
-    return 1 if not len(ends_N) else -(-int(ends_N[-1]) // (WINDOW * batch_tokens))

@@ -102,12 +102,25 @@ def capture(
         else:
             _check_codec(codec, spec, settings)
         asker = Asker(teacher, found, check_forced(forced, teacher.classes, str(path)), spec)
-        most = batch_tokens if teacher.parts is not None else max(1, min(batch_tokens, SLICE_VALUES // teacher.classes))
+        most = (
+            batch_tokens
+            if teacher.parts is not None
+            else max(1, min(batch_tokens, SLICE_VALUES // teacher.classes))
+        )
         captured = Captured(
             codec, settings, _fingerprints(model, tokenizer, found.fingerprint, stage),
             "" if hasattr(model, "state_dict") else _probe(probed_LV), notes or {}, seed,
         )  # fmt: skip
-        run = Run(path, asker, plan_batches(found.lengths_N, most), captured, made_of, str(teacher.device), force, stage)
+        run = Run(
+            path,
+            asker,
+            plan_batches(found.lengths_N, most),
+            captured,
+            made_of,
+            str(teacher.device),
+            force,
+            stage,
+        )
         run.prepare(restart)
         run.capture()
 

@@ -18,7 +18,10 @@ from softpack.container.writer import fit_rows
 from softpack.records import RowBlock
 from softpack.sources.base import Source
 
-LEARNED_VALUES, PLAIN_VALUES = 1 << 29, 1 << 26  # numbers in memory, for a codec that learns and one that does not
+LEARNED_VALUES, PLAIN_VALUES = (
+    1 << 29,
+    1 << 26,
+)  # numbers in memory, for a codec that learns and one that does not
 LEAST_ROWS = 256
 
 
@@ -34,7 +37,8 @@ class FirstRows(Source):
 
     def views_of(self, rows_B: np.ndarray) -> np.ndarray:
         """Return the views of rows."""
-        return self.rows.view_B[rows_B]
+        view_B: np.ndarray = self.rows.view_B[rows_B]
+        return view_B
 
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
         """Yield one block for each group of ascending row numbers."""
@@ -69,7 +73,9 @@ def first_rows(
         for block in asker.ask(batches[batch]):
             block = block.take(slice(n_rows - done))
             labels_BC[done : done + len(block)] = block.labels_BC
-            blocks.append(RowBlock(block.labels_BC[:, :0], block.item_B, block.view_B, block.replay, block.forced_BF))
+            blocks.append(
+                RowBlock(block.labels_BC[:, :0], block.item_B, block.view_B, block.replay, block.forced_BF)
+            )
             done += len(block)
             bar(done, n_rows, "")
             if done == n_rows:
@@ -84,5 +90,13 @@ def first_rows(
         np.concatenate([np.asarray(block.forced_BF) for block in blocks]) if asker.forced else None,
     )
     return FirstRows(
-        path, asker.spec, len(asker.sequences), asker.sequences.n_views, n_rows, tuple(rows.replay), {}, (), rows
+        path,
+        asker.spec,
+        len(asker.sequences),
+        asker.sequences.n_views,
+        n_rows,
+        tuple(rows.replay),
+        {},
+        (),
+        rows,
     )

@@ -45,7 +45,9 @@ def load_model(model: str, dtype: str = "auto") -> Any:
     try:
         return transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise DataError(f"{model}: is no causal language model that transformers can load: {_first_line(error)}") from None
+        raise DataError(
+            f"{model}: is no causal language model that transformers can load: {_first_line(error)}"
+        ) from None
 
 
 def load_tokenizer(tokenizer: str | None, model: str, data: str) -> Any:
@@ -62,7 +64,9 @@ def load_tokenizer(tokenizer: str | None, model: str, data: str) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if tokenizer is None and Path(data).suffix.lower() != ".txt":
             return None  # where texts come, they are refused
-        raise DataError(f"{tokenizer or model}: holds no tokenizer that transformers can load: {_first_line(error)}") from None
+        raise DataError(
+            f"{tokenizer or model}: holds no tokenizer that transformers can load: {_first_line(error)}"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:

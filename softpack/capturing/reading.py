@@ -39,7 +39,9 @@ def read_sequences(given: Any, tokenizer: Any = None, max_length: int | None = N
         DataError: it is nothing of that, or there is no tokenizer for texts.
     """
     if max_length is not None and (type(max_length) is not int or max_length < 2):
-        raise DataError(f"max_length is {max_length!r}; expected a whole number from 2: a row needs a next token")
+        raise DataError(
+            f"max_length is {max_length!r}; expected a whole number from 2: a row needs a next token"
+        )
     if isinstance(given, Sequences):
         return given if max_length is None else Sequences.of(given[i][:max_length] for i in range(len(given)))
     if isinstance(given, (str, os.PathLike)):
@@ -53,7 +55,9 @@ def _read_file(path: Path, tokenizer: Any, max_length: int | None) -> Sequences:
     suffix = path.suffix.lower()
     try:
         if suffix == ".txt":
-            return _pieces(_tokenized([path.read_text(encoding="utf-8")], tokenizer, str(path))[0], tokenizer, max_length)
+            return _pieces(
+                _tokenized([path.read_text(encoding="utf-8")], tokenizer, str(path))[0], tokenizer, max_length
+            )
         if suffix == ".jsonl":
             return _sequences(_lines(path), tokenizer, max_length, f"{path}, line")
         if suffix in (".npz", ".npy"):
@@ -69,8 +73,16 @@ def _sequences(given: Iterable[Any], tokenizer: Any, max_length: int | None, whe
     def tokens() -> Iterator[Any]:
         examples, done = iter(given), 0
         while some := list(islice(examples, AT_ONCE)):
-            texts = [(n, found) for n, example in enumerate(some) if isinstance(found := _of_example(example), str)]
-            ids = dict(zip((n for n, _ in texts), _tokenized([text for _, text in texts], tokenizer, where), strict=True))
+            texts = [
+                (n, found) for n, example in enumerate(some) if isinstance(found := _of_example(example), str)
+            ]
+            ids = dict(
+                zip(
+                    (n for n, _ in texts),
+                    _tokenized([text for _, text in texts], tokenizer, where),
+                    strict=True,
+                )
+            )
             for n, example in enumerate(some):
                 found = ids[n] if n in ids else _of_example(example)
                 yield as_tokens(found, f"{where} {done + n}")[:max_length]
@@ -96,7 +108,9 @@ def _tokenized(texts: list[str], tokenizer: Any, where: str) -> list[list[int]]:
     if not texts:
         return []
     if tokenizer is None:
-        raise DataError(f"{where}: is text, and there is no tokenizer; give tokenizer= (--tokenizer), the teacher's own")
+        raise DataError(
+            f"{where}: is text, and there is no tokenizer; give tokenizer= (--tokenizer), the teacher's own"
+        )
     if hasattr(tokenizer, "encode_batch"):  # of the package tokenizers
         return [list(encoding.ids) for encoding in tokenizer.encode_batch(texts)]
     ids: list[list[int]] = tokenizer(texts)["input_ids"]
@@ -117,9 +131,13 @@ def _lines(path: Path) -> Iterator[Any]:
             try:
                 example = json.loads(line)
             except ValueError:
-                raise DataError(f"{path}, line {number}: is no JSON; expected an object with text or input_ids") from None
+                raise DataError(
+                    f"{path}, line {number}: is no JSON; expected an object with text or input_ids"
+                ) from None
             if not isinstance(example, dict):
-                raise DataError(f"{path}, line {number}: is {str(example)[:40]}; expected an object with text or input_ids")
+                raise DataError(
+                    f"{path}, line {number}: is {str(example)[:40]}; expected an object with text or input_ids"
+                )
             yield example
 
 
@@ -135,11 +153,15 @@ def _arrays(path: Path) -> Iterator[Any]:
         yield from ids
     elif ids.ndim == 2:
         if len(length_N) != len(ids) or (length_N < 0).any() or (length_N > ids.shape[1]).any():
-            raise DataError(f"{path}: length does not fit input_ids of shape {list(ids.shape)}; expected one for each row")
+            raise DataError(
+                f"{path}: length does not fit input_ids of shape {list(ids.shape)}; expected one for each row"
+            )
         yield from (row_L[:n] for row_L, n in zip(ids, length_N, strict=True))
     else:
         if (length_N < 0).any() or length_N.sum() != len(ids):
-            raise DataError(f"{path}: length sums to {length_N.sum()}; expected the {len(ids)} tokens of input_ids")
+            raise DataError(
+                f"{path}: length sums to {length_N.sum()}; expected the {len(ids)} tokens of input_ids"
+            )
         yield from np.split(ids, np.cumsum(length_N)[:-1])
 
 

@@ -114,7 +114,9 @@ class Run:
         with writer:
             self._write(writer, is_there_R)
         with self.bar("writing", "row") as bar:
-            repack(self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, ""))
+            repack(
+                self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, "")
+            )
         self.unfinished.unlink()
 
     def _begun(self, is_there_R: np.ndarray) -> Writer:
@@ -181,9 +183,10 @@ class Run:
         return numbers_B
 
     @cached_property
-    def _firsts_N(self) -> np.ndarray:
+    def _firsts_N(self) -> np.ndarray:  # noqa: N802
         counts_N = np.maximum(self.asker.sequences.lengths_N - 1, 0)
-        return np.cumsum(counts_N) - counts_N
+        firsts_N: np.ndarray = np.cumsum(counts_N) - counts_N
+        return firsts_N
 
     def _check_same(self, labels: Labels) -> None:
         """Refuse to go on with what another run left.
@@ -199,16 +202,19 @@ class Run:
         if self.captured.probe and not same_logits(self.captured.probe, str(header.made_by.get("teacher"))):
             ways.append("the teacher gives other logits")
         asked = {"encoding": self.captured.encoding, "seed": self.captured.seed}
-        ways += [f"{n} is {new}, and was {header.made_by.get(n)}" for n, new in asked.items() if header.made_by.get(n) != new]
+        ways += [
+            f"{n} is {new}, and was {header.made_by.get(n)}"
+            for n, new in asked.items()
+            if header.made_by.get(n) != new
+        ]
         if header.forced != self.asker.forced:
             ways.append(f"forced tokens are {list(self.asker.forced)}, and were {list(header.forced)}")
         if ways:
             raise DataError(
-                f"{labels.file.name}: was left by another run: {'; '.join(ways)}. Call it as it was, or with restart=True "
-                "(--restart) to throw that away"
+                f"{labels.file.name}: was left by another run: {'; '.join(ways)}. Call it as it was, or with "
+                "restart=True (--restart) to throw that away"
             )
 
     def bar(self, what: str, unit: str) -> AbstractContextManager[Progress]:
         """Return what shows how far a stage of the work is."""
         return nullcontext(lambda done, total, seen: None) if self.stage is None else self.stage(what, unit)
-

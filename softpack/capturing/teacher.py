@@ -147,7 +147,9 @@ class LanguageTeacher:
 
 
 def _called(part: Callable[..., Any], model: Any, tokens_BL: Tensor, mask_BL: Tensor) -> Any:
-    more = {"use_cache": False} if hasattr(model, "config") else {}  # models of transformers would keep keys and values
+    more = (
+        {"use_cache": False} if hasattr(model, "config") else {}
+    )  # models of transformers would keep keys and values
     return part(input_ids=tokens_BL, attention_mask=mask_BL, **more)
 
 

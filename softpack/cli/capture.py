@@ -8,7 +8,17 @@ from typing import Any
 import click
 
 from softpack.cli.facts import facts_of, print_facts
-from softpack.cli.options import FORCE, JSON, OUT, SEED, SETTINGS, check_out, codec_option, positive, settings_of
+from softpack.cli.options import (
+    FORCE,
+    JSON,
+    OUT,
+    SEED,
+    SETTINGS,
+    check_out,
+    codec_option,
+    positive,
+    settings_of,
+)
 from softpack.cli.progress import Bar
 from softpack.container.file import SpkFile
 from softpack.errors import DataError
@@ -27,23 +37,27 @@ def _ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     short_help="Ask a language model, straight into one .spk file.",
     epilog="\b\nExamples:\n"
     "  softpack capture texts.jsonl -o labels.spk --model ./teacher --max-length 1024 --set k=64\n"
-    "  softpack capture book.txt -o labels.spk --model ./teacher --max-length 512 --codec klt --target-bits 512",
+    "  softpack capture book.txt -o labels.spk --model ./teacher --max-length 512 --codec klt --set bits=512",
 )
 @click.argument("text_or_tokens", type=click.Path())
 @OUT
 @click.option("--model", required=True, metavar="PATH",
-              help="Of a causal language model of transformers; or MODULE:NAME, a function that returns a model.")  # fmt: skip
+              help="Of a causal language model of transformers; or MODULE:NAME, a function's.")  # fmt: skip
 @click.option("--tokenizer", metavar="PATH", help="Of the tokenizer [default: that of the model]")
 @codec_option("topk")
 @SETTINGS
-@click.option("--target-bits", type=float, callback=positive, metavar="B", help="Bits a label at most, of codes alone.")
+@click.option(
+    "--target-bits", type=float, callback=positive, metavar="B", help="Bits a label at most, of codes alone."
+)
 @click.option("--max-length", type=click.IntRange(2), metavar="L",
               help="Tokens of a sequence at most: what is behind is left out, and a .txt is cut so.")  # fmt: skip
 @click.option("--batch-tokens", type=click.IntRange(1), default=8192, show_default=True, metavar="T",
               help="Tokens that the model sees at once, padding included.")  # fmt: skip
 @click.option("--forced", callback=_ids, metavar="ID,ID,...",
               help="Tokens whose log-probabilities are kept exactly in every row.")  # fmt: skip
-@click.option("--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="That the model computes in.")
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="That the model computes in."
+)
 @SEED
 @click.option("--device", metavar="D", help="Where the model and the codec work, such as cuda [default: cpu]")
 @click.option("--restart", is_flag=True, help="Throw away what an interrupted run left.")
@@ -64,7 +78,7 @@ def capture(text_or_tokens: str, out: str, model: str, **how: Any) -> None:
     from softpack.capturing.capture import capture as captured
     from softpack.capturing.pretrained import load_model, load_tokenizer
 
-    settings = settings_of(how["pairs"])
+    settings: dict[str, Any] = settings_of(how["pairs"])
     if how["target_bits"] is not None:
         settings["target_bits"] = how["target_bits"]
     captured(

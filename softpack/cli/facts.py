@@ -12,6 +12,7 @@ from softpack.container.corrections import read_corrections
 from softpack.container.file import SpkFile
 from softpack.container.ledger import ledger_of
 from softpack.container.tiles import read_items
+from softpack.format.language import FINGERPRINTS
 from softpack.format.layout import VERSION_MAJOR
 
 ITEM_STREAMS = ("source", "target", "sequence")
@@ -127,9 +128,16 @@ def _recipe(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def _language(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     if facts["sequence_tokens"] is not None:
-        lines.append(("sequences", f"{facts['items']:,} of {facts['sequence_tokens']:,} tokens in all, every one kept"))
+        lines.append(
+            ("sequences", f"{facts['items']:,} of {facts['sequence_tokens']:,} tokens in all, every one kept")
+        )
     if facts["fingerprints"]:
-        lines.append(("from", ", ".join(f"{name} {digest[:16]}" for name, digest in facts["fingerprints"].items())))
+        said = [
+            f"{name} {facts['fingerprints'][name][:16]}"
+            for name in FINGERPRINTS
+            if name in facts["fingerprints"]
+        ]
+        lines.append(("from", ", ".join(said)))
     if facts["forced"]:
         forced = ", ".join(map(str, facts["forced"][:8])) + (", ..." if len(facts["forced"]) > 8 else "")
         lines.append(("kept exactly", f"{len(facts['forced']):,} tokens of every row: {forced}"))

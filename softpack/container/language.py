@@ -5,7 +5,7 @@ Shapes in names: L tokens of a sequence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,10 @@ from softpack.sequences import as_tokens, token_hash
 if TYPE_CHECKING:
     from softpack.container.reader import Labels
 
-FINGERPRINT_OF = {"teacher": teacher_fingerprint, "tokenizer": tokenizer_fingerprint}
+FINGERPRINT_OF: dict[str, Callable[[Any], str]] = {
+    "teacher": teacher_fingerprint,
+    "tokenizer": tokenizer_fingerprint,
+}
 
 
 class TokenReader:
@@ -48,7 +51,9 @@ class TokenReader:
             CorruptError: they are not those that its hash was made of.
         """
         if not 0 <= item < len(self.lengths_N):
-            raise DataError(f"{self._name}: there is no item {item}; it holds items 0 to {len(self.lengths_N) - 1}")
+            raise DataError(
+                f"{self._name}: there is no item {item}; it holds items 0 to {len(self.lengths_N) - 1}"
+            )
         length = int(self.lengths_N[item])
         views = np.arange(max(length - 1, 0))
         items = np.full(len(views), item)
@@ -73,7 +78,9 @@ class TokenReader:
             DataError: names the first that differs, and where.
         """
         if len(items) != len(tokens):
-            raise DataError(f"{self._name}: found {len(items)} items and {len(tokens)} sequences; expected as many")
+            raise DataError(
+                f"{self._name}: found {len(items)} items and {len(tokens)} sequences; expected as many"
+            )
         for item, given in zip(items, tokens, strict=True):
             self._check(int(item), as_tokens(given, f"sequence {item}"), whole)
 
@@ -84,13 +91,13 @@ class TokenReader:
         if differs.any():
             at = int(np.argmax(differs))
             raise DataError(
-                f"{self._name}: sequence {item} differs at position {at}: found token {given_L[at]}, the labels are of "
-                f"{stored_L[at]}; give the sequences that the teacher saw, as labels.tokens(item) has them"
+                f"{self._name}: sequence {item} differs at position {at}: found token {given_L[at]}, the labels are "
+                f"of {stored_L[at]}; give the sequences that the teacher saw, as labels.tokens(item) has them"
             )
         if len(given_L) > n or (whole and len(stored_L) > n):
             raise DataError(
-                f"{self._name}: sequence {item} differs at position {n}: found {len(given_L)} tokens, the labels are of "
-                f"{len(stored_L)}; give the sequences that the teacher saw, as labels.tokens(item) has them"
+                f"{self._name}: sequence {item} differs at position {n}: found {len(given_L)} tokens, the labels are "
+                f"of {len(stored_L)}; give the sequences that the teacher saw, as labels.tokens(item) has them"
             )
 
 

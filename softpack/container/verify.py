@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from softpack.container.corrections import read_corrections
 from softpack.container.file import Part, SpkFile
-from softpack.container.ledger import ledger_of
 from softpack.container.hashes import check_sequences
+from softpack.container.ledger import ledger_of
 from softpack.container.rows import row_map
 from softpack.container.tiles import read_presence, read_tile
 from softpack.errors import FormatError

@@ -127,7 +127,10 @@ class Writer:
         self._promised = promised
         self._recipe, self._images, self._notes = recipe, images or {}, notes or {}
         self._viewpoints = ViewpointTable() if viewpoints is None else viewpoints
-        self._sequences, self._binding = sequences, None if sequences is None else Binding.of(sequences, out.name)
+        self._sequences, self._binding = (
+            sequences,
+            None if sequences is None else Binding.of(sequences, out.name),
+        )
         self._fingerprints, self._forced = fingerprints or {}, forced
         if sequences is not None:
             self._item_values, self._items_written = sequences.columns(), False

@@ -48,8 +48,11 @@ class TokenLabels:
 
     def to(self, device: torch.device | str) -> TokenLabels:
         """Return the same on `device`."""
-        numbers = (numbers_N.to(device) for numbers_N in (self.row_N, self.position_N, self.item_N, self.view_N))
-        return TokenLabels(*numbers, None if self.label is None else self.label.to(device))
+        label = None if self.label is None else self.label.to(device)
+        row_N, position_N, item_N, view_N = (
+            numbers_N.to(device) for numbers_N in (self.row_N, self.position_N, self.item_N, self.view_N)
+        )
+        return TokenLabels(row_N, position_N, item_N, view_N, label)
 
     def student(self, logits_BLV: Tensor) -> Tensor:
         """Return what the student says where there are labels, [N, V], in the order of the labels.
@@ -120,7 +123,9 @@ class LabelCollator:
         if packed is not None and packed < 2:
             raise DataError(f"packed is {packed}; expected the tokens of a row, 2 or more")
         if "length" not in self.labels.item_columns:
-            raise DataError(f"{_name(self.labels)}: holds no tokens of sequences, to which batches could be held")
+            raise DataError(
+                f"{_name(self.labels)}: holds no tokens of sequences, to which batches could be held"
+            )
         self.decode = is_sparse(self.labels) if decode is None else decode
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -130,10 +135,15 @@ class LabelCollator:
             DataError: an example is not the sequence of its item, or too long for a row.
         """
         items = [self._item(example) for example in examples]
-        tokens = [as_tokens(example["input_ids"], f"item {item}") for item, example in zip(items, examples, strict=True)]
+        tokens = [
+            as_tokens(example["input_ids"], f"item {item}")
+            for item, example in zip(items, examples, strict=True)
+        ]
         self.labels.check_tokens(items, tokens, whole=False)
         rows, starts = self._places([len(tokens_L) for tokens_L in tokens])
-        n_tokens = max((start + len(tokens_L) for start, tokens_L in zip(starts, tokens, strict=True)), default=0)
+        n_tokens = max(
+            (start + len(tokens_L) for start, tokens_L in zip(starts, tokens, strict=True)), default=0
+        )
         shape = (max(rows, default=-1) + 1, n_tokens)
         ids_BL, hard_BL = np.full(shape, self.pad_token_id, np.int64), np.full(shape, IGNORED, np.int64)
         place_BL, is_token_BL = np.zeros(shape, np.int64), np.zeros(shape, bool)
@@ -144,7 +154,9 @@ class LabelCollator:
             place_BL[row, part] = np.arange(len(tokens_L))
             view_N = np.flatnonzero(_counts(example, len(tokens_L), item)[1:])
             hard_BL[row, start + view_N + 1] = tokens_L[view_N + 1]
-            found.append(np.stack([np.full_like(view_N, row), start + view_N, np.full_like(view_N, item), view_N]))
+            found.append(
+                np.stack([np.full_like(view_N, row), start + view_N, np.full_like(view_N, item), view_N])
+            )
         row_N, position_N, item_N, view_N = np.concatenate([np.empty((4, 0), np.int64), *found], axis=1)
         soft = TokenLabels(*map(torch.from_numpy, (row_N, position_N, item_N, view_N)))
         if self.decode:
@@ -162,8 +174,8 @@ class LabelCollator:
         missing = [name for name in (self.item, "input_ids") if name not in example]
         if missing:
             raise DataError(
-                f"an example has the fields {', '.join(map(str, example))}, and no {' and no '.join(missing)}; give the "
-                "number of its sequence and its tokens. Trainers drop fields that the model does not take, unless "
+                f"an example has the fields {', '.join(map(str, example))}, and no {' and no '.join(missing)}; give "
+                "the number of its sequence and its tokens. Trainers drop fields that the model does not take, unless "
                 "remove_unused_columns=False"
             )
         return int(example[self.item])
@@ -172,10 +184,14 @@ class LabelCollator:
         """Return in which row each sequence goes, and where it begins there."""
         if self.packed is None:
             return list(range(len(lengths))), [0] * len(lengths)
-        rows, starts, filled = [], [], []
+        rows: list[int] = []
+        starts: list[int] = []
+        filled: list[int] = []
         for length in lengths:
             if length > self.packed:
-                raise DataError(f"a sequence has {length} tokens, and rows {self.packed}; give longer rows, packed=")
+                raise DataError(
+                    f"a sequence has {length} tokens, and rows {self.packed}; give longer rows, packed="
+                )
             row = next((row for row, n in enumerate(filled) if n + length <= self.packed), len(filled))
             if row == len(filled):
                 filled.append(0)
@@ -209,8 +225,8 @@ def check_vocabulary(student: int, classes: int) -> None:
     """
     if student != classes:
         raise DataError(
-            f"the student gives {student} logits, and the labels are of {classes} tokens; a student of another vocabulary "
-            "cannot be held to them. Where it has some rows more or less for padding, resize_token_embeddings"
+            f"the student gives {student} logits, and the labels are of {classes} tokens; a student of another "
+            "vocabulary cannot be held to them. Where it has more for padding, resize_token_embeddings takes them off"
         )
 
 
@@ -221,7 +237,9 @@ def _counts(example: Mapping[str, Any], length: int, item: int) -> np.ndarray:
         if example.get(name) is not None:
             values_L = np.asarray(example[name])
             if values_L.shape != (length,):
-                raise DataError(f"item {item}: {name} has the shape {values_L.shape}; expected one for each of {length} tokens")
+                raise DataError(
+                    f"item {item}: {name} has the shape {values_L.shape}; expected one for each of {length} tokens"
+                )
             counts_L &= values_L != ignored
     return counts_L
 

@@ -336,7 +336,9 @@ def _header(document: Any) -> Header:
     codec_id, config = _codec(document["codec"], "codec")
     gives = _spec(document["gives"], "gives")
     forced = forced_of(document["forced"], gives.classes) if "forced" in document else ()
-    shapes = {array.name: array.shape for stream in streams for array in stream.arrays if stream.name == "forced"}
+    shapes = {
+        array.name: array.shape for stream in streams for array in stream.arrays if stream.name == "forced"
+    }
     columns = {array.name for stream in streams if stream.name == "replay" for array in stream.arrays}
     check_language(names, columns, forced, shapes.get(FORCED.name, ()))
     if not isinstance(document["made_by"], dict):

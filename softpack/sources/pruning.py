@@ -87,7 +87,9 @@ def first_views(source: Source, n_views: int | None) -> Source:
             f"{source.path}: no row is of the first {n_views} views; keep more of its {source.views}"
         )
     # A sequence is bound to all of its rows.
-    item_columns = {name: values for name, values in source.item_columns.items() if name not in SEQUENCE_COLUMNS}
+    item_columns = {
+        name: values for name, values in source.item_columns.items() if name not in SEQUENCE_COLUMNS
+    }
     return FirstViews(
         source.path, source.spec, source.items, n_views, len(rows_R), source.columns, item_columns,
         source.ignored, source, rows_R,

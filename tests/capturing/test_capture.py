@@ -24,7 +24,9 @@ def assert_captured(labels, model, sequences, atol=1e-5):
             expected, views = asked(model, tokens), np.arange(len(tokens) - 1)
             items = np.full(len(views), item)
             found = labels.read(items, views)
-            torch.testing.assert_close(torch.log_softmax(found, 1), torch.log_softmax(expected, 1), atol=atol, rtol=0)
+            torch.testing.assert_close(
+                torch.log_softmax(found, 1), torch.log_softmax(expected, 1), atol=atol, rtol=0
+            )
             log_z = torch.from_numpy(labels.replay(items, views)["log_z"])
             torch.testing.assert_close(log_z, expected.logsumexp(1), atol=1e-5, rtol=0)
 
@@ -66,13 +68,17 @@ def test_short_sequences_are_kept_without_rows(tmp_path):
 
 @pytest.mark.parametrize("sequences", [[], [[]], [[1], [2]]])
 def test_sequences_without_any_row_are_refused(tmp_path, sequences):
-    with pytest.raises(DataError, match=f"a.spk: there is no row to capture, as none of the {len(sequences)} sequences"):
+    with pytest.raises(
+        DataError, match=f"a.spk: there is no row to capture, as none of the {len(sequences)} sequences"
+    ):
         softpack.capture(Model(), sequences, tmp_path / "a.spk")
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("codec", "settings"), [("topk", {"k": 5, "tail": "bucket"}), ("quantize", {}), ("lowrank", {}),
-                                                 ("klt", {"target_bits": 60})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("codec", "settings"),
+    [("topk", {"k": 5, "tail": "bucket"}), ("quantize", {}), ("lowrank", {}), ("klt", {"target_bits": 60})],
+)
 def test_codecs_are_fitted_and_fed(tmp_path, codec, settings):
     model, sequences = Model(), make_sequences(40)
     softpack.capture(model, sequences, tmp_path / "a.spk", codec, batch_tokens=64, **settings)
@@ -104,7 +110,10 @@ def test_what_the_labels_come_from_is_said(tmp_path):
     softpack.capture(model, sequences, tmp_path / "a.spk", "raw", notes={"corpus": "fortunes"})
     labels = softpack.open(tmp_path / "a.spk")
 
-    assert labels.fingerprints == {"teacher": teacher_fingerprint(model), "data": Sequences.of(sequences).fingerprint}
+    assert labels.fingerprints == {
+        "teacher": teacher_fingerprint(model),
+        "data": Sequences.of(sequences).fingerprint,
+    }
     labels.check_fingerprints(teacher=model)
     with pytest.raises(DataError, match="come from another teacher"):
         labels.check_fingerprints(teacher=Model(seed=1))
@@ -188,7 +197,11 @@ SPOILED = [[1, 2, 3], [4, 5, 9, 6], [7, 8]]
 @pytest.mark.parametrize(
     ("value", "which", "said"),
     [
-        (float("nan"), 3, "gives nan or inf after token 2 of sequence 1, first for token 3; expected finite logits"),
+        (
+            float("nan"),
+            3,
+            "gives nan or inf after token 2 of sequence 1, first for token 3; expected finite logits",
+        ),
         (float("inf"), 3, "gives nan or inf after token 2 of sequence 1, first for token 3"),
         (-float("inf"), slice(None), "gives -inf for every token after token 2 of sequence 1; expected finite"),
     ],
@@ -213,7 +226,7 @@ def test_tokens_that_cannot_come_are_kept_as_such(tmp_path, codec, how):
 @pytest.mark.parametrize(("codec", "how"), [("klt", {"bits": 20.0}), ("lowrank", {}), ("quantize", {}),
                                             ("vqae", {"target_bits": 64})])  # fmt: skip
 def test_codecs_of_all_classes_say_what_takes_tokens_that_cannot_come(tmp_path, codec, how):
-    with pytest.raises(CodecError, match="-inf.*take --codec topk"):
+    with pytest.raises(CodecError, match=r"-inf.*take --codec topk"):
         softpack.capture(Spoiled(9, -float("inf"), 3), SPOILED * 10, tmp_path / "a.spk", codec, **how)
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".spk"]
 
@@ -230,7 +243,10 @@ def test_tokens_outside_the_vocabulary_are_refused(tmp_path):
     ("teacher", "said"),
     [
         (3, "the teacher is a int; expected a causal language model, called as model"),
-        (lambda input_ids, attention_mask: torch.zeros(2, 3), r"gives \[2, 3\] for tokens of shape \[1, 2\]; expected"),
+        (
+            lambda input_ids, attention_mask: torch.zeros(2, 3),
+            r"gives \[2, 3\] for tokens of shape \[1, 2\]; expected",
+        ),
         (lambda input_ids, attention_mask: "no", "gives str for tokens of shape"),
     ],
 )
@@ -253,7 +269,7 @@ def test_context_and_unknown_settings_are_refused_before_any_work(tmp_path):
 
 def test_a_file_that_is_there_stays(tmp_path):
     (tmp_path / "a.spk").write_bytes(b"mine")
-    with pytest.raises(ExistsError, match="a.spk is there already; give force=True"):
+    with pytest.raises(ExistsError, match=r"a.spk is there already; give force=True"):
         softpack.capture(Model(), SPOILED, tmp_path / "a.spk", "raw")
     assert (tmp_path / "a.spk").read_bytes() == b"mine"
 

@@ -33,7 +33,10 @@ def lists(found: Sequences) -> list[list[int]]:
         (tokens for tokens in [[5, 1, 2], [7]]),
         [np.array([5, 1, 2]), torch.tensor([7])],
         [{"input_ids": [5, 1, 2]}, {"input_ids": [7], "text": "other"}],
-        [{"input_ids": [5, 1, 2, 0], "attention_mask": [1, 1, 1, 0]}, {"input_ids": [0, 7], "attention_mask": [0, 1]}],
+        [
+            {"input_ids": [5, 1, 2, 0], "attention_mask": [1, 1, 1, 0]},
+            {"input_ids": [0, 7], "attention_mask": [0, 1]},
+        ],
         Sequences.of([[5, 1, 2], [7]]),
     ],
 )
@@ -58,7 +61,11 @@ def test_many_texts_keep_their_order():
 def test_a_txt_is_one_text_in_pieces_that_begin_as_the_text_does(tmp_path):
     (tmp_path / "a.txt").write_text("abcdefg")
 
-    assert lists(read_sequences(tmp_path / "a.txt", Letters(), 4)) == [[1, 10, 11, 12], [1, 13, 14, 15], [1, 16]]
+    assert lists(read_sequences(tmp_path / "a.txt", Letters(), 4)) == [
+        [1, 10, 11, 12],
+        [1, 13, 14, 15],
+        [1, 16],
+    ]
     assert lists(read_sequences(str(tmp_path / "a.txt"), Letters())) == [[1, *range(10, 17)]]
     bare = Letters()
     bare.bos_token_id = None
@@ -83,8 +90,16 @@ def test_files_of_sequences(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", '{"text": "a"}\n{"words": 1}', "an example has the fields words; expected input_ids or text"),
-        ("a.jsonl", '{"input_ids": [1]}\nhello', r"a.jsonl, line 1: is no JSON; expected an object with text or input_ids"),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"words": 1}',
+            "an example has the fields words; expected input_ids or text",
+        ),
+        (
+            "a.jsonl",
+            '{"input_ids": [1]}\nhello',
+            r"a.jsonl, line 1: is no JSON; expected an object with text or input_ids",
+        ),
         ("a.jsonl", "[1, 2]", r"a.jsonl, line 0: is \[1, 2\]; expected an object"),
         ("a.jsonl", '{"input_ids": [1.5]}', "a.jsonl, line 0: is float64"),
         ("a.md", "", "a.md: ends in .md; expected one of .txt, .jsonl, .npz"),
@@ -100,7 +115,10 @@ def test_files_of_something_else_are_refused(tmp_path, name, content, said):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"tokens": [1, 2]}, r"a.npz: holds tokens \[2\]; expected input_ids \[N, L\], or \[T\] with length \[N\]"),
+        (
+            {"tokens": [1, 2]},
+            r"a.npz: holds tokens \[2\]; expected input_ids \[N, L\], or \[T\] with length \[N\]",
+        ),
         ({"input_ids": [1, 2]}, r"holds input_ids \[2\]; expected"),
         ({"input_ids": [[1, 2]], "length": [3]}, "length does not fit input_ids of shape"),
         ({"input_ids": [1, 2], "length": [1]}, "length sums to 1; expected the 2 tokens of input_ids"),
@@ -119,9 +137,11 @@ def test_pickles_are_not_read(tmp_path):
 
 
 def test_texts_need_a_tokenizer(tmp_path):
-    with pytest.raises(DataError, match=r"sequence: is text, and there is no tokenizer; give tokenizer= \(--tokenizer\)"):
+    with pytest.raises(
+        DataError, match=r"sequence: is text, and there is no tokenizer; give tokenizer= \(--tokenizer\)"
+    ):
         read_sequences(["a"])
-    with pytest.raises(DataError, match="nowhere.txt: is no file"):
+    with pytest.raises(DataError, match=r"nowhere.txt: is no file"):
         read_sequences(tmp_path / "nowhere.txt")
     with pytest.raises(DataError, match="max_length is 1; expected a whole number from 2"):
         read_sequences([[1, 2]], None, 1)

@@ -91,7 +91,9 @@ softpack.capture(model, make_sequences(60), sys.argv[2], codec="klt", bits=40.0,
 def test_what_a_killed_process_left_is_gone_on_with(tmp_path, few, sent):
     out, left = tmp_path / "a.spk", tmp_path / "a.spk.unfinished.partial"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(out)], stderr=subprocess.DEVNULL, env=dict(os.environ)
+        [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(out)],
+        stderr=subprocess.DEVNULL,
+        env=dict(os.environ),
     )
     deadline = time.monotonic() + 60
     while (not left.exists() or left.stat().st_size < 8192) and process.poll() is None:
@@ -136,7 +138,9 @@ class Tokenizer:
 def test_what_another_run_left_is_refused(tmp_path, few, change, said):
     stopped(tmp_path, tokenizer=Tokenizer("a"))
     how = {"model": Model(), "sequences": SEQUENCES, "tokenizer": Tokenizer("a"), **HOW, **change}
-    with pytest.raises(DataError, match=f"a.spk.unfinished: was left by another run: .*{said}.* Call it as it was, or with"):
+    with pytest.raises(
+        DataError, match=f"a.spk.unfinished: was left by another run: .*{said}.* Call it as it was, or with"
+    ):
         softpack.capture(out=tmp_path / "a.spk", **how)
     softpack.capture(out=tmp_path / "a.spk", restart=True, **how)
 
@@ -165,7 +169,9 @@ def test_a_teacher_without_weights_is_told_by_what_it_says(tmp_path, few):
     with pytest.raises(KeyboardInterrupt):
         softpack.capture(StoppingTelling(12), SEQUENCES, tmp_path / "a.spk", "raw", batch_tokens=32)
     with pytest.raises(DataError, match="the teacher gives other logits"):
-        softpack.capture(lambda **given: -Telling()(**given), SEQUENCES, tmp_path / "a.spk", "raw", batch_tokens=32)
+        softpack.capture(
+            lambda **given: -Telling()(**given), SEQUENCES, tmp_path / "a.spk", "raw", batch_tokens=32
+        )
     softpack.capture(Telling(), SEQUENCES, tmp_path / "a.spk", "raw", batch_tokens=32)
 
     assert softpack.open(tmp_path / "a.spk").fingerprints.keys() == {"data"}

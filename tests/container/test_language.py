@@ -1,3 +1,4 @@
+# ruff: noqa: PT012 (what a writer refuses may come when its context ends)
 """Rows of language in a file: bound to the tokens that they predict, with fingerprints and forced tokens."""
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def test_tokens_come_back(tmp_path):
 @pytest.mark.parametrize("missing", [0, 1, 3])
 def test_a_sequence_without_all_of_its_rows_is_refused_in_the_end(tmp_path, missing):
     views = np.delete(np.arange(4), missing)
-    said = f"a.spk: sequence 3 of 5 tokens has 3 rows; expected 4, of the views 0 to 3; view {missing} is missing"
+    said = (
+        f"a.spk: sequence 3 of 5 tokens has 3 rows; expected 4, of the views 0 to 3; view {missing} is missing"
+    )
     with (
         pytest.raises(DataError, match=said),
         softpack.create(tmp_path / "a.spk", "raw", classes=V, sequences=TOKENS) as w,
@@ -77,7 +80,10 @@ def test_tokens_that_are_one_place_off_are_refused(tmp_path):
 def test_tokens_that_do_not_fit_the_hash_are_refused(tmp_path):
     columns = Sequences.of(TOKENS).columns()
     with (
-        pytest.raises(DataError, match="a.spk: sequence 0 has other tokens than its token_hash was made of; the rows are of"),
+        pytest.raises(
+            DataError,
+            match=r"a.spk: sequence 0 has other tokens than its token_hash was made of; the rows are of",
+        ),
         softpack.create(tmp_path / "a.spk", "raw", classes=V) as w,
     ):
         w.set_items(**columns)
@@ -121,7 +127,10 @@ def test_a_first_token_of_no_tokens_is_refused(tmp_path, length):
 
 
 def test_a_stopped_writer_leaves_tokens_that_are_not_made_up(tmp_path):
-    with pytest.raises(KeyboardInterrupt), softpack.create(tmp_path / "a.spk", "raw", classes=V, sequences=TOKENS) as w:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        softpack.create(tmp_path / "a.spk", "raw", classes=V, sequences=TOKENS) as w,
+    ):
         w.append(rows(2), item=0, view=np.arange(2))
         w.append(rows(2), item=3, view=np.arange(2))
         w.commit()
@@ -139,16 +148,25 @@ def test_a_stopped_writer_leaves_tokens_that_are_not_made_up(tmp_path):
 
 
 def test_a_writer_that_goes_on_is_held_to_the_sequences_too(tmp_path):
-    with pytest.raises(KeyboardInterrupt), softpack.create(tmp_path / "a.spk", "raw", classes=V, sequences=TOKENS) as w:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        softpack.create(tmp_path / "a.spk", "raw", classes=V, sequences=TOKENS) as w,
+    ):
         w.append(rows(4), item=3, view=np.arange(4))
         w.append(rows(1), item=0, view=0)
         w.commit()
         raise KeyboardInterrupt
     softpack.recover(tmp_path / "a.spk.partial")
 
-    with pytest.raises(DataError, match="sequence 0 has other tokens"), softpack.append(tmp_path / "a.spk") as w:
+    with (
+        pytest.raises(DataError, match="sequence 0 has other tokens"),
+        softpack.append(tmp_path / "a.spk") as w,
+    ):
         w.append(rows(1), item=0, view=1, token=[3])
-    with pytest.raises(DataError, match="sequence 0 of 3 tokens has 1 rows"), softpack.append(tmp_path / "a.spk"):
+    with (
+        pytest.raises(DataError, match="sequence 0 of 3 tokens has 1 rows"),
+        softpack.append(tmp_path / "a.spk"),
+    ):
         pass
 
 
@@ -160,7 +178,7 @@ def test_verify_finds_tokens_of_another_sequence(tmp_path, monkeypatch):
 
     (problem,) = softpack.verify(tmp_path / "a.spk").problems
     assert "sequence 1 has other tokens than its token_hash was made of" in problem
-    with pytest.raises(CorruptError, match="a.spk: sequence 3 has other tokens than its token_hash"):
+    with pytest.raises(CorruptError, match=r"a.spk: sequence 3 has other tokens than its token_hash"):
         labels.tokens(3)
 
 
@@ -171,10 +189,14 @@ def test_check_tokens_names_sequence_and_position(tmp_path):
 
     with pytest.raises(DataError, match="sequence 3 differs at position 2: found token 4, the labels are of 0"):
         labels.check_tokens([0, 3], [TOKENS[0], [3, 3, 4, 9, 1]])
-    with pytest.raises(DataError, match="sequence 3 differs at position 2: found 2 tokens, the labels are of 5"):
+    with pytest.raises(
+        DataError, match="sequence 3 differs at position 2: found 2 tokens, the labels are of 5"
+    ):
         labels.check_tokens([3], [[3, 3]])
     for whole in (True, False):
-        with pytest.raises(DataError, match="sequence 0 differs at position 3: found 4 tokens, the labels are of 3"):
+        with pytest.raises(
+            DataError, match="sequence 0 differs at position 3: found 4 tokens, the labels are of 3"
+        ):
             labels.check_tokens([0], [[*TOKENS[0], 1]], whole=whole)
     with pytest.raises(DataError, match="found 1 items and 2 sequences"):
         labels.check_tokens([0], [TOKENS[0], TOKENS[2]])
@@ -186,7 +208,7 @@ def test_files_without_sequences_say_so(tmp_path):
     with softpack.create(tmp_path / "a.spk", "raw", classes=V) as w:
         w.append(rows(2), item=0, view=[0, 1], token=[1, 2])
 
-    with pytest.raises(DataError, match="a.spk: holds no tokens of sequences; give sequences="):
+    with pytest.raises(DataError, match=r"a.spk: holds no tokens of sequences; give sequences="):
         softpack.open(tmp_path / "a.spk").tokens(0)
 
 
@@ -196,7 +218,9 @@ def test_fingerprints_are_kept_and_checked(tmp_path):
 
     assert labels.fingerprints == prints
     labels.check_fingerprints(teacher="a" * 64, data="0" * 64)
-    with pytest.raises(DataError, match=r"come from another teacher: found bbbb.*, expected aaaa.*; give the checkpoint"):
+    with pytest.raises(
+        DataError, match=r"come from another teacher: found bbbb.*, expected aaaa.*; give the checkpoint"
+    ):
         labels.check_fingerprints(teacher="b" * 64)
     with pytest.raises(DataError, match="does not say what tokenizer its labels come from"):
         labels.check_fingerprints(tokenizer="b" * 64)
@@ -219,7 +243,11 @@ def test_what_is_no_fingerprint_is_refused(tmp_path, prints, said):
 @pytest.mark.parametrize("space", ["logits", "log_probs", "probs"])
 def test_forced_tokens_are_exact_whatever_the_codec(tmp_path, space):
     logits, T = torch.from_numpy(rows(5)), 1.0 if space == "logits" else 2.0
-    given = {"logits": logits, "log_probs": torch.log_softmax(logits / T, 1), "probs": torch.softmax(logits / T, 1)}[space]
+    given = {
+        "logits": logits,
+        "log_probs": torch.log_softmax(logits / T, 1),
+        "probs": torch.softmax(logits / T, 1),
+    }[space]
     how = {"classes": V, "space": space, "temperature": T, "k": 1, "tail": "zero", "forced": (7, 0, 11)}
     with softpack.create(tmp_path / "a.spk", "topk", **how) as w:
         w.append(given[:2], item=[0, 0], view=[0, 1])
@@ -245,13 +273,17 @@ def test_forced_tokens_of_probability_zero_are_kept(tmp_path):
 
 @pytest.mark.parametrize("forced", [(12,), (-1,), (1, 1), (1.5,), tuple(range(4097))])
 def test_forced_tokens_that_are_none_are_refused(tmp_path, forced):
-    with pytest.raises(DataError, match=r"forced is \[.*; expected at most 4096 ids from 0 to 11, each given once"):
+    with pytest.raises(
+        DataError, match=r"forced is \[.*; expected at most 4096 ids from 0 to 11, each given once"
+    ):
         softpack.create(tmp_path / "a.spk", "raw", classes=V, forced=forced)
 
 
 def test_forced_numbers_of_another_shape_are_refused(tmp_path):
     with softpack.create(tmp_path / "a.spk", "raw", classes=V, forced=(1, 2)) as w:
-        with pytest.raises(DataError, match=r"found forced log-probabilities of shape \(1, 3\); expected \(1, 2\)"):
+        with pytest.raises(
+            DataError, match=r"found forced log-probabilities of shape \(1, 3\); expected \(1, 2\)"
+        ):
             w.append(rows(1), item=0, view=0, forced=np.zeros((1, 3)))
         w.append(rows(1), item=0, view=0, forced=np.full((1, 2), -0.5))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,10 @@ def assert_aligned(batch, labels):
     counted = torch.zeros_like(hard, dtype=torch.bool)
     rows = dense(soft.read(labels))
     for n, (row, position, item, view) in enumerate(
-        zip(*(numbers.tolist() for numbers in (soft.row_N, soft.position_N, soft.item_N, soft.view_N)), strict=True)
+        zip(
+            *(numbers.tolist() for numbers in (soft.row_N, soft.position_N, soft.item_N, soft.view_N)),
+            strict=True,
+        )
     ):
         begin = position - view
         assert ids[row, begin : position + 2].tolist() == TOKENS[item][: view + 2]
@@ -82,7 +87,7 @@ def test_packed_batches_never_cross_a_boundary(path, packed, shape):
     assert_aligned(batch, softpack.open(path))
     for row in batch["position_ids"].tolist():
         assert row[0] == 0
-        assert all(b in (a + 1, 0) for a, b in zip(row, row[1:], strict=False))
+        assert all(b in (a + 1, 0) for a, b in pairwise(row))
 
 
 def test_the_positions_of_packed_rows_begin_anew(path):
@@ -116,7 +121,9 @@ def test_what_the_student_says_comes_in_the_order_of_the_labels(path):
 def test_a_student_of_another_vocabulary_is_refused(path):
     soft = LabelCollator(path, decode=True)(examples())["soft_labels"]
 
-    with pytest.raises(DataError, match=f"the student gives {V + 8} logits, and the labels are of {V} tokens; a student of"):
+    with pytest.raises(
+        DataError, match=f"the student gives {V + 8} logits, and the labels are of {V} tokens; a student of"
+    ):
         soft.student(torch.zeros(5, 6, V + 8))
 
 
@@ -143,12 +150,21 @@ def test_tokens_that_do_not_count_have_no_labels(path, packed, beside):
 @pytest.mark.parametrize(
     ("example", "said"),
     [
-        ({"item": 2, "input_ids": [3, 3, 1]}, "sequence 2 differs at position 2: found token 1, the labels are of 0"),
-        ({"item": 0, "input_ids": [5, 1, 2, 2]}, "sequence 0 differs at position 3: found 4 tokens, the labels are of 3"),
+        (
+            {"item": 2, "input_ids": [3, 3, 1]},
+            "sequence 2 differs at position 2: found token 1, the labels are of 0",
+        ),
+        (
+            {"item": 0, "input_ids": [5, 1, 2, 2]},
+            "sequence 0 differs at position 3: found 4 tokens, the labels are of 3",
+        ),
         ({"item": 9, "input_ids": [5]}, "there is no item 9"),
         ({"input_ids": [5]}, "has the fields input_ids, and no item; .*unless remove_unused_columns=False"),
         ({"item": 0}, "has the fields item, and no input_ids"),
-        ({"item": 0, "input_ids": TOKENS[0], "labels": [1]}, r"item 0: labels has the shape \(1,\); expected one for each of 3"),
+        (
+            {"item": 0, "input_ids": TOKENS[0], "labels": [1]},
+            r"item 0: labels has the shape \(1,\); expected one for each of 3",
+        ),
     ],
 )
 def test_examples_that_were_not_labelled_are_refused(path, example, said):
@@ -166,7 +182,7 @@ def test_rows_that_are_too_short_are_refused(path):
 def test_files_without_sequences_are_refused(tmp_path):
     with softpack.create(tmp_path / "b.spk", "raw", classes=3) as w:
         w.append(np.zeros((1, 3), np.float32), item=0, view=0)
-    with pytest.raises(DataError, match="b.spk: holds no tokens of sequences, to which batches could be held"):
+    with pytest.raises(DataError, match=r"b.spk: holds no tokens of sequences, to which batches could be held"):
         LabelCollator(tmp_path / "b.spk")
 
 

@@ -129,7 +129,11 @@ def test_vectors_show_all_of_1_2() -> None:
 def test_the_reference_reader_finds_the_tokens_of_sequences() -> None:
     import reference_language
 
-    for path in (path for path in VALID if path.name.startswith("1.5_") and "sequence" in path.read_bytes().decode("latin-1")):
+    for path in (
+        path
+        for path in VALID
+        if path.name.startswith("1.5_") and "sequence" in path.read_bytes().decode("latin-1")
+    ):
         found, labels = by_reference(path), softpack.open(path)
         for item in range(labels.shape[0]):
             np.testing.assert_array_equal(reference_language.tokens_of(found, item), labels.tokens(item))

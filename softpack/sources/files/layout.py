@@ -18,7 +18,13 @@ ROW_COLUMNS = (
 )  # fmt: skip
 ITEM_COLUMNS = ("target", "source_hw", *SEQUENCE_COLUMNS)
 WANTED = frozenset((*SPACES, *INDEX, *ROW_COLUMNS, *ITEM_COLUMNS, "temperature"))
-KINDS = {"crop_xywh": "iuf", "flip": "biu", "mix_lam": "iuf", "cutout": "iuf", "log_z": "iuf"}  # all others are integers
+KINDS = {
+    "crop_xywh": "iuf",
+    "flip": "biu",
+    "mix_lam": "iuf",
+    "cutout": "iuf",
+    "log_z": "iuf",
+}  # all others are integers
 KIND_WORDS = {"iuf": "integers or floats", "biu": "bool, or the integers 0 and 1", "iu": "integers"}
 
 
