@@ -18,10 +18,8 @@ WORDS = ["<pad>", "<s>", "</s>", *(f"word{number}" for number in range(16))]
 def make_model(width: int, seed: int) -> PreTrainedModel:
     """Return a small model with random weights, large enough that it has opinions."""
     set_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=width, intermediate_size=2 * width, num_attention_heads=2,
-        num_key_value_heads=2, num_hidden_layers=1, initializer_range=0.3, pad_token_id=0, eos_token_id=2,
-    )  # fmt: skip
+    sizes = {"hidden_size": width, "intermediate_size": width, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = LlamaConfig(vocab_size=len(WORDS), **sizes, initializer_range=0.3, pad_token_id=0, eos_token_id=2)
     return LlamaForCausalLM(config)
 
 

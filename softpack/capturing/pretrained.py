@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def load_model(model: str, dtype: str = "auto") -> Any:
     if is_named(model):
         return load_teacher(model)
     transformers = import_transformers()
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     try:
         return transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
