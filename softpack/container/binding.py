@@ -35,7 +35,7 @@ class Binding:
             )
         self._lengths_N, self._first_N, self._hash_N2 = (columns[column] for column in SEQUENCE_COLUMNS)
         self._name = name
-        self._begun: dict[int, np.ndarray] = {}  # tokens so far, of the first and of each row
+        self._begun: dict[int, list[np.ndarray]] = {}  # views and tokens so far, [2, n] each
         self._is_whole_N = np.zeros(len(self._lengths_N), bool)
         wrong_N = (self._lengths_N < 0) | ((self._lengths_N == 0) != (self._first_N == NO_TOKEN))
         if wrong_N.any():
@@ -68,15 +68,21 @@ class Binding:
                     refuse_row(item, int(view_L.max()), self._lengths_N)
                 except DataError as error:
                     raise DataError(f"{self._name}: {error}") from None
-            tokens_L = self._begun.pop(item, None)
-            if tokens_L is None:
-                tokens_L = np.full(int(self._lengths_N[item]), NO_TOKEN, np.int64)
-                tokens_L[0] = self._first_N[item]
-            tokens_L[view_L + 1] = token_B[rows]
-            if (tokens_L == NO_TOKEN).any():
-                self._begun[item] = tokens_L
-            else:
-                self._check_hash(item, tokens_L.astype(np.int32))
+            found = [*self._begun.pop(item, []), np.stack([view_L, token_B[rows]])]
+            n_rows = int(self._lengths_N[item]) - 1
+            if (
+                sum(part.shape[1] for part in found) < n_rows
+            ):  # the length may be a lie: no memory is taken for it
+                self._begun[item] = found
+                continue
+            view_L, token_L = np.concatenate(found, axis=1)
+            order_L = np.argsort(view_L)
+            if not np.array_equal(
+                view_L[order_L], np.arange(n_rows)
+            ):  # a row is there twice, which others refuse
+                self._begun[item] = found
+                continue
+            self._check_hash(item, np.concatenate([[self._first_N[item]], token_L[order_L]]))
 
     def check_whole(self) -> None:
         """Check that every sequence has all of its rows.
@@ -88,11 +94,12 @@ class Binding:
             return
         item = int(np.argmin(self._is_whole_N))
         n_rows = int(self._lengths_N[item]) - 1
-        tokens_L = self._begun.get(item, np.full(n_rows + 1, NO_TOKEN))
-        missing = np.flatnonzero(tokens_L[1:] == NO_TOKEN)
+        views = np.unique([view for part in self._begun.get(item, []) for view in part[0]])
+        gaps = np.flatnonzero(views != np.arange(len(views)))
+        missing = int(gaps[0]) if len(gaps) else len(views)
         raise DataError(
-            f"{self._name}: sequence {item} of {n_rows + 1} tokens has {n_rows - len(missing)} rows; expected "
-            f"{n_rows}, of the views 0 to {n_rows - 1}; view {missing[0]} is missing"
+            f"{self._name}: sequence {item} of {n_rows + 1} tokens has {len(views)} rows; expected {n_rows}, of the "
+            f"views 0 to {n_rows - 1}; view {missing} is missing"
         )
 
     def _check_hash(self, item: int, tokens_L: np.ndarray) -> None:

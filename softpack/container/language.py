@@ -55,9 +55,10 @@ class TokenReader:
                 f"{self._name}: there is no item {item}; it holds items 0 to {len(self.lengths_N) - 1}"
             )
         length = int(self.lengths_N[item])
-        views = np.arange(max(length - 1, 0))
+        is_known = length - 1 <= self._labels.shape[1]  # else it is longer than what there is, or a lie
+        views = np.arange(max(length - 1, 0) if is_known else 0)
         items = np.full(len(views), item)
-        if not self._labels.has(items, views).all():
+        if not is_known or not self._labels.has(items, views).all():
             raise DataError(
                 f"{self._name}: lacks rows of sequence {item}, which has {length} tokens: its writer was stopped, or "
                 "it was damaged and recovered; its tokens are not all known"

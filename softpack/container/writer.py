@@ -338,10 +338,10 @@ class Writer:
     def close(self) -> None:
         """Check that all mix partners are there, commit, and give the file its name."""
         try:
-            if self._binding is not None and self._keep_replay:
-                self._binding.check_whole()
             tiles = self._flushed()
             tiles.presence.check_named()
+            if self._binding is not None and self._keep_replay:
+                self._binding.check_whole()
             tiles.commit()
             self._out.close()
         except BaseException:

@@ -170,6 +170,32 @@ def test_a_writer_that_goes_on_is_held_to_the_sequences_too(tmp_path):
         pass
 
 
+def test_a_length_that_is_a_lie_takes_no_memory(tmp_path):
+    with pytest.raises(KeyboardInterrupt), softpack.create(tmp_path / "a.spk", "raw", classes=V) as w:
+        w.set_items(length=[(1 << 31) - 1], first_token=[1], token_hash=[[0, 0]])
+        w.append(rows(2), item=0, view=[0, 1], token=[3, 4])
+        w.commit()
+        raise KeyboardInterrupt
+    softpack.recover(tmp_path / "a.spk.partial")
+
+    assert softpack.verify(tmp_path / "a.spk").problems == ()
+    with pytest.raises(DataError, match="lacks rows of sequence 0, which has 2147483647 tokens"):
+        softpack.open(tmp_path / "a.spk").tokens(0)
+    with (
+        pytest.raises(DataError, match="sequence 0 of 2147483647 tokens has 2 rows"),
+        softpack.append(tmp_path / "a.spk"),
+    ):
+        pass
+
+
+def test_a_row_that_is_there_twice_is_refused(tmp_path):
+    with (
+        pytest.raises(DataError, match="item 0, view 0 is there twice"),
+        softpack.create(tmp_path / "a.spk", "raw", classes=V, sequences=[[1, 2, 3]]) as w,
+    ):
+        w.append(rows(3), item=0, view=[0, 0, 1])
+
+
 def test_verify_finds_tokens_of_another_sequence(tmp_path, monkeypatch):
     monkeypatch.setattr("softpack.container.binding.token_hash", lambda tokens: (1, 2))
     monkeypatch.setattr("softpack.sequences.token_hash", lambda tokens: (1, 2))
