@@ -16,7 +16,7 @@ from reference_blocks import (DECODER, ENCODER, MODEL, PARTS, PROTOTYPE_ENCODER,
 from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, decode, fields,
                               gives_of, need, page_of, read_tensors, read_tile, settings_of)
 from reference_context import context_of, correct, weights_of
-from reference_language import check_language
+from reference_sequences import check_sequences
 from reference_recipe import draw, mixes, read_recipe
 
 STREAMS = {  # name: per, scope, and the columns that it may have
@@ -86,7 +86,7 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
         for number in [max_kl, step, *temperatures]:
             need(type(number) is str and 0 < float(number) < math.inf, f"correction: {number}")
         need(1 <= len({*map(float, temperatures)}) == len(temperatures) <= 16, f"temperatures {temperatures}")
-    check_language(root, streams)
+    check_sequences(root, streams)
     if "recipe" in root:
         root["recipe"] = recipe = read_recipe(recipe)
         need("mix" not in whole and (not recipe["scale"] or {"replay", "source"} & {*names}), "a recipe")

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from softpack.capturing.asking import SLICE_VALUES, Asker
 from softpack.capturing.batches import plan_batches
+from softpack.capturing.first import n_first
 from softpack.capturing.reading import read_sequences
 from softpack.capturing.run import Captured, Run
 from softpack.capturing.teacher import LanguageTeacher
-from softpack.codecs.abc import Stage
+from softpack.codecs.abc import Codec, Stage
 from softpack.codecs.registry import make_codec
 from softpack.container.forcing import check_forced
 from softpack.errors import CodecError, DataError
 from softpack.fingerprints import teacher_fingerprint, tokenizer_fingerprint
 from softpack.records import LabelSpec
 from softpack.relabelling.labeller import PROBED
-from softpack.relabelling.stopped import alone
+from softpack.relabelling.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.sources.encoding import check_device
 
 BATCH_TOKENS = 8192
@@ -91,48 +92,40 @@ def capture(
     teacher = LanguageTeacher(model, device)
     check_device(teacher.device)
     with alone(path), teacher.at_work():
+        make_way(path, unfinished_of(path), force)
+        make_whole(unfinished_of(path), restart)
         probed_L = found[int(np.argmax(found.lengths_N >= 2))]
         found.check_vocabulary(teacher.n_inputs or (1 << 31), "the teacher")
         probed_LV = teacher.probe(probed_L)
         found.check_vocabulary(teacher.n_inputs, "the teacher")
-        spec, made_of = LabelSpec(teacher.classes), {}
-        if codec == "head":
+        spec, made_of, n_rows = LabelSpec(teacher.classes), {}, 0
+        if codec == "head":  # which fits itself to its first rows: hidden states are short
             matrix_VH = teacher.matrix(probed_L)
             spec, made_of = LabelSpec(matrix_VH.shape[1], "hidden"), {"matrix": matrix_VH}
         else:
-            _check_codec(codec, spec, settings)
+            n_rows = n_first(_checked_codec(codec, spec, settings))
         asker = Asker(teacher, found, check_forced(forced, teacher.classes, str(path)), spec)
-        most = (
-            batch_tokens
-            if teacher.parts is not None
-            else max(1, min(batch_tokens, SLICE_VALUES // teacher.classes))
-        )
+        if teacher.parts is None:  # all logits of a batch are there at once
+            batch_tokens = max(1, min(batch_tokens, SLICE_VALUES // teacher.classes))
         captured = Captured(
             codec, settings, _fingerprints(model, tokenizer, found.fingerprint, stage),
             "" if hasattr(model, "state_dict") else _probe(probed_LV), notes or {}, seed,
         )  # fmt: skip
-        run = Run(
-            path,
-            asker,
-            plan_batches(found.lengths_N, most),
-            captured,
-            made_of,
-            str(teacher.device),
-            force,
-            stage,
-        )
-        run.prepare(restart)
-        run.capture()
+        batches, device = plan_batches(found.lengths_N, batch_tokens), str(teacher.device)
+        Run(path, asker, batches, captured, n_rows, made_of, device, force, stage).capture()
 
 
-def _check_codec(codec: str, spec: LabelSpec, settings: Mapping[str, Any]) -> None:
-    """Refuse a codec that cannot code single rows, before the teacher is asked."""
+def _checked_codec(codec: str, spec: LabelSpec, settings: Mapping[str, Any]) -> Codec:
+    """Return the codec, not fitted, and refuse one that cannot code single rows, before the teacher is asked."""
     given = dict(settings)
-    if make_codec(codec, spec, given, given.pop("target_bits", None)).takes_context:
+    target_bits = given.pop("target_bits", None)
+    made = make_codec(codec, spec, given, target_bits)
+    if made.takes_context:
         raise CodecError(
             f"codec {codec} codes rows given prototypes of their items, which positions of a sequence do not share; "
             "leave context out"
         )
+    return made
 
 
 def _fingerprints(model: Any, tokenizer: Any, data: str, stage: Stage | None) -> dict[str, str]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from softpack.capturing.asking import Asker
 from softpack.codecs.abc import Codec, Progress
-from softpack.codecs.registry import codec_class
 from softpack.container.writer import fit_rows
 from softpack.records import RowBlock
 from softpack.sources.base import Source
@@ -46,9 +45,10 @@ class FirstRows(Source):
             yield self.rows.take(rows_B)
 
 
-def n_first(codec_id: str, classes: int) -> int:
+def n_first(codec: Codec) -> int:
     """Return how many rows a codec is fitted to: fewer where they are as wide as a vocabulary."""
-    learns = codec_class(codec_id).fit is not Codec.fit
+    classes = codec.spec.classes
+    learns = getattr(codec, "learns", type(codec).fit is not Codec.fit)
     most = (LEARNED_VALUES if learns else PLAIN_VALUES) // classes
     return min(fit_rows(classes), max(most, LEAST_ROWS))
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from softpack.capturing.asking import Asker
-from softpack.capturing.first import first_rows, n_first
+from softpack.capturing.first import first_rows
 from softpack.codecs.abc import Progress, Stage
 from softpack.container.create import append, create
 from softpack.container.reader import Labels
@@ -28,7 +28,7 @@ from softpack.container.writer import Writer
 from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.relabelling.labeller import same_logits
-from softpack.relabelling.stopped import make_way, make_whole, unfinished_of
+from softpack.relabelling.stopped import unfinished_of
 from softpack.sources.encoding import fit_model
 
 COMMIT_S = 60.0  # between two commits, about
@@ -75,6 +75,7 @@ class Run:
         asker: of the teacher.
         batches: items of each.
         captured: what the file is to hold.
+        n_first: rows that the codec is fitted to.
         made_of: what the codec needs that is no setting: the teacher's output matrix, for `head`.
         device: of the codec.
         force: overwrite `out`.
@@ -85,6 +86,7 @@ class Run:
     asker: Asker
     batches: list[np.ndarray]
     captured: Captured
+    n_first: int
     made_of: Mapping[str, Any]
     device: str
     force: bool
@@ -94,11 +96,6 @@ class Run:
     def unfinished(self) -> Path:
         """Of the coded rows so far."""
         return unfinished_of(self.out)
-
-    def prepare(self, restart: bool) -> None:
-        """Refuse what cannot be done before anything is, and make whole what an interrupted run left."""
-        make_way(self.out, self.unfinished, self.force)
-        make_whole(self.unfinished, restart)
 
     def capture(self) -> None:
         """Do all of it that has not been done."""
@@ -131,8 +128,7 @@ class Run:
             how |= {"classes": spec.classes, "space": spec.space, **captured.settings, **self.made_of}
             return create(self.unfinished, captured.codec_id, **how)
         with self.bar("asking for the first rows", "token") as bar:
-            n_rows = n_first(captured.codec_id, spec.classes)
-            first = first_rows(self.asker, self.batches, n_rows, captured.seed, self.out, bar)
+            first = first_rows(self.asker, self.batches, self.n_first, captured.seed, self.out, bar)
         with self.bar("fitting", "step") as bar:
             model = fit_model(
                 first, captured.codec_id, settings, target_bits=target_bits,

@@ -38,7 +38,7 @@ class Stopping(Model):
 @pytest.fixture
 def few(monkeypatch):
     """The codec is fitted to few rows, so that most come after."""
-    monkeypatch.setattr(run, "n_first", lambda codec_id, classes: 50)
+    monkeypatch.setattr("softpack.capturing.capture.n_first", lambda codec: 50)
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5, 9, 15, 25])
@@ -74,8 +74,9 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from capturing_helpers import Model, make_sequences
 import softpack
+import softpack.capturing.capture
 from softpack.capturing import run
-run.COMMIT_S, run.n_first = 0.0, lambda codec_id, classes: 50
+run.COMMIT_S, sys.modules["softpack.capturing.capture"].n_first = 0.0, lambda codec: 50
 
 class Slow(Model):
     def forward(self, *args, **kwargs):

@@ -127,7 +127,7 @@ def test_vectors_show_all_of_1_2() -> None:
 
 
 def test_the_reference_reader_finds_the_tokens_of_sequences() -> None:
-    import reference_language
+    import reference_sequences
 
     for path in (
         path
@@ -136,10 +136,10 @@ def test_the_reference_reader_finds_the_tokens_of_sequences() -> None:
     ):
         found, labels = by_reference(path), softpack.open(path)
         for item in range(labels.shape[0]):
-            np.testing.assert_array_equal(reference_language.tokens_of(found, item), labels.tokens(item))
+            np.testing.assert_array_equal(reference_sequences.tokens_of(found, item), labels.tokens(item))
     found["token"][0] += 1
     with pytest.raises(reference_reader.CorruptError, match="sequence 0: other tokens"):
-        reference_language.tokens_of(found, 0)
+        reference_sequences.tokens_of(found, 0)
 
 
 @pytest.mark.parametrize(

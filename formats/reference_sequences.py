@@ -9,7 +9,7 @@ from reference_codecs import fields, need
 
 WHOLE = {"sequence": ["length", "first_token", "token_hash"], "forced": ["log_prob"]}  # arrays of these streams
 
-def check_language(root: dict[str, Any], streams: list[Any]) -> None:
+def check_sequences(root: dict[str, Any], streams: list[Any]) -> None:
     """Refuse a header whose parts of language are wrong, or do not go together: section 6 and 7."""
     found = {s.name: {a.name: a.shape for a in s.arrays} for s in streams}
     for name, arrays in WHOLE.items():
