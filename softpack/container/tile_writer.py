@@ -50,7 +50,8 @@ TILE_BITS = 8 << 20  # of codes and columns in a tile, about
 MAX_TILE_ROWS = 8192
 MAX_SIDE_VIEWS = 64
 ENCODE_ROWS = 4096
-MIX_STREAM, SEQUENCE_STREAM = column_stream("mix"), column_stream("sequence")
+MIX_STREAM = column_stream("mix")
+SEQUENCE_STREAM = column_stream("sequence")
 
 
 def make_streams(
