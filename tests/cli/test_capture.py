@@ -66,6 +66,22 @@ def test_info_shows_sequences_fingerprints_and_forced_tokens(here):
 
 
 @pytest.mark.parametrize(
+    ("name", "there"), [("a.npz", TOKENS), ("a.h5", TOKENS), ("a.parquet", [TOKENS[0], [], [], TOKENS[3]])]
+)
+def test_tokens_come_back_from_other_files(here, name, there):
+    run("capture", "ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model", "--codec", "raw")
+    assert run("decode", "a.spk", "-o", name)[0] == 0
+    code, _, err = run("encode", name, "-o", "b.spk", "--codec", "raw")
+    labels, again = softpack.open("a.spk"), softpack.open("b.spk")
+
+    assert code == 0, err
+    assert [again.tokens(item).tolist() for item in range(4)] == there  # rows alone say nothing of the others
+    items, views = labels.cells()
+    for column, values in labels.replay(items, views).items():
+        np.testing.assert_array_equal(again.replay(items, views)[column], values)
+
+
+@pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["none.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model"], 1, "none.jsonl: is no file"),
