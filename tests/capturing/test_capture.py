@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from capturing_helpers import Capped, Model, Telling, V, asked, make_sequences
+from capturing_helpers import Capped, H, Model, Telling, V, asked, make_sequences
 from torch import nn
 
 import softpack
@@ -14,6 +14,7 @@ from softpack.capturing.teacher import LanguageTeacher
 from softpack.codecs.registry import codec_ids
 from softpack.errors import CodecError, DataError, ExistsError
 from softpack.fingerprints import teacher_fingerprint
+from softpack.records import LabelSpec
 from softpack.sequences import Sequences
 
 
@@ -318,6 +319,35 @@ def test_models_whose_logits_are_more_than_a_matrix_are_refused_for_head(model, 
         model.forward = lambda input_ids, attention_mask: model[0](input_ids)
     with pytest.raises(DataError, match=f"does not suit codec head: .*{said}.*; take --codec klt or topk"):
         LanguageTeacher(model).matrix(np.array([1, 2, 3]))
+
+
+class StopError(Exception):
+    """Ends a capture where its file is begun."""
+
+
+def test_codec_head_gets_the_matrix_and_hidden_states(tmp_path, monkeypatch):
+    monkeypatch.setattr("softpack.records.SPACES", ("logits", "log_probs", "probs", "hidden"))
+    model, sequences, seen = Model(), make_sequences(), {}
+
+    def create(path, codec, **how):
+        seen.update(how, codec=codec)
+        raise StopError
+
+    monkeypatch.setattr("softpack.capturing.run.create", create)
+    with pytest.raises(StopError):
+        softpack.capture(model, sequences, tmp_path / "a.spk", "head", forced=(3,), bits=8)
+    assert (seen["codec"], seen["classes"], seen["space"], seen["bits"]) == ("head", H, "hidden", 8)
+    assert torch.equal(seen["matrix"], model.lm_head.weight)
+
+    teacher = LanguageTeacher(model)
+    teacher.probe(np.array([1, 2]))
+    asker = asking.Asker(teacher, Sequences.of([[1, 2, 3, 4]]), (3,), LabelSpec(H, "hidden"))
+    (block,) = asker.ask(np.array([0]))
+    logits = asked(model, np.array([1, 2, 3, 4]))
+    assert block.labels_BC.shape == (3, H)
+    np.testing.assert_allclose(block.labels_BC @ model.lm_head.weight.detach().numpy().T, logits, atol=1e-5)
+    np.testing.assert_allclose(block.replay["log_z"], logits.logsumexp(1), atol=1e-5)
+    np.testing.assert_allclose(block.forced_BF, torch.log_softmax(logits, 1)[:, [3]], atol=1e-5)
 
 
 @pytest.mark.skipif("head" not in codec_ids(), reason="codec head is not there yet")
