@@ -143,6 +143,11 @@ class Codec(ABC):
         return False
 
     @property
+    def learns(self) -> bool:
+        """Whether `fit` learns anything with these settings."""
+        return type(self).fit is not Codec.fit
+
+    @property
     def is_sparse(self) -> bool:
         """Whether it keeps some classes of a row alone."""
         return False

@@ -1,0 +1,5 @@
+"""`topk`: the k most likely classes of a row, and what is known of the rest."""
+
+from softpack.codecs.topk.codec import TAILS, TopK
+
+__all__ = ["TAILS", "TopK"]
