@@ -69,15 +69,19 @@ def unpack(data: bytes | memoryview, width: int, n_values: int) -> np.ndarray:
             f"packed array: found {len(data)} bytes, expected {expected} for {n_values} values of {width} bits"
         )
     source = np.frombuffer(data, np.uint8)
-    dtype = np.dtype(np.uint8 if width <= 8 else np.uint16 if width <= 16 else np.uint32)
+    dtype = np.dtype("<u1" if width <= 8 else "<u2" if width <= 16 else "<u4")
     values = np.zeros(n_values, dtype)
+    bytes_NB = values.view(np.uint8).reshape(n_values, dtype.itemsize)
     start = 0
     for shift, bits in field_widths(width):
         stop = start + (n_values * bits + 7) // 8
-        plane = _unpack_fields(source[start:stop], bits, n_values)
-        values |= np.left_shift(plane, shift, dtype=dtype)
+        byte, within = divmod(shift, 8)
+        if bits == 8:
+            bytes_NB[:, byte] = source[start:stop]
+        elif source[start:stop].any():  # high planes of small numbers are often empty
+            bytes_NB[:, byte] |= _unpack_fields(source[start:stop], bits, n_values) << np.uint8(within)
         start = stop
-    return values
+    return values.astype(dtype.newbyteorder("="), copy=False)
 
 
 def _pack_fields(fields: np.ndarray, bits: int) -> np.ndarray:
@@ -96,6 +100,8 @@ def _pack_fields(fields: np.ndarray, bits: int) -> np.ndarray:
 def _unpack_fields(plane: np.ndarray, bits: int, n_values: int) -> np.ndarray:
     if bits == 8:
         return plane
+    if bits == 1:
+        return np.unpackbits(plane, count=n_values, bitorder="little")
     per_byte = 8 // bits
     fields = np.empty((len(plane), per_byte), np.uint8)
     mask = np.uint8((1 << bits) - 1)

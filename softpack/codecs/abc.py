@@ -148,6 +148,14 @@ class Codec(ABC):
         return type(self).fit is not Codec.fit
 
     @property
+    def zstd_level(self) -> int | None:
+        """Level at which zstd is to make codes small, where entropy-coded words would be too slow to read.
+
+        None: its usual level, or words where they are shorter.
+        """
+        return None
+
+    @property
     def is_sparse(self) -> bool:
         """Whether it keeps some classes of a row alone."""
         return False

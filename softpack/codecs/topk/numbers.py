@@ -41,7 +41,7 @@ def to_steps(log_probs_Bk: Tensor, step: float) -> Tensor:
 def from_steps(codes_Bk: Tensor, step: float) -> Tensor:
     """Return log-probabilities up to a constant of each row: float32, -inf for `NONE`."""
     weights_Bk = codes_Bk.float().mul_(step)
-    if bool((codes_Bk == NONE).any()):
+    if codes_Bk.numel() and int(codes_Bk.max()) == NONE:
         weights_Bk.masked_fill_(codes_Bk == NONE, -torch.inf)
     return weights_Bk
 
