@@ -43,7 +43,7 @@ def read_stream(value: Any) -> Any:
     columns = STREAMS[name][2].split()
     for a in arrays:
         need(a.name in columns or (a.kind == "uint" and not columns), f"{name}: {a.name}", UnsupportedError)
-        expected = COLUMNS[a.name] if columns else ("uint", (a.levels - 1).bit_length(), a.shape)
+        expected = COLUMNS[a.name] if columns else ("uint", (a.levels - 1).bit_length() or 1, a.shape)
         need((a.kind, a.bits, a.shape) == expected, f"{name}: {a.name}")
     most = (1 << 22) // max(1, sum(math.prod(a.shape) for a in arrays))
     return Stream(name, per, arrays, max(1, min(1 << 16, most)))

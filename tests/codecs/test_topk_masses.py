@@ -47,11 +47,13 @@ def test_keeps_the_contract(space):
 @pytest.mark.parametrize("source", [LabelSpec(100), LabelSpec(100, "probs", 4.0)])
 def test_the_tail_is_exact_at_each_temperature(value, source):
     rows_BC = random_rows(source, 32)
-    codec = TopK(source, k=5, value=value, tail="mass", tail_temperatures="0.5,1,2,20")
+    temperatures = dict.fromkeys((source.temperature, 0.5, 1.0, 2.0, 20.0))
+    text = ",".join(f"{T:g}" for T in temperatures)
+    codec = TopK(source, k=5, value=value, tail="mass", tail_temperatures=text)
 
     rows = codec.decode_sparse(codec.encode(rows_BC))
 
-    assert [*rows.tails] == [source.temperature, *(T for T in (0.5, 1.0, 2.0, 20.0) if T != source.temperature)]
+    assert [*rows.tails] == [*temperatures]
     for T in rows.tails:
         probs_BC = torch.softmax(to_logits(rows_BC, source).double() / T, -1)
         expected_B = 1 - probs_BC.gather(1, rows.ids_BK).sum(1)
@@ -108,7 +110,7 @@ def test_classes_without_probability_come_back_as_none():
 def settings():
     tails = [{"tail": tail} for tail in TAILS] + [{"tail": "bucket", "tail_temperature": 2.0}]
     return [{**tail, "ids": ids} for tail in tails for ids in ("ranked", "set")] + [
-        {"value": "steps", "tail": "mass", "tail_temperatures": "1,2", "ids": "set"}
+        {"value": "steps", "tail": "mass", "tail_temperatures": "", "ids": "set"}
     ]
 
 
@@ -116,7 +118,10 @@ def settings():
 @pytest.mark.parametrize("source", [LabelSpec(100), LabelSpec(100, "probs", 2.0)])
 def test_sparse_rows_have_the_codes_of_whole_ones(chosen, source):
     rows_BC = random_rows(source, 32)
-    codec = TopK(source, k=9, **{"value": "fp32", **chosen}).fit([rows_BC])
+    chosen = {"value": "fp32", **chosen}
+    if chosen["tail"] == "mass":
+        chosen["tail_temperatures"] = ",".join(f"{T:g}" for T in dict.fromkeys((source.temperature, 1.0, 2.0)))
+    codec = TopK(source, k=9, **chosen).fit([rows_BC])
 
     expected = codec.encode(rows_BC)
     found = codec.encode_sparse(all_classes(rows_BC, source, (1.0, 2.0)))
@@ -198,6 +203,8 @@ def test_rows_that_share_out_their_tail_know_all_masses(logits_BC):
     [
         ({"tail_temperatures": "1,2"}, "topk: tail_temperatures is for tail=mass; found tail=uniform, leave it out"),
         ({"tail": "mass", "tail_temperatures": "1,x"}, "temperatures is '1,x'; expected 1 to 16 numbers"),
+        ({"tail": "mass", "tail_temperatures": "2,4"}, "rows' own temperature first, and none twice; .*=1,2,4"),
+        ({"tail": "mass", "tail_temperatures": "1,2,1"}, "none twice; set tail_temperatures=1,2$"),
         ({"tail": "mass", "tail_temperature": 2.0}, "topk: tail_temperature is for tail=bucket; found tail=mass"),
     ],
 )
@@ -209,6 +216,6 @@ def test_settings_that_do_not_go_together_are_refused(chosen, message):
 def test_the_temperature_of_the_rows_is_always_among_the_masses():
     spec = LabelSpec(100, "probs", 4.0)
     assert TopK(spec, tail="mass").masses_at == (4.0,)
-    assert TopK(spec, tail="mass", tail_temperatures="1,4,2,1").masses_at == (4.0, 1.0, 2.0)
+    assert TopK(spec, tail="mass", tail_temperatures="4,1,2").masses_at == (4.0, 1.0, 2.0)
     assert TopK(spec, tail="mass").get_config()["tail_temperatures"] == "4.0"
     assert [a.name for a in TopK(SPEC, k=100, tail="mass").codes] == ["ids", "values"]

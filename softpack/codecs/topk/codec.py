@@ -62,7 +62,7 @@ class TopK(Codec):
         ids: "ranked": most likely first, each in full. "set": as a set, in one of several orders of the classes that
             are learnt, where gaps are small; zstd makes a third of them.
         step: for value=steps, in nats; 0 = 0.25.
-        tail_temperatures: for tail=mass, such as "1,2,4", beside the rows' own; "" = that alone.
+        tail_temperatures: for tail=mass, such as "1,2,4": the rows' own and then others; "" = their own alone.
         orders: for ids=set, sorts of rows with an order of their own; 0 = chosen at fit, as the next two are.
         listed: classes that come first in each order.
         common: classes that come next, in all orders; then the others by id.
@@ -101,7 +101,12 @@ class TopK(Codec):
         if self.value == "steps":
             check_positive(self.codec_id, "step", self.step)
         if self.tail == "mass":
-            temperatures_of(self.codec_id, self.tail_temperatures)  # for its error
+            found, expected = self.masses_at, tuple(dict.fromkeys((self.gives.temperature, *self.masses_at)))
+            if found != expected:
+                raise CodecError(
+                    f"topk: tail_temperatures is {self.tail_temperatures!r}; expected the rows' own temperature first, and "
+                    f"none twice; set tail_temperatures={','.join(f'{T:g}' for T in expected)}"
+                )
         if self.value == "steps" and self.tail in ("uniform", "bucket"):
             raise CodecError(
                 f"topk: value=steps says how far the kept classes lie apart, not how much they have together, and "
@@ -141,10 +146,7 @@ class TopK(Codec):
     @property
     def masses_at(self) -> tuple[float, ...]:
         """The temperatures at which the tail's mass is stored: the rows' own first; none where `tail` is no mass."""
-        if self.tail != "mass":
-            return ()
-        asked = temperatures_of(self.codec_id, self.tail_temperatures)
-        return tuple(dict.fromkeys((self.gives.temperature, *asked)))
+        return temperatures_of(self.codec_id, self.tail_temperatures) if self.tail == "mass" else ()
 
     @classmethod
     def at_bits(cls, spec: LabelSpec, target_bits: float, **settings: Any) -> TopK:
@@ -323,6 +325,13 @@ class TopK(Codec):
         Raises:
             CodecError: a tensor is missing, unknown, of another shape than the settings say, or holds no classes.
         """
+        if self.learns and not (
+            self.orders and 1 <= self.listed <= self.spec.classes and 1 <= self.common <= self.spec.classes
+        ):
+            raise CodecError(
+                f"topk: has {self.orders} orders, of {self.listed} classes each, and {self.common} in common; expected 1 at "
+                f"least, and {self.spec.classes} classes at most, as fit chooses them"
+            )
         shapes = {"common": (self.common,), "lists": (self.orders, self.listed)} if self.learns else {}
         check_tensors(self.codec_id, tensors, {name: (torch.int32, shape) for name, shape in shapes.items()})
         codec = self.with_tensors(tensors)
