@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from vectors_valid import CLASSES, grid, logits, probs
 
 import softpack
@@ -14,6 +13,7 @@ import softpack
 
 def rows(space: str = "logits", temperature: float = 1.0, **settings: Any) -> Callable[[Path], None]:
     """Write rows of three items and four views."""
+
     def write(path: Path) -> None:
         item, view = grid(3, 4)
         labels = logits(12)
@@ -34,8 +34,14 @@ VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
         "ids as gaps in two orders of the classes, of which some are common",
         rows(k=3, ids="set", tail="bucket", orders=2, listed=2, common=3),
     ),
-    "topk_set_of_one_order": ("ids as gaps, in one order", rows(k=2, ids="set", orders=1, listed=4, common=CLASSES)),
-    "topk_steps": ("values in steps of a half, others get the least", rows(k=3, value="steps", tail="min", step=0.5)),
+    "topk_set_of_one_order": (
+        "ids as gaps, in one order",
+        rows(k=2, ids="set", orders=1, listed=4, common=CLASSES),
+    ),
+    "topk_steps": (
+        "values in steps of a half, others get the least",
+        rows(k=3, value="steps", tail="min", step=0.5),
+    ),
     "topk_mass": (
         "masses of tails at two temperatures; a row of fewer classes than are kept",
         rows("probs", 2.0, k=4, tail="mass", tail_temperatures="2,1"),

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softpack.codecs.sparse import NO_CLASS, SparseRows
 from softpack.codecs.spaces import to_logits
+from softpack.codecs.sparse import NO_CLASS, SparseRows
 from softpack.codecs.topk import TAILS, TopK
 from softpack.errors import CodecError, DataError
 from softpack.records import LabelSpec
@@ -58,8 +58,10 @@ def test_the_tail_is_exact_at_each_temperature(value, source):
         probs_BC = torch.softmax(to_logits(rows_BC, source).double() / T, -1)
         expected_B = 1 - probs_BC.gather(1, rows.ids_BK).sum(1)
         found_B = rows.at(T)[1].double().exp()
-        torch.testing.assert_close(log_odds(found_B), log_odds(expected_B), rtol=0, atol=5e-3 if T < 1 else 2 * ODDS)
-    with pytest.raises(DataError, match="at T=3; they say it for .*0.5.*encode with tail_temperatures=3"):
+        torch.testing.assert_close(
+            log_odds(found_B), log_odds(expected_B), rtol=0, atol=5e-3 if T < 1 else 2 * ODDS
+        )
+    with pytest.raises(DataError, match=r"at T=3; they say it for .*0.5.*encode with tail_temperatures=3"):
         rows.at(3.0)
 
 
@@ -126,7 +128,8 @@ def test_sparse_rows_have_the_codes_of_whole_ones(chosen, source):
     expected = codec.encode(rows_BC)
     found = codec.encode_sparse(all_classes(rows_BC, source, (1.0, 2.0)))
 
-    assert found.keys() == expected.keys() and all(found[n].dtype == expected[n].dtype for n in found)
+    assert found.keys() == expected.keys()
+    assert all(found[n].dtype == expected[n].dtype for n in found)
     for name in found.keys() & {"ids", "gaps", "order"}:
         assert torch.equal(found[name], expected[name]), name
     # Sums come out otherwise in the last bits.
@@ -201,11 +204,17 @@ def test_rows_that_share_out_their_tail_know_all_masses(logits_BC):
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ({"tail_temperatures": "1,2"}, "topk: tail_temperatures is for tail=mass; found tail=uniform, leave it out"),
+        (
+            {"tail_temperatures": "1,2"},
+            "topk: tail_temperatures is for tail=mass; found tail=uniform, leave it out",
+        ),
         ({"tail": "mass", "tail_temperatures": "1,x"}, "temperatures is '1,x'; expected 1 to 16 numbers"),
         ({"tail": "mass", "tail_temperatures": "2,4"}, "rows' own temperature first, and none twice; .*=1,2,4"),
         ({"tail": "mass", "tail_temperatures": "1,2,1"}, "none twice; set tail_temperatures=1,2$"),
-        ({"tail": "mass", "tail_temperature": 2.0}, "topk: tail_temperature is for tail=bucket; found tail=mass"),
+        (
+            {"tail": "mass", "tail_temperature": 2.0},
+            "topk: tail_temperature is for tail=bucket; found tail=mass",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(chosen, message):

@@ -32,7 +32,9 @@ def test_keeps_the_contract(settings, space):
     check_codec(TopK(spec, k=2, **settings), random_rows(spec, 96))
 
 
-@pytest.mark.parametrize("settings", [{"value": "steps", "tail": "min"}, {**LANGUAGE, "k": 100}, {"ids": "set", "k": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"value": "steps", "tail": "min"}, {**LANGUAGE, "k": 100}, {"ids": "set", "k": 1}]
+)
 def test_keeps_the_contract_at_the_edges(settings):
     check_codec(TopK(SPEC, **{"k": 2, **settings}), random_rows(SPEC, 32))
 
@@ -41,7 +43,9 @@ def test_keeps_the_contract_at_the_edges(settings):
 @pytest.mark.parametrize(("listed", "common"), [(1, 1), (7, 30), (100, 100), (400, 400)])
 def test_a_set_has_the_same_classes_and_values_as_the_ranked_ones(orders, listed, common, logits_BC):
     ranked = TopK(SPEC, k=9, value="fp32", tail="bucket")
-    codec = TopK(SPEC, k=9, value="fp32", tail="bucket", ids="set", orders=orders, listed=listed, common=common).fit([logits_BC])
+    codec = TopK(
+        SPEC, k=9, value="fp32", tail="bucket", ids="set", orders=orders, listed=listed, common=common
+    ).fit([logits_BC])
 
     found = codec.decode_sparse(codec.encode(logits_BC))
     expected = ranked.decode_sparse(ranked.encode(logits_BC))
@@ -87,7 +91,8 @@ def test_rows_of_a_sort_get_an_order_of_their_own():
     codes = codec.encode(rows_of_two_sorts()[:100])
 
     firsts = [{*row.tolist()} for row in codec._orders.base_C[codec._orders.lists_ML]]
-    assert sorted(map(min, firsts)) == [0, 4970] and {*map(len, firsts)} == {30}
+    assert sorted(map(min, firsts)) == [0, 4970]
+    assert {*map(len, firsts)} == {30}
     assert int(codes["gaps"].sum(dim=1).max()) < 30
 
 
@@ -96,15 +101,20 @@ def test_a_larger_file_pays_for_more_orders():
     few = TopK(LabelSpec(5000), k=8, ids="set").fit([rows_BC], n_rows=10)
     many = TopK(LabelSpec(5000), k=8, ids="set").fit([rows_BC], n_rows=1_000_000)
 
-    assert few.orders == 1 and few.common < 10
-    assert many.orders > 1 and many.common >= 60
+    assert few.orders == 1
+    assert few.common < 10
+    assert many.orders > 1
+    assert many.common >= 60
 
 
 def test_settings_that_are_given_stay():
     codec = TopK(LabelSpec(5000), k=8, ids="set", orders=3, listed=11, common=12).fit([rows_of_two_sorts()])
 
     assert (codec.orders, codec.listed, codec.common) == (3, 11, 12)
-    assert {name: (*tensor.shape,) for name, tensor in codec.state().items()} == {"common": (12,), "lists": (3, 11)}
+    assert {name: (*tensor.shape,) for name, tensor in codec.state().items()} == {
+        "common": (12,),
+        "lists": (3, 11),
+    }
 
 
 def test_places_beyond_the_last_are_the_last():
@@ -145,7 +155,9 @@ def test_tensors_that_are_no_classes_are_refused(name, values, message):
     tensors[name] = torch.tensor(values).int()
 
     with pytest.raises(CodecError, match=message):
-        make_codec("topk", SPEC, {"k": 2, "ids": "set", "orders": 2, "listed": 2, "common": 2}).load_state(tensors)
+        make_codec("topk", SPEC, {"k": 2, "ids": "set", "orders": 2, "listed": 2, "common": 2}).load_state(
+            tensors
+        )
 
 
 def test_steps_keep_the_order_and_their_bound(logits_BC):
@@ -178,7 +190,9 @@ def test_a_class_without_probability_is_no_step():
 
 
 def test_an_unfitted_codec_says_so():
-    with pytest.raises(CodecError, match="ids=set has orders of classes to learn first; fit the codec to some rows"):
+    with pytest.raises(
+        CodecError, match="ids=set has orders of classes to learn first; fit the codec to some rows"
+    ):
         TopK(SPEC, ids="set").encode(random_rows(SPEC, 2))
     with pytest.raises(CodecError, match="no rows to learn orders of classes from; give at least one"):
         TopK(SPEC, ids="set").fit([])
@@ -205,8 +219,10 @@ def test_settings_that_do_not_go_together_are_refused(settings, message):
 
 def test_what_is_new_needs_a_new_reader_and_what_was_says_what_it_said():
     assert TopK(SPEC).get_config() == {"k": 20, "value": "fp16", "tail": "uniform", "tail_temperature": 1.0}
-    assert TopK(SPEC).minor == 0 and not TopK(SPEC).learns
+    assert TopK(SPEC).minor == 0
+    assert not TopK(SPEC).learns
     for settings in ({"ids": "set"}, {"value": "steps", "tail": "zero"}, {"tail": "mass"}):
         codec = TopK(SPEC, **settings)
         later = codec.get_config().keys() - TopK(SPEC).get_config().keys()
-        assert codec.minor == 5 and later, settings
+        assert codec.minor == 5, settings
+        assert later, settings

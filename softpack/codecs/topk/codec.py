@@ -14,28 +14,20 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values, later
-from softpack.codecs.checks import check_choice, check_integer, check_positive, check_tensors, temperatures_of
-from softpack.codecs.floats import FLOATS, float_bits, from_float_codes, to_float_codes
+from softpack.codecs.checks import check_tensors, temperatures_of
+from softpack.codecs.floats import float_bits, from_float_codes, to_float_codes
 from softpack.codecs.spaces import PROB_FLOOR, to_logits
 from softpack.codecs.sparse import NO_CLASS, SparseRows
 from softpack.codecs.topk.fit import Sizes, fit_orders
 from softpack.codecs.topk.kept import knows_tail, largest, largest_known, pad, tail_odds
 from softpack.codecs.topk.numbers import DEFAULT_STEP, from_odds, from_steps, to_odds, to_steps
 from softpack.codecs.topk.orders import Orders
+from softpack.codecs.topk.settings import check_fitted, check_settings
 from softpack.errors import CodecError
 from softpack.records import LabelSpec
 
-TAILS = ("uniform", "zero", "min", "bucket", "mass")
 DEFAULT_K = 20
 MINOR = 5  # of the format, which brought all that is `later`
-MOST = {"orders": 1 << 12, "listed": 1 << 16, "common": 1 << 24}
-NEEDS = {  # setting: the one that it is for, and what that must be
-    "tail_temperature": ("tail", "bucket"),
-    "tail_temperatures": ("tail", "mass"),
-    "step": ("value", "steps"),
-    **dict.fromkeys(MOST, ("ids", "set")),
-}
-DEFAULTS = {"tail_temperature": 1.0, "tail_temperatures": "", "step": 0.0, **dict.fromkeys(MOST, 0)}
 
 
 @dataclass(frozen=True)
@@ -82,36 +74,12 @@ class TopK(Codec):
     common: int = later(0)
 
     def __post_init__(self) -> None:
-        check_integer(self.codec_id, "k", self.k, 1, self.spec.classes)
-        check_choice(self.codec_id, "value", self.value, (*FLOATS, "steps"))
-        check_choice(self.codec_id, "tail", self.tail, TAILS)
-        check_choice(self.codec_id, "ids", self.ids, ("ranked", "set"))
-        check_positive(self.codec_id, "tail_temperature", self.tail_temperature)
-        for name, most in MOST.items():
-            check_integer(self.codec_id, name, getattr(self, name), 0, most)
-        for name, (setting, needed) in NEEDS.items():
-            found = getattr(self, setting)
-            if found != needed and getattr(self, name) != DEFAULTS[name]:
-                raise CodecError(f"topk: {name} is for {setting}={needed}; found {setting}={found}, leave it out")
         # Files say these always, so that readers of earlier versions know that there is something new.
         if self.value == "steps" and self.step == 0:
             object.__setattr__(self, "step", DEFAULT_STEP)
         if self.tail == "mass" and self.tail_temperatures == "":
             object.__setattr__(self, "tail_temperatures", str(self.gives.temperature))
-        if self.value == "steps":
-            check_positive(self.codec_id, "step", self.step)
-        if self.tail == "mass":
-            found, expected = self.masses_at, tuple(dict.fromkeys((self.gives.temperature, *self.masses_at)))
-            if found != expected:
-                raise CodecError(
-                    f"topk: tail_temperatures is {self.tail_temperatures!r}; expected the rows' own temperature first, and "
-                    f"none twice; set tail_temperatures={','.join(f'{T:g}' for T in expected)}"
-                )
-        if self.value == "steps" and self.tail in ("uniform", "bucket"):
-            raise CodecError(
-                f"topk: value=steps says how far the kept classes lie apart, not how much they have together, and "
-                f"tail={self.tail} needs that; set tail=mass"
-            )
+        check_settings(self)
 
     @property
     def minor(self) -> int:
@@ -239,7 +207,8 @@ class TopK(Codec):
         if self.masses_at and self._n_tail:
             tail_BC = log_probs_BC.scatter_(1, ids_Bk, -torch.inf)
             odds = [
-                (tail_BC * scale).logsumexp(dim=1) - (values_Bk * scale).logsumexp(dim=1) for scale in self._scales
+                (tail_BC * scale).logsumexp(dim=1) - (values_Bk * scale).logsumexp(dim=1)
+                for scale in self._scales
             ]
             codes["tail"] = to_odds(torch.stack(odds, dim=1))
         return codes
@@ -296,7 +265,9 @@ class TopK(Codec):
         """Return normalised log-probabilities, no fill, and the tails at all temperatures."""
         odds = self._log_odds(codes, weights_Bk)
         weights_Bk = weights_Bk - weights_Bk.amax(dim=1, keepdim=True)
-        kept = [(weights_Bk * scale if scale != 1 else weights_Bk).exp().sum(dim=1).log() for scale in self._scales]
+        kept = [
+            (weights_Bk * scale if scale != 1 else weights_Bk).exp().sum(dim=1).log() for scale in self._scales
+        ]
         total_B = kept[0] + softplus(odds[0])
         tails = {
             T: odds_B + kept_B - total_B * scale
@@ -325,13 +296,8 @@ class TopK(Codec):
         Raises:
             CodecError: a tensor is missing, unknown, of another shape than the settings say, or holds no classes.
         """
-        if self.learns and not (
-            self.orders and 1 <= self.listed <= self.spec.classes and 1 <= self.common <= self.spec.classes
-        ):
-            raise CodecError(
-                f"topk: has {self.orders} orders, of {self.listed} classes each, and {self.common} in common; expected 1 at "
-                f"least, and {self.spec.classes} classes at most, as fit chooses them"
-            )
+        if self.learns:
+            check_fitted(self)
         shapes = {"common": (self.common,), "lists": (self.orders, self.listed)} if self.learns else {}
         check_tensors(self.codec_id, tensors, {name: (torch.int32, shape) for name, shape in shapes.items()})
         codec = self.with_tensors(tensors)

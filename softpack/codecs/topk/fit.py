@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from softpack.codecs.abc import Progress
 from softpack.codecs.topk.orders import Orders
@@ -28,7 +29,10 @@ PRIOR_ROWS = 3.0  # of all rows together, in each sort
 LISTED_BITS = 7  # of an entry of a list, in the file
 COMMON_BITS = 8  # of an entry of the base order
 BITS_SAVED = 3  # by a class that is common rather than among the others, each time it comes
-CHOICES = {1: (64, 256), 4: (256, 1024), 16: (512, 1024), 64: (1024, 2048), 256: (2048, 4096)}  # of M: of L
+CHOICES: dict[int, tuple[int, ...]] = {  # of M: of L
+    1: (64, 256), 4: (256, 1024), 16: (512, 1024), 64: (1024, 2048), 256: (2048, 4096),
+}  # fmt: skip
+LISTED = (64, 256, 1024, 4096)  # choices of L, where M is given
 LEAST_ROWS = 64  # of a sample that is cut in two to choose
 HELD_OUT = 4  # every so many rows, the last ones
 
@@ -71,7 +75,7 @@ def _base(ids_Nk: Tensor, classes: int, n_rows: int) -> tuple[Tensor, int]:
     level_C = count_C.float().log2().floor()  # -inf where it never comes
     base_C = level_C.argsort(descending=True, stable=True)
     least = max(1.0, COMMON_BITS / BITS_SAVED * len(ids_Nk) / n_rows)
-    return base_C, max(1, int((count_C >= least).sum()))
+    return base_C, max(1, int((level_C >= math.ceil(math.log2(least))).sum()))
 
 
 def _completed(common_N: Tensor, classes: int) -> Tensor:
@@ -84,24 +88,27 @@ def _chosen(
     places_Nk: Tensor, base_C: Tensor, sizes: Sizes, n_rows: int, seed: int, progress: Progress | None
 ) -> tuple[int, int]:
     """Return how many orders of how many listed classes cost the fewest bits, in rows that they were not fitted to."""
-    classes, n = len(base_C), len(places_Nk)
-    choices = {sizes.orders: (64, 256, 1024, 4096)} if sizes.orders else CHOICES
+    n = len(places_Nk)
+    choices: dict[int, tuple[int, ...]] = CHOICES
+    if sizes.orders:
+        choices = {sizes.orders: LISTED}
     if n < LEAST_ROWS:
-        choices = {sizes.orders or 1: (64,)}
+        choices = {sizes.orders or 1: LISTED[:1]}
     if sizes.listed:
         choices = dict.fromkeys(choices, (sizes.listed,))
-    tries = [(orders, min(listed, classes)) for orders, of_it in choices.items() for listed in of_it]
+    tries = [(orders, min(listed, len(base_C))) for orders, of_it in choices.items() for listed in of_it]
     if len(tries) == 1:
         return tries[0]
     fitted_Nk, held_Nk = places_Nk[: n - n // HELD_OUT], places_Nk[n - n // HELD_OUT :]
     costs = []
     for done, (orders, listed) in enumerate(tries):
-        found = Orders(base_C, _lists(fitted_Nk, classes, orders, listed, seed))
+        found = Orders(base_C, _lists(fitted_Nk, len(base_C), orders, listed, seed))
         order_B, gaps_Bk, _ = found.gaps(base_C[held_Nk])
         bits = (_entropy(gaps_Bk) + _entropy(order_B[:, None])) / len(held_Nk)
         costs.append(bits * n_rows + LISTED_BITS * orders * listed)
         if progress is not None:
-            progress(done + 1, len(tries), f"{orders} orders of {listed}: {bits / places_Nk.shape[1]:.2f} bits an id")
+            each = bits / places_Nk.shape[1]
+            progress(done + 1, len(tries), f"{orders} orders of {listed}: {each:.2f} bits an id")
     return tries[min(range(len(tries)), key=costs.__getitem__)]
 
 
@@ -109,13 +116,14 @@ def _entropy(numbers_Bk: Tensor) -> float:
     """Return about the bits that numbers cost, column by column: their lengths by entropy, and then what is below."""
     length_Bk = (numbers_Bk + 1).double().log2().floor().long()
     columns_k = torch.arange(numbers_Bk.shape[1], device=numbers_Bk.device) * 64
-    counts_kL = torch.bincount((length_Bk + columns_k).flatten(), minlength=64 * numbers_Bk.shape[1]).view(-1, 64)
-    return float(length_Bk.sum() - torch.special.xlogy(counts_kL, counts_kL / len(numbers_Bk)).sum() / math.log(2))
+    counts_X = torch.bincount((length_Bk + columns_k).flatten())
+    nats_X = -torch.special.xlogy(counts_X, counts_X / len(numbers_Bk))
+    return float(length_Bk.sum() + nats_X.sum() / math.log(2))
 
 
 def _lists(places_Nk: Tensor, classes: int, n_orders: int, n_listed: int, seed: int) -> Tensor:
     """Return the lists [M, L] of sorts of rows, places in the base order."""
-    used_U, index_X = places_Nk.unique(return_inverse=True)
+    used_U, index_X = torch.unique(places_Nk, return_inverse=True)
     rows_Nk = index_X.view(places_Nk.shape)
     log_probs_UM = _sorts(rows_Nk, len(used_U), n_orders, seed)
     level_UM = (log_probs_UM / math.log(2)).floor()
@@ -123,26 +131,25 @@ def _lists(places_Nk: Tensor, classes: int, n_orders: int, n_listed: int, seed: 
     if len(used_U) < n_listed:  # then all lists have the same classes, and go on with the same
         rest = _completed(used_U, classes)[len(used_U) : n_listed]
         best_LM = torch.cat([best_LM, rest[:, None].expand(-1, n_orders)])
-    return best_LM.t().contiguous()
+    lists_ML: Tensor = best_LM.t().contiguous()
+    return lists_ML
 
 
 def _sorts(rows_Nk: Tensor, n_used: int, n_sorts: int, seed: int) -> Tensor:
     """Return the log-probabilities of the classes in each sort of rows, float32 [U, M]."""
-    n, k = rows_Nk.shape
+    n = len(rows_Nk)
     share_U = torch.bincount(rows_Nk.flatten(), minlength=n_used).float() / n
     generator = torch.Generator().manual_seed(seed)
     first_M = torch.randperm(max(n, n_sorts), generator=generator)[:n_sorts] % n
-    sort_N = torch.full((n,), -1, dtype=torch.int64, device=rows_Nk.device)
-    counts_UM = _counts(rows_Nk[first_M.to(rows_Nk.device)], torch.arange(n_sorts, device=rows_Nk.device), n_used, n_sorts)
-    for _ in range(ROUNDS if n_sorts > 1 else 0):
-        log_probs_UM = _log_probs(counts_UM, share_U)
-        scores_NM = torch.nn.functional.embedding_bag(rows_Nk, log_probs_UM, mode="sum")
-        moved_N, sort_N = sort_N, scores_NM.argmax(dim=1)
-        if float((moved_N != sort_N).float().mean()) < SETTLED:
-            break
+    every_M = torch.arange(n_sorts, device=rows_Nk.device)
+    counts_UM = _counts(rows_Nk[first_M.to(rows_Nk.device)], every_M, n_used, n_sorts)
+    sort_N = torch.full((n,), -1, device=rows_Nk.device)
+    for _ in range(ROUNDS):
+        scores_NM = embedding_bag(rows_Nk, _log_probs(counts_UM, share_U), mode="sum")
+        before_N, sort_N = sort_N, scores_NM.argmax(dim=1)
         counts_UM = _counts(rows_Nk, sort_N, n_used, n_sorts)
-    if n_sorts == 1:
-        counts_UM = _counts(rows_Nk, torch.zeros_like(sort_N), n_used, 1)
+        if float((before_N != sort_N).float().mean()) < SETTLED:
+            break
     return _log_probs(counts_UM, share_U)
 
 

@@ -39,7 +39,9 @@ def largest_known(rows: SparseRows, k: int) -> Tensor:
         )
     n_places = rows.ids_BK.shape[1]
     if n_places < k:
-        raise CodecError(f"topk: {n_places} classes of a row are known; expected k={k} or more; set k={n_places}")
+        raise CodecError(
+            f"topk: {n_places} classes of a row are known; expected k={k} or more; set k={n_places}"
+        )
     if bool((rows.log_probs_BK.isnan() | (rows.log_probs_BK == torch.inf))[rows.is_class_BK].any()):
         raise CodecError("topk: the log-probabilities of a row hold nan or +inf; leave such rows out")
     by_id_BK = torch.where(rows.is_class_BK, rows.ids_BK, rows.spec.classes).argsort(dim=1)

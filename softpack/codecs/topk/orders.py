@@ -50,8 +50,8 @@ class Orders:
         for name, values in (("common", common_N), ("lists", lists_ML)):
             if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < classes:
                 raise CodecError(
-                    f"topk: tensor {name} sums to {int(values.min())} to {int(values.max())}; expected numbers from 0 to "
-                    f"{classes - 1}"
+                    f"topk: tensor {name} sums to {int(values.min())} to {int(values.max())}; expected numbers "
+                    f"from 0 to {classes - 1}"
                 )
         is_common_C = torch.zeros(classes, dtype=torch.bool, device=common_N.device)
         is_common_C[common_N] = True
@@ -70,7 +70,7 @@ class Orders:
         }
 
     def gaps(self, ids_Bk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the order of each row [B], the gaps between its places [B, k], and which id each place is of [B, k]."""
+        """Return the order of each row [B], the gaps between its places, and which id each is of [B, k]."""
         order_B = self.cheapest(ids_Bk)
         places_Bk, which_Bk = self._places(ids_Bk, order_B).sort(dim=1)
         before_Bk = torch.nn.functional.pad(places_Bk[:, :-1], (1, 0), value=-1)
@@ -92,7 +92,7 @@ class Orders:
         start_B1 = (order_B * n_listed)[:, None]
         starts_Bk = torch.where(places_Bk < n_listed, start_B1, (n_orders - 1) * n_listed)
         at_X = starts_Bk.add_(places_Bk).reshape(-1)
-        return self._table_X.index_select(0, at_X).view(gaps_Bk.shape).long()
+        return self._table.index_select(0, at_X).view(gaps_Bk.shape).long()
 
     def cheapest(self, ids_Bk: Tensor) -> Tensor:
         """Return the order [B] in which the ids of a row lie nearest to the front.
@@ -102,17 +102,19 @@ class Orders:
         """
         if len(self.lists_ML) == 1:
             return torch.zeros_like(ids_Bk[:, 0])
-        rows_Bk = self._cost_row_C[self._base_place_C[ids_Bk]]
-        costs = [torch.nn.functional.embedding_bag(rows_Bk, self._costs(part), mode="sum") for part in self._parts]
+        rows_Bk = self._cost_row[self._base_place[ids_Bk]]
+        costs = [
+            torch.nn.functional.embedding_bag(rows_Bk, self._costs(part), mode="sum") for part in self._parts
+        ]
         return torch.cat(costs, dim=1).argmin(dim=1)
 
     @cached_property
-    def _table_X(self) -> Tensor:
+    def _table(self) -> Tensor:
         """The ids of all lists, one after the other, and then all ids: int32."""
         return torch.cat([self.base_C[self.lists_ML].flatten(), self.base_C]).int()
 
     @cached_property
-    def _base_place_C(self) -> Tensor:
+    def _base_place(self) -> Tensor:
         return self.base_C.argsort()
 
     @cached_property
@@ -124,20 +126,21 @@ class Orders:
         return keys_X, by_key_X % n_listed
 
     def _places(self, ids_Bk: Tensor, order_B: Tensor) -> Tensor:
-        base_Bk, (keys_X, place_X) = self._base_place_C[ids_Bk], self._listed
+        base_Bk, (keys_X, place_X) = self._base_place[ids_Bk], self._listed
         wanted_Bk = order_B[:, None] * len(self.base_C) + base_Bk
         at_Bk = torch.searchsorted(keys_X, wanted_Bk).clamp_max(len(keys_X) - 1)
         return torch.where(keys_X[at_Bk] == wanted_Bk, place_X[at_Bk], base_Bk + self.lists_ML.shape[1])
 
     @cached_property
-    def _any_listed_U(self) -> Tensor:
+    def _any_listed(self) -> Tensor:
         """The places in the base order that any list has."""
-        return self.lists_ML.unique()
+        listed_U: Tensor = torch.unique(self.lists_ML)
+        return listed_U
 
     @cached_property
-    def _cost_row_C(self) -> Tensor:
+    def _cost_row(self) -> Tensor:
         """The row of a class in `_costs`, by its place in the base order; the last for those that no list has."""
-        listed_U = self._any_listed_U
+        listed_U = self._any_listed
         row_C = torch.full_like(self.base_C, len(listed_U))
         row_C[listed_U] = torch.arange(len(listed_U), device=row_C.device)
         return row_C
@@ -145,17 +148,17 @@ class Orders:
     @cached_property
     def _parts(self) -> list[range]:
         """Orders whose costs make one table."""
-        n_orders, most = len(self.lists_ML), max(1, TABLE_VALUES // (len(self._any_listed_U) + 1))
+        n_orders, most = len(self.lists_ML), max(1, TABLE_VALUES // (len(self._any_listed) + 1))
         return [range(start, min(start + most, n_orders)) for start in range(0, n_orders, most)]
 
     def _costs(self, part: range) -> Tensor:
         """Return what a class costs in each of these orders: [U + 1, orders]."""
         if part not in self._cost_tables:
             lists_mL = self.lists_ML[part.start : part.stop]
-            n_listed, listed_U = lists_mL.shape[1], self._any_listed_U
+            n_listed, listed_U = lists_mL.shape[1], self._any_listed
             costs_Um = (listed_U + n_listed + NEAR).float().log2()[:, None].repeat(1, len(part))
             listed_L = (torch.arange(n_listed, device=listed_U.device) + NEAR).float().log2()
-            costs_Um.scatter_(0, self._cost_row_C[lists_mL].t(), listed_L[:, None].expand(-1, len(part)))
+            costs_Um.scatter_(0, self._cost_row[lists_mL].t(), listed_L[:, None].expand(-1, len(part)))
             # What no list has costs the same in all of them.
             self._cost_tables[part] = torch.nn.functional.pad(costs_Um, (0, 0, 0, 1))
         return self._cost_tables[part]
