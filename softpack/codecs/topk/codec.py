@@ -19,7 +19,7 @@ from softpack.codecs.floats import float_bits, from_float_codes, to_float_codes
 from softpack.codecs.spaces import PROB_FLOOR, to_logits
 from softpack.codecs.sparse import NO_CLASS, SparseRows
 from softpack.codecs.topk.fit import Sizes, fit_orders
-from softpack.codecs.topk.kept import knows_tail, largest, largest_known, pad, tail_odds
+from softpack.codecs.topk.kept import knows_tail, largest, largest_known, pad, sums, tail_odds
 from softpack.codecs.topk.numbers import DEFAULT_STEP, from_odds, from_steps, to_odds, to_steps
 from softpack.codecs.topk.orders import Orders
 from softpack.codecs.topk.settings import check_fitted, check_settings
@@ -206,10 +206,8 @@ class TopK(Codec):
             codes["tail"] = to_float_codes(self._bucket(log_probs_BC, ids_Bk), "fp16")
         if self.masses_at and self._n_tail:
             tail_BC = log_probs_BC.scatter_(1, ids_Bk, -torch.inf)
-            odds = [
-                (tail_BC * scale).logsumexp(dim=1) - (values_Bk * scale).logsumexp(dim=1)
-                for scale in self._scales
-            ]
+            pairs = zip(sums(tail_BC, self._scales), sums(values_Bk, self._scales), strict=True)
+            odds = [tail_B - kept_B for tail_B, kept_B in pairs]
             codes["tail"] = to_odds(torch.stack(odds, dim=1))
         return codes
 
