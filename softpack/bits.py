@@ -15,6 +15,12 @@ import numpy as np
 from softpack.errors import CorruptError
 
 MAX_WIDTH = 32
+FIELDS = {  # by bits: the fields of each byte, as the bytes of one integer
+    bits: (np.arange(256)[:, None] >> np.arange(0, 8, bits) & (1 << bits) - 1)
+    .astype(np.uint8)
+    .view(f"u{8 // bits}")[:, 0]
+    for bits in (1, 2, 4)
+}
 
 
 def field_widths(width: int) -> Iterator[tuple[int, int]]:
@@ -98,13 +104,4 @@ def _pack_fields(fields: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _unpack_fields(plane: np.ndarray, bits: int, n_values: int) -> np.ndarray:
-    if bits == 8:
-        return plane
-    if bits == 1:
-        return np.unpackbits(plane, count=n_values, bitorder="little")
-    per_byte = 8 // bits
-    fields = np.empty((len(plane), per_byte), np.uint8)
-    mask = np.uint8((1 << bits) - 1)
-    for position in range(per_byte):
-        fields[:, position] = (plane >> np.uint8(position * bits)) & mask
-    return fields.reshape(-1)[:n_values]
+    return plane if bits == 8 else FIELDS[bits].take(plane).view(np.uint8)[:n_values]
