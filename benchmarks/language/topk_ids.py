@@ -1,6 +1,6 @@
 """What `topk` costs of a language model's rows, before 1.5 and since, and how fast it reads.
 
-    python benchmarks/language/topk_ids.py STATES.npz HEAD.npy [-o CSV] [--seed N] [--fit-rows 4096] [--rows 8192]
+    python benchmarks/language/topk_ids.py STATES.npz HEAD.npy [-o CSV] [--seed N] [--fit-rows 4096] [--rows 5120]
 
 STATES.npz: `H` float32 [rows, d], last hidden states; `L` the tokens of each sequence, which has a row less; `D` the
 document of each sequence. HEAD.npy: [classes, d]; logits are H @ HEAD.T. Whole documents are held out from the fit.
@@ -41,8 +41,6 @@ PASSES = 7
 MANY_ROWS = 10_000_000  # of the file that orders are chosen for
 LAYOUTS: dict[str, dict[str, Any]] = {
     "1.0: fp16, uniform": {},
-    "1.0: fp16, bucket": {"tail": "bucket"},
-    "1.5: set, fp16, mass": {"ids": "set", "tail": "mass", "tail_temperatures": "1,2,4"},
     "1.5: set, steps, mass": {"ids": "set", "value": "steps", "tail": "mass", "tail_temperatures": "1,2,4"},
 }
 
@@ -67,6 +65,11 @@ class Teacher:
         with np.load(states) as data:
             states_ND, doc_N = data["H"], np.repeat(data["D"], data["L"] - 1)
         return cls(states_ND, torch.from_numpy(np.load(head)).float().t().contiguous(), doc_N)
+
+    @property
+    def spec(self) -> LabelSpec:
+        """What the rows are."""
+        return LabelSpec(self.head_DC.shape[1])
 
     def blocks(self, rows: np.ndarray) -> Iterator[Tensor]:
         """Yield the logits of rows, float32 [B, C]."""
@@ -93,7 +96,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--k", type=int, nargs="+", default=[16, 64, 128])
     parser.add_argument("--fit-rows", type=int, default=4096)
-    parser.add_argument("--rows", type=int, default=8192)
+    parser.add_argument("--rows", type=int, default=5120)
     parser.add_argument("--threads", type=int, default=2, help="of the teacher and the fit; reading takes one")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -101,7 +104,7 @@ def main() -> None:
     fit, held = teacher.split(given.fit_rows, given.rows, given.seed)
     results = Results(Options("language/topk_ids", Path(), given.out, given.seed, given.threads, quick=False))
     results.facts["command"] += f" STATES.npz HEAD.npy --fit-rows {given.fit_rows} --rows {given.rows}"
-    spec = LabelSpec(teacher.head_DC.shape[1])
+    spec = teacher.spec
     unfitted = {
         (k, name): make_codec("topk", spec, {"k": k, **layout})
         for k in given.k
@@ -125,7 +128,7 @@ def _write(
 ) -> dict[Key, Path]:
     """Write the held-out rows under each codec, fitted to the others; the logits are made twice in all."""
     most = max(k for k, _ in unfitted)
-    keeper = make_codec("topk", teacher_spec(teacher), {"k": most, "value": "fp32", "tail": "zero"})
+    keeper = make_codec("topk", teacher.spec, {"k": most, "value": "fp32", "tail": "zero"})
     rows = [keeper.decode_sparse(keeper.encode(block)) for block in teacher.blocks(fit)]  # type: ignore[attr-defined]
     codecs = {
         key: codec.fit_sparse(rows, seed=seed, n_rows=MANY_ROWS)  # type: ignore[attr-defined]
@@ -143,11 +146,6 @@ def _write(
     return paths
 
 
-def teacher_spec(teacher: Teacher) -> LabelSpec:
-    """Return what the teacher's rows are."""
-    return LabelSpec(teacher.head_DC.shape[1])
-
-
 def _divergences(teacher: Teacher, held: np.ndarray, files: dict[Key, Any]) -> dict[Key, dict[str, float]]:
     """Return the mean KL(teacher || decoded) in nats at each temperature, and top-1 agreement."""
     sums = {key: dict.fromkeys([*(f"kl{T:g}" for T in TEMPERATURES), "top1"], 0.0) for key in files}
@@ -159,9 +157,7 @@ def _divergences(teacher: Teacher, held: np.ndarray, files: dict[Key, Any]) -> d
             log_probs_BC = torch.log_softmax(block / T, dim=1)
             entropy_B = torch.special.entr(log_probs_BC.exp()).sum(dim=1)
             for key, rows in read.items():
-                kept_BK, tail_B = (
-                    rows.at(T) if _known(rows, T) else (torch.full_like(rows.log_probs_BK, torch.nan),) * 2
-                )
+                kept_BK, tail_B = rows.at(T)
                 true_BK = log_probs_BC.gather(1, rows.ids_BK).exp()
                 each_B = tail_B - np.log(block.shape[1] - kept_BK.shape[1])
                 said_B = (true_BK * kept_BK).sum(dim=1) + (1 - true_BK.sum(dim=1)) * each_B
@@ -170,10 +166,6 @@ def _divergences(teacher: Teacher, held: np.ndarray, files: dict[Key, Any]) -> d
             found_B = rows.ids_BK.gather(1, rows.log_probs_BK.argmax(dim=1, keepdim=True))[:, 0]
             sums[key]["top1"] += float((found_B == best_B).sum())
     return {key: {name: value / len(held) for name, value in of_key.items()} for key, of_key in sums.items()}
-
-
-def _known(rows: Any, temperature: float) -> bool:
-    return rows.fill_B is not None or temperature in rows.tails
 
 
 def _figures(path: Path, k: int) -> dict[str, float | int]:
