@@ -129,11 +129,8 @@ def _write(
     """Write the held-out rows under each codec, fitted to the others; the logits are made twice in all."""
     most = max(k for k, _ in unfitted)
     keeper = make_codec("topk", teacher.spec, {"k": most, "value": "fp32", "tail": "zero"})
-    rows = [keeper.decode_sparse(keeper.encode(block)) for block in teacher.blocks(fit)]  # type: ignore[attr-defined]
-    codecs = {
-        key: codec.fit_sparse(rows, seed=seed, n_rows=MANY_ROWS)  # type: ignore[attr-defined]
-        for key, codec in unfitted.items()
-    }
+    rows = [keeper.decode_sparse(keeper.encode(block)) for block in teacher.blocks(fit)]
+    codecs = {key: codec.fit_sparse(rows, seed=seed, n_rows=MANY_ROWS) for key, codec in unfitted.items()}
     paths = {key: folder / f"{number}.spk" for number, key in enumerate(codecs)}
     writers = {key: softpack.create(paths[key], codec) for key, codec in codecs.items()}
     for number, block in enumerate(teacher.blocks(held)):

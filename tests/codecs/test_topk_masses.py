@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from softpack.codecs.lowrank import LowRank
+from softpack.codecs.raw import Raw
 from softpack.codecs.spaces import to_logits
 from softpack.codecs.sparse import NO_CLASS, SparseRows
 from softpack.codecs.topk import TAILS, TopK
@@ -145,6 +147,11 @@ def test_a_codec_is_fitted_to_sparse_rows_as_to_whole_ones(logits_BC):
     assert found == expected
     assert all(torch.equal(found.state()[name], tensor) for name, tensor in expected.state().items())
     assert TopK(SPEC).fit_sparse([]) == TopK(SPEC)
+    assert Raw(SPEC).fit_sparse([]) == Raw(SPEC)
+    with pytest.raises(
+        CodecError, match="codec lowrank learns from all classes of a row, .* take --codec topk"
+    ):
+        LowRank(SPEC).fit_sparse([])
 
 
 @pytest.mark.parametrize("ids", ["ranked", "set"])

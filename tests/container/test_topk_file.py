@@ -23,7 +23,9 @@ def rows_BC():
 def path(tmp_path, rows_BC):
     item, view = (index.ravel() for index in np.indices((N, V)))
     order = np.random.default_rng(1).permutation(N * V)
-    with softpack.create(tmp_path / "x.spk", "topk", classes=C, k=12, **LANGUAGE, tile=(2, 16), appendable=True) as w:
+    with softpack.create(
+        tmp_path / "x.spk", "topk", classes=C, k=12, **LANGUAGE, tile=(2, 16), appendable=True
+    ) as w:
         w.append(rows_BC[order], item=item[order], view=view[order])
     return tmp_path / "x.spk"
 
