@@ -149,7 +149,7 @@ def test_a_codec_is_fitted_to_sparse_rows_as_to_whole_ones(logits_BC):
     assert TopK(SPEC).fit_sparse([]) == TopK(SPEC)
     assert Raw(SPEC).fit_sparse([]) == Raw(SPEC)
     with pytest.raises(
-        CodecError, match="codec lowrank learns from all classes of a row, .* take --codec topk"
+        CodecError, match=r"codec lowrank learns from all classes of a row, .* take --codec topk"
     ):
         LowRank(SPEC).fit_sparse([])
 

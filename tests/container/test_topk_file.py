@@ -9,13 +9,15 @@ import torch
 import softpack
 from softpack.codecs.topk import TopK
 from softpack.records import LabelSpec
+from softpack.sources.encoding import fit_model
+from softpack.sources.opening import open_source
 
 LANGUAGE = {"ids": "set", "value": "steps", "tail": "mass", "tail_temperatures": "1,2"}
 N, V, C = 6, 40, 300
 
 
-@pytest.fixture
-def rows_BC():
+@pytest.fixture(name="rows_BC")
+def rows():
     return (np.random.default_rng(0).standard_normal((N * V, C)) * 3).astype(np.float32)
 
 
@@ -68,6 +70,17 @@ def test_codes_that_are_read_are_the_callers_own(path):
     again = labels.stored_codes(np.zeros(16, int), np.arange(16))
 
     assert all(np.array_equal(again[name], values) for name, values in kept.items())
+
+
+def test_no_words_are_written_that_would_be_slow_to_read(tmp_path, rows_BC, monkeypatch):
+    np.savez(tmp_path / "rows.npz", logits=rows_BC.reshape(N, V, C))
+    source = open_source(tmp_path / "rows.npz")
+    monkeypatch.setattr("softpack.sources.encoding.fit_tables", lambda *_: {"codes.values": "a table"})
+
+    ranked, as_set = (fit_model(source, "topk", {"k": 12, "ids": ids}) for ids in ("ranked", "set"))
+
+    assert ranked.tables == {"codes.values": "a table"}
+    assert not as_set.tables
 
 
 def test_the_file_itself_is_enough_to_append(path, rows_BC):

@@ -5,8 +5,22 @@ for all rows has the classes by how often they come at all. But what comes next 
 or the end of a licence's name: so there are several orders, each with a list of the classes that come first in rows
 of one sort and then all classes, and a row says which is its.
 
-Measured on the 64 likeliest of 262,144 tokens, bits an id, of documents that were not fitted to, 4,096 rows fitted:
-see formats/codecs/topk.md.
+The 64 likeliest of 262,144 tokens of Gemma 3 270M, in bits an id: entropy of the gaps, column by column and four to
+a power of two, and what the row or the tile says besides. 6,929 rows of other documents than were fitted to.
+
+| ids are sorted by | 4,096 rows fitted | 39,151 rows fitted |
+|---|---|---|
+| themselves | 9.54 | 9.54 |
+| how often they come | 7.37 | 7.25 |
+| the same, after those of the row before | 7.18 | 7.07 |
+| the same, after a dictionary of the tile | 7.06 + .24 | 7.01 + .24 |
+| 16 orders of 2,048 | 6.07 + .06 | 5.64 + .06 |
+| 64 orders of 2,048 | 5.70 + .09 | 5.21 + .09 |
+| 64 orders, after those of the row before | 5.75 + .09 | 5.31 + .09 |
+| 256 orders of 2,048 | 5.62 + .12 | 4.92 + .12 |
+
+So orders are what pays, and what neighbours share they know already. zstd's 16th level takes .3 bits more than this
+entropy.
 
 Shapes: B rows, k classes kept of each, C classes, M orders, L listed by each, N0 common.
 """
