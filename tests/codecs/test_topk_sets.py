@@ -174,6 +174,28 @@ def test_steps_keep_the_order_and_their_bound(logits_BC):
         assert float(error_Bk[:, 0].max()) <= 1.5 * step
 
 
+@pytest.mark.parametrize("tail", ["zero", "min"])
+def test_steps_come_back_as_log_probabilities(tail, logits_BC):
+    codec = TopK(SPEC, k=20, value="steps", tail=tail)
+    codes = codec.encode(logits_BC)
+
+    rows = codec.decode_sparse(codes)
+
+    torch.testing.assert_close(rows.log_probs_BK, codec.decode(codes).gather(1, rows.ids_BK), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rows.dense(), codec.decode(codes), rtol=0, atol=1e-5)
+
+
+def test_gaps_of_many_classes_do_not_overflow():
+    orders = Orders(torch.arange(1 << 24), torch.tensor([[5, 3]]))
+    gaps_Bk = torch.full((1, 200), (1 << 24) - 1, dtype=torch.int32)
+    gaps_Bk[0, 0] = 1
+
+    found = orders.ids(torch.zeros(1, dtype=torch.int32), gaps_Bk)
+
+    assert found[0, 0] == 3
+    assert found[0, 1:].unique().tolist() == [(1 << 24) - 1]
+
+
 def test_steps_of_a_row_that_spans_more_than_there_are():
     rows_BC = torch.tensor([[0.0, -10, -300, -400], [0, 0, 0, 0]])
     codes = TopK(LabelSpec(4), k=4, value="steps", step=0.5, tail="zero").encode(rows_BC)

@@ -20,7 +20,7 @@ from softpack.codecs.spaces import PROB_FLOOR, to_logits
 from softpack.codecs.sparse import NO_CLASS, SparseRows
 from softpack.codecs.topk.fit import Sizes, fit_orders
 from softpack.codecs.topk.kept import knows_tail, largest, largest_known, pad, sums, tail_odds
-from softpack.codecs.topk.numbers import DEFAULT_STEP, from_odds, from_steps, to_odds, to_steps
+from softpack.codecs.topk.numbers import DEFAULT_STEP, as_int32, from_odds, from_steps, to_odds, to_steps
 from softpack.codecs.topk.orders import Orders
 from softpack.codecs.topk.settings import check_fitted, check_settings
 from softpack.errors import CodecError
@@ -254,6 +254,10 @@ class TopK(Codec):
         ids_Bk, values_Bk = self._ids(codes), self._values(codes)
         if self.tail != "mass":
             fill_B = self._fill(values_Bk, codes)[:, 0]
+            if self.value == "steps":  # which are known but for a constant
+                tail_B = fill_B + math.log(max(1, self._n_tail))
+                total_B = torch.logaddexp(values_Bk.logsumexp(dim=1), tail_B)
+                values_Bk, fill_B = values_Bk - total_B[:, None], fill_B - total_B
             return SparseRows(self.gives, ids_Bk, values_Bk, fill_B=fill_B)
         if bool(values_Bk.amin() == -torch.inf) if values_Bk.numel() else False:
             ids_Bk = ids_Bk.masked_fill(values_Bk == -torch.inf, NO_CLASS)
@@ -336,7 +340,7 @@ class TopK(Codec):
     def _ids(self, codes: Codes) -> Tensor:
         if not self.learns:
             return code_values(codes["ids"], self._id_bits)
-        order, gaps = (_as_int32(codes[array.name], array.bits) for array in self._id_arrays)
+        order, gaps = (as_int32(codes[array.name], array.bits) for array in self._id_arrays)
         return self._orders.ids(order, gaps)
 
     def _values(self, codes: Codes) -> Tensor:
@@ -393,8 +397,3 @@ class TopK(Codec):
             return from_float_codes(codes["tail"], "fp16").unsqueeze(-1)
         left_B1 = (1 - values_Bk.exp().sum(dim=-1, keepdim=True)) / self._n_tail
         return left_B1.clamp_min(PROB_FLOOR).log()
-
-
-def _as_int32(codes: Tensor, bits: int) -> Tensor:
-    """Return codes of less than 32 bits as int32 numbers."""
-    return codes.int() & 0xFFFF if codes.dtype == torch.int16 else codes.int()

@@ -56,3 +56,8 @@ def from_odds(codes: Tensor) -> Tensor:
     """Return the log-odds, float32, of int64 codes."""
     log_odds = (codes.float() - EVEN_ODDS) / ODDS_PER_NAT
     return log_odds.masked_fill(codes == NO_ODDS, -torch.inf)
+
+
+def as_int32(codes: Tensor, bits: int) -> Tensor:
+    """Return codes of less than 32 bits as int32 numbers: half the memory of `code_values`."""
+    return codes.int() & ((1 << bits) - 1) if codes.dtype == torch.int16 else codes.int()
