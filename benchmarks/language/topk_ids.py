@@ -36,7 +36,7 @@ from softpack.records import LabelSpec  # noqa: E402
 
 BLOCK = 128  # rows whose logits are in memory
 TEMPERATURES = (1.0, 2.0, 4.0)
-VIEWS = 256
+VIEWS = 64
 PASSES = 7
 MANY_ROWS = 10_000_000  # of the file that orders are chosen for
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -196,8 +196,9 @@ def _speed(path: Path) -> Spread:
             (part.first_item + item.ravel(), part.first_view + view.ravel())
             for part, (item, view) in zip(labels.file.parts, parts, strict=True)
         ]
+        labels.read_sparse(*(index[:1] for index in cells[-1]))  # tables are made once a file, not once a tile
         start = time.process_time()
-        n_rows = sum(len(labels.read_sparse(item, view)) for item, view in cells)
+        n_rows = sum(len(labels.read_sparse(item, view)) for item, view in cells[:-1])
         if number:
             rates.append(n_rows / (time.process_time() - start))
     return Spread.of(rates)

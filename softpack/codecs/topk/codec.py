@@ -41,7 +41,7 @@ class TopK(Codec):
     * FKD marginal re-norm, and LPQLD MR-k, which takes its softmax over the k logits alone: tail=zero.
     * one ghost class for the tail, as caches of language models have it: tail=bucket.
 
-    For language models take ids=set, value=steps and tail=mass: a third of the bytes, and exact tails.
+    For language models take ids=set, value=steps and tail=mass: under half of the bytes, and exact tails.
 
     Args:
         spec: what the rows are.
@@ -52,7 +52,7 @@ class TopK(Codec):
             "mass": equal shares of their exact mass, which is stored at each of `tail_temperatures`.
         tail_temperature: for tail=bucket, the temperature at which the tail's probability is exact.
         ids: "ranked": most likely first, each in full. "set": as a set, in one of several orders of the classes that
-            are learnt, where gaps are small; zstd makes a third of them.
+            are learnt, where gaps are small, for zstd to make smaller.
         step: for value=steps, in nats; 0 = 0.25.
         tail_temperatures: for tail=mass, such as "1,2,4": the rows' own and then others; "" = their own alone.
         orders: for ids=set, sorts of rows with an order of their own; 0 = chosen at fit, as the next two are.
