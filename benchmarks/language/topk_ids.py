@@ -198,7 +198,7 @@ def _speed(path: Path) -> Spread:
         ]
         labels.read_sparse(*(index[:1] for index in cells[-1]))  # tables are made once a file, not once a tile
         start = time.process_time()
-        n_rows = sum(len(labels.read_sparse(item, view)) for item, view in cells[:-1])
+        n_rows = sum(len(labels.read_sparse(item, view)) for item, view in cells[:-1] or cells)
         if number:
             rates.append(n_rows / (time.process_time() - start))
     return Spread.of(rates)
