@@ -118,7 +118,7 @@ def _tables(
         arrays = arrays_of_item(prototypes.codec, prototypes.n)
         tables = fit_tables(arrays, code_arrays(prototypes.codes), source.items, "prototype")
     parts = []
-    for block in source.sample(TABLE_ROWS, seed):
+    for block in source.sample(min(TABLE_ROWS, fit_rows(source.spec.classes)), seed):
         rows_BC = torch.from_numpy(block.labels_BC).to(device).float()
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
         parts.append(code_arrays(codec.encode(rows_BC, context_BC)))
