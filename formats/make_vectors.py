@@ -30,6 +30,7 @@ import vectors_valid_1_1  # noqa: E402
 import vectors_valid_1_2  # noqa: E402
 import vectors_valid_1_3  # noqa: E402
 import vectors_valid_1_4  # noqa: E402
+import vectors_valid_1_5  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
@@ -41,6 +42,7 @@ VALID = {
     "1.2": vectors_valid_1_2.VALID,
     "1.3": vectors_valid_1_3.VALID,
     "1.4": vectors_valid_1_4.VALID,
+    "1.5": vectors_valid_1_5.VALID,
 }
 LATER = {  # by the version that they need
     "1.1": vectors_invalid_1_1.DRAFTS,
