@@ -68,7 +68,14 @@ def main() -> None:
             n_rows = _write_ragged(spk, sequences, tile, given.seed)
             sizes = "chosen" if tile is None else f"{tile[0]}x{tile[1]}"
             taken = _timed(["-m", "softpack", "info", str(spk)], runs)
-            _add(results, f"softpack info, ragged, tiles {sizes}", n_rows, spk, taken, _loaded(["info", str(spk)]))
+            _add(
+                results,
+                f"softpack info, ragged, tiles {sizes}",
+                n_rows,
+                spk,
+                taken,
+                _loaded(["info", str(spk)]),
+            )
             first = [_first_row(spk, sequences - 1) for _ in range(runs)]
             _add(results, f"open and first rows, ragged, tiles {sizes}", n_rows, spk,
                  Spread.of([taken for taken, _ in first]), "torch", max(mib for _, mib in first))  # fmt: skip

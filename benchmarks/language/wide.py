@@ -1,4 +1,4 @@
-"""`klt` and `vqae` on logits over a whole vocabulary: bytes a token of a real file over KL at T=1, held out by document.
+"""`klt` and `vqae` on logits over a vocabulary: bytes a token of a real file over KL, held out by document.
 
     python benchmarks/language/wide.py hidden.npz matrix.npy [-o wide.csv]
 

@@ -76,10 +76,11 @@ class TileCache:
                 if len(rows):
                     yield number, group[inside], rows
             if (times != 1).any():
-                self._refuse(*(int(axis[group[times != 1][0]]) for axis in (items, views)), int(times.max()))
+                wrong = group[times == times[times != 1].max()][0]
+                self._refuse(int(items[wrong]), int(views[wrong]), bool((times > 1).any()))
 
-    def _refuse(self, item: int, view: int, most: int) -> None:
-        if most > 1:
+    def _refuse(self, item: int, view: int, is_twice: bool) -> None:
+        if is_twice:
             raise CorruptError(f"{self.file.name}: item {item}, view {view} is there twice")
         raise KeyError(item, view)
 

@@ -77,13 +77,13 @@ def test_the_search_never_ends_above_where_it_began(rows_BC):
     found_RB = wide_search.best_codes(start_RB, logits_BC, base_BC, axes_RC, levels, [1.0], 3, True)
     axes = wide_search._Axes.of(axes_RC, levels, 1.0, 1)
 
-    def total_B(code_RB):
+    def total(code_RB):
         value_BR = levels.values().gather(1, code_RB).T
         decoded_BC = torch.log_softmax(base_BC + value_BR @ axes_RC, 1)
         teacher_BC = torch.log_softmax(logits_BC, 1)
         return (teacher_BC.exp() * (teacher_BC - decoded_BC)).sum(1) + axes.cost(code_RB.T)
 
-    assert bool((total_B(found_RB) <= total_B(start_RB) + 1e-4).all())
+    assert bool((total(found_RB) <= total(start_RB) + 1e-4).all())
 
 
 def test_weighted_analysis_is_of_least_weighted_error_and_sees_no_constant(rows_BC):

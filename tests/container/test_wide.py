@@ -45,7 +45,9 @@ def test_rows_are_encoded_a_few_at_a_time_where_classes_are_many(tmp_path, monke
     sizes = []
     monkeypatch.setattr(tile_writer, "ENCODE_VALUES", 100)
     encode = Raw.encode
-    monkeypatch.setattr(Raw, "encode", lambda self, rows, *rest: sizes.append(len(rows)) or encode(self, rows, *rest))
+    monkeypatch.setattr(
+        Raw, "encode", lambda self, rows, *rest: sizes.append(len(rows)) or encode(self, rows, *rest)
+    )
     rows_BC = torch.arange(250.0).view(10, 25)
     with softpack.create(tmp_path / "a.spk", "raw", classes=25, items=10, views=1) as writer:
         writer.append(rows_BC, item=np.arange(10), view=0)

@@ -139,7 +139,7 @@ def _weights(logits_BC: Tensor, temperatures: tuple[float, ...]) -> Tensor:
     It is the average Fisher information of a logit but for what classes have in common: KL feels a small error by it.
     """
     weight_C = torch.zeros_like(logits_BC[0])
-    for rows_BC in logits_BC.split(ROWS_AT_ONCE):
+    for rows_BC in torch.split(logits_BC, ROWS_AT_ONCE):
         for temperature in temperatures:
             weight_C += torch.softmax(rows_BC / temperature, dim=1).sum(dim=0)
     weight_C /= len(logits_BC) * len(temperatures)

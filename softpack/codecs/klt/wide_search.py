@@ -155,9 +155,7 @@ def _moved(code_BR: Tensor, teacher: Softmaxes, decoded: Softmaxes, axes: _Axes)
     return code_BR
 
 
-def _lowest_in_block(
-    code_BR: Tensor, block: slice, form_BAA: Tensor, slope_BA: Tensor, axes: _Axes
-) -> Tensor:
+def _lowest_in_block(code_BR: Tensor, block: slice, form_BAA: Tensor, slope_BA: Tensor, axes: _Axes) -> Tensor:
     """Choose the codes of a block of axes in place, one axis after the other; return how far each has moved, [B, A]."""
     by_BA = torch.zeros_like(slope_BA)
     for axis in reversed(range(by_BA.shape[1])):
