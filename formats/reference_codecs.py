@@ -14,7 +14,8 @@ NotSpkError, TruncatedError, CorruptError, UnsupportedError = (
     type(f"{kind}Error", (Exception,), {}) for kind in ("NotSpk", "Truncated", "Corrupt", "Unsupported"))
 SETTINGS = {  # of each codec: those that every file says, and those that it says if they are not as in LATER
     "raw": ("dtype", ""), "quantize": ("bits", ""), "topk": ("k value tail tail_temperature", ""),
-    "lowrank": ("rank bits", ""), "klt": ("rank bits step context temperatures search axis_price widths", "weighted"),
+    "lowrank": ("rank bits", ""),
+    "klt": ("rank bits step context temperatures search axis_price widths", "weighted"),
     "vqae": ("slots k d_c d_h temperatures steps batch lr", "stages context d_x search")}
 LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0, "weighted": False}
 DTYPES = {"F16": "<f2", "F32": "<f4", "U32": "<u4", "I32": "<i4", "I8": "i1"}  # of tensors
