@@ -222,6 +222,24 @@ class Codec(ABC):
         """
         return self
 
+    def fit_sparse(
+        self: C,
+        blocks: Iterable[SparseRows],
+        seed: int = 0,
+        n_rows: int | None = None,
+        progress: Progress | None = None,
+    ) -> C:
+        """Return this codec fitted to rows of which only some classes are known; see `fit`.
+
+        Raises:
+            CodecError: it learns from whole rows.
+        """
+        if type(self).fit is Codec.fit:
+            return self
+        raise CodecError(
+            f"codec {self.codec_id} learns from all classes of a row, and only some are known; take --codec topk"
+        )
+
     @abstractmethod
     def encode(self, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:
         """Return the codes of float32 rows [B, C]: a tensor [B, *shape] of `code_dtype` for each array.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -116,6 +117,29 @@ class TopK(Codec):
         }
         if self._has_bucket:
             codes["tail"] = to_float_codes(self._bucket(log_probs_BC, ids_Bk), "fp16")
+        return codes
+
+    def encode_sparse(self, rows: SparseRows) -> Codes:
+        """Return the codes of rows of which only some classes are known, as `encode` does of whole ones.
+
+        Raises:
+            CodecError: a row has fewer than k classes.
+        """
+        n_least = int(rows.is_class_BK.sum(dim=1).min()) if len(rows) else self.k
+        if n_least < self.k:
+            raise CodecError(f"topk: k is {self.k}, and a row has {n_least} classes; set k={n_least} or less")
+        kept_BK = rows.log_probs_BK.masked_fill(~rows.is_class_BK, -torch.inf)
+        values_BK, order_BK = kept_BK.sort(dim=1, descending=True, stable=True)
+        values_Bk, ids_Bk = values_BK[:, : self.k], rows.ids_BK.gather(1, order_BK)[:, : self.k]
+        codes = {
+            "ids": ids_Bk.to(code_dtype(self._id_bits)),
+            "values": to_float_codes(values_Bk, self.value),
+        }
+        if self._has_bucket:
+            kept_BK, tail_B = rows.at(self.tail_temperature)
+            tail_BX = torch.cat([kept_BK.gather(1, order_BK)[:, self.k :], tail_B[:, None]], dim=1)
+            mean_B = tail_BX.logsumexp(dim=1) - math.log(self._n_tail)
+            codes["tail"] = to_float_codes(mean_B / self._tail_scale, "fp16")
         return codes
 
     @property

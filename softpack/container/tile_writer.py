@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codes
+from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.blockfile import BlockFile
 from softpack.container.context import Prototypes
 from softpack.container.correcting import full_precision
@@ -83,8 +84,10 @@ def make_streams(
     streams["mix"] = MIX_STREAM.arrays if keeps_mix else ()
     streams["correction"] = CORRECTION_STREAM.arrays if corrects else ()
     streams["prototype"] = tuple(map(code_spec, model.prototype_arrays))
-    for stream, column in (("source", "source_hw"), ("target", "target")):
-        streams[stream] = (column_array(COLUMNS[column]),) if column in item_columns else ()
+    for stream in ("source", "target", "sequence"):
+        streams[stream] = tuple(
+            column_array(COLUMNS[column]) for column in STREAMS[stream][2] if column in item_columns
+        )
     return tuple(StreamSpec(name, *STREAMS[name][:2], arrays) for name, arrays in streams.items() if arrays)
 
 
@@ -265,6 +268,13 @@ class TileWriter:
         corrections = []
         for start in range(0, len(block), ENCODE_ROWS):
             part = slice(start, start + ENCODE_ROWS)
+            if block.sparse is not None:
+                with torch.no_grad():
+                    rows = as_sparse_rows(block.sparse.take(part), self._codec.spec, self._device)
+                    codes = self._codec.encode_sparse(rows)
+                for name, values in out.items():
+                    values[part] = codes[name].cpu().numpy().view(values.dtype)
+                continue
             rows_BC = torch.from_numpy(block.labels_BC[part]).to(self._device).float()
             with torch.no_grad(), full_precision(self._device):
                 context_BC = None

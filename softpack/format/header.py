@@ -55,8 +55,9 @@ STREAMS = {  # name: (per, scope, columns)
     "correction": ("correction", "codes", ("gap", "value")),
     "source": ("item", "replay", ("source_hw",)),
     "target": ("item", "item", ("target",)),
+    "sequence": ("item", "item", ("length", "first_token", "token_hash")),
 }
-COLUMN_MINORS = {"patch_order": 3, "cutout": 4, "aug_seed": 4}  # minor versions of columns that came later
+COLUMN_MINORS = {"patch_order": 3, "cutout": 4, "aug_seed": 4, "token": 5}  # minor versions of columns that came later
 FIRST_STREAMS = ("codes", "replay", "source", "target")  # those of version 1.0
 WHOLE_STREAMS = ("mix", "correction")  # that have all of their arrays, in their order
 COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1), "uint8": ("uint", 8)}
@@ -235,6 +236,8 @@ class Header:
     def minor(self) -> int:
         """The least minor version that has all that the header says."""
         of_columns = max((COLUMN_MINORS.get(name, 0) for name in self.replay_columns), default=0)
+        if self.stream("sequence") is not None:
+            of_columns = 5
         if self.recipe is not None or self.images or of_columns:
             return max(3, of_columns)
         if self.correction is not None or (self.context is not None and self.context.degree):

@@ -53,6 +53,21 @@ class Source(ABC):
         return None
 
     @property
+    def kept(self) -> int | None:
+        """Classes that are known of a row, where not all are: blocks then hold these alone. None where all are."""
+        return None
+
+    @property
+    def block_rows(self) -> int:
+        """How many rows are read at once."""
+        return block_rows(self.spec.classes if self.kept is None else 2 * self.kept)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was done to rows that have been read so far, for people."""
+        return ()
+
+    @property
     def n_bytes(self) -> int:
         """Bytes on disk."""
         return self.path.stat().st_size
@@ -108,7 +123,7 @@ class Source(ABC):
             drawn = [sample_rows(self.n_rows, n_rows, seed)]
         else:
             drawn = sample_parts(self.parts, n_rows, seed)
-        step = max(1, SAMPLE_BLOCK_BYTES // (self.spec.classes * 4))
+        step = max(1, SAMPLE_BLOCK_BYTES // ((self.kept or self.spec.classes) * 4))
         return self.read_rows(
             rows_B[start : start + step] for rows_B in drawn for start in range(0, len(rows_B), step)
         )

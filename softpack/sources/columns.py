@@ -155,6 +155,10 @@ def _aug_seed(values_B: np.ndarray, around: Around) -> np.ndarray:
     return _int32("aug_seed", values_B, around)
 
 
+def _token(values_B: np.ndarray, around: Around) -> np.ndarray:
+    return _int32("token", values_B, around)
+
+
 CHECKS: dict[str, Callable[[np.ndarray, Around], np.ndarray]] = {
     "crop_xywh": _crop,
     "flip": _flip,
@@ -164,6 +168,7 @@ CHECKS: dict[str, Callable[[np.ndarray, Around], np.ndarray]] = {
     "patch_order": _patch_order,
     "cutout": _cutout,
     "aug_seed": _aug_seed,
+    "token": _token,
 }
 
 
