@@ -110,7 +110,9 @@ def check_sparse(labels: SparseLabels, spec: LabelSpec, place: Place) -> None:
     most = spec.classes - 1
     good_BK = (ids_BK >= -1) & (ids_BK <= most)
     shown_B = np.take_along_axis(ids_BK, good_BK.argmin(axis=1)[:, None], 1)[:, 0]
-    place.check("a class", good_BK.all(axis=1), shown_B, f"0 to {most}; there may be more classes than was said")
+    place.check(
+        "a class", good_BK.all(axis=1), shown_B, f"0 to {most}; there may be more classes than was said"
+    )
     sorted_BK = np.sort(ids_BK, axis=1)
     twice_BK = (sorted_BK[:, 1:] == sorted_BK[:, :-1]) & (sorted_BK[:, 1:] != -1)
     place.check("the classes", ~twice_BK.any(axis=1), ids_BK, "each class once")

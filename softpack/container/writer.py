@@ -303,9 +303,7 @@ class Writer:
     def _fit(self) -> None:
         n_rows = self._items * self._views if self._items and self._views else None
         sparse = [
-            as_sparse_rows(b.sparse, self.codec.spec, self._device)
-            for b in self._spool
-            if b.sparse is not None
+            as_sparse_rows(b.sparse, self.codec.spec, self._device) for b in self._spool if b.sparse is not None
         ]
         if sparse:
             codec = self.codec.fit_sparse(sparse, seed=self._seed, n_rows=n_rows, progress=self._progress)

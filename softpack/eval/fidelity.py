@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.divergence import kl_of_rows, log_softmax_at
-from softpack.codecs.sparse import as_sparse_rows
 from softpack.codecs.spaces import to_logits
+from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.reader import Labels
 from softpack.errors import DataError
 from softpack.records import TEMPERATURES

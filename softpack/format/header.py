@@ -57,7 +57,12 @@ STREAMS = {  # name: (per, scope, columns)
     "target": ("item", "item", ("target",)),
     "sequence": ("item", "item", ("length", "first_token", "token_hash")),
 }
-COLUMN_MINORS = {"patch_order": 3, "cutout": 4, "aug_seed": 4, "token": 5}  # minor versions of columns that came later
+COLUMN_MINORS = {
+    "patch_order": 3,
+    "cutout": 4,
+    "aug_seed": 4,
+    "token": 5,
+}  # minor versions of columns that came later
 FIRST_STREAMS = ("codes", "replay", "source", "target")  # those of version 1.0
 WHOLE_STREAMS = ("mix", "correction")  # that have all of their arrays, in their order
 COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1), "uint8": ("uint", 8)}

@@ -110,9 +110,13 @@ def open_distillkit(path: Path, given: Given) -> SequenceSource:
     )
     assert config is not None
     if given.label_type not in (None, *LABEL_TYPES):
-        raise DataError(f"{path}: DistillKit has no label type {given.label_type}; expected {' or '.join(LABEL_TYPES)}")
+        raise DataError(
+            f"{path}: DistillKit has no label type {given.label_type}; expected {' or '.join(LABEL_TYPES)}"
+        )
     if given.classes not in (None, config.classes):
-        raise DataError(f"{at}: says there are {config.classes} tokens, and --classes {given.classes}; leave that out")
+        raise DataError(
+            f"{at}: says there are {config.classes} tokens, and --classes {given.classes}; leave that out"
+        )
     are_logits = given.label_type == "logits"
     left_out, columns, parts, n_N = dict[str, str](), SequenceColumns(), list[_Part](), list[int]()
     for file in files:
@@ -125,11 +129,15 @@ def open_distillkit(path: Path, given: Given) -> SequenceSource:
                     n_N.append(n_rows)
     parts, runs = [part for part in parts if sum(part.n_rows)], Runs.of_lengths(np.array(n_N, np.int64))
     if not parts:
-        raise DataError(next(iter(left_out.values()), f"{path}: holds no labels; it is none of DistillKit's sets"))
+        raise DataError(
+            next(iter(left_out.values()), f"{path}: holds no labels; it is none of DistillKit's sets")
+        )
     part_starts = np.concatenate([[0], np.cumsum([sum(part.n_rows) for part in parts])]).astype(np.int64)
-    said = ()
+    said: tuple[str, ...] = ()
     if are_logits:
-        said = ("labels are logits of some tokens alone: of all others nobody knows anything, and they get nothing",)
+        said = (
+            "labels are logits of some tokens alone: of all others nobody knows anything, and they get nothing",
+        )
     return SequenceSource(
         path=path,
         spec=LabelSpec(config.classes, "log_probs", given.temperature or 1.0),
@@ -223,7 +231,9 @@ class _Parts(Parts):
             try:
                 batch = self._batch(part)
                 if len(batch) != len(part.n_rows):
-                    raise DataError(f"has {len(batch)} sequences in a part of {len(part.n_rows)}; it has changed")
+                    raise DataError(
+                        f"has {len(batch)} sequences in a part of {len(part.n_rows)}; it has changed"
+                    )
                 return self._rows(batch, part)
             except BaseException:
                 self.close()
@@ -270,7 +280,9 @@ class _Parts(Parts):
         tokens = list(lists_of(batch.column(TOKENS), TOKENS))
         token_R = next_tokens(tokens, part.n_rows)
         if DOCUMENTS in batch.schema.names:
-            documents = [d[:n] for d, n in zip(lists_of(batch.column(DOCUMENTS), DOCUMENTS), part.n_rows, strict=True)]
+            documents = [
+                d[:n] for d, n in zip(lists_of(batch.column(DOCUMENTS), DOCUMENTS), part.n_rows, strict=True)
+            ]
             of_R = np.concatenate(documents) if documents else np.empty(0)
             if len(of_R) == len(token_R):
                 token_R[:-1][of_R[1:] != of_R[:-1]] = NO_TOKEN

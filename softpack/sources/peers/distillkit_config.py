@@ -113,7 +113,9 @@ def read_config(path: Path) -> Config:
             f"{path}: takes pyyaml, which cannot be imported ({error}): pip install 'softpack[language]'"
         ) from None
     if not path.is_file():
-        raise DataError(f"{path}: is not there; expected DistillKit's configuration of the labels, such as {CONFIG}")
+        raise DataError(
+            f"{path}: is not there; expected DistillKit's configuration of the labels, such as {CONFIG}"
+        )
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise DataError(f"{path}: has {path.stat().st_size} bytes; expected a configuration of a few lines")
     try:
@@ -216,6 +218,6 @@ def _dtype(said: dict[str, Any], name: str) -> str:
 
 def _terms(said: Any) -> tuple[int | str, ...]:
     are_terms = isinstance(said, list) and len(said) <= MAX_TERMS
-    if not are_terms or not all(type(t) is int and abs(t) <= MAX_TERMS or t in ("sqrt", "exp") for t in said):
+    if not are_terms or not all((type(t) is int and abs(t) <= MAX_TERMS) or t in ("sqrt", "exp") for t in said):
         raise DataError(f"says polynomial_terms {str(said)[:80]}; expected powers, sqrt or exp")
     return tuple(said)

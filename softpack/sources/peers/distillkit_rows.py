@@ -69,19 +69,21 @@ def legacy_ids_of(words_RW: np.ndarray, config: Config) -> np.ndarray:
     in_word = WORD_BITS // config.id_bits
     shifts = np.arange(in_word, dtype=np.uint64) * np.uint64(config.id_bits)
     ids_RWn = (words_RW[:, :, None] >> shifts) & np.uint64((1 << config.id_bits) - 1)
-    return ids_RWn.reshape(len(words_RW), -1)[:, : config.k].astype(np.int64)
+    ids_Rk: np.ndarray = ids_RWn.reshape(len(words_RW), -1)[:, : config.k].astype(np.int64)
+    return ids_Rk
 
 
 def _whole(
     exact_Rk: np.ndarray, coefficients_RX: np.ndarray, residual_RN: np.ndarray, config: Config
 ) -> np.ndarray:
     """Return log-probabilities; sums are made in float64, and not rounded to the exact values' dtype as there."""
-    if config.terms:
+    if coefficients_RX.shape[1]:
         residual_RN = residual_RN + coefficients_RX @ config.terms_XN
     values_Rk = np.concatenate([exact_Rk, residual_RN], axis=1)
     if config.delta:
         values_Rk = np.cumsum(values_Rk, axis=1)
-    return values_Rk.astype(np.float32)
+    found_Rk: np.ndarray = values_Rk.astype(np.float32)
+    return found_Rk
 
 
 def _floats(bytes_RY: np.ndarray, dtype: str) -> np.ndarray:

@@ -41,7 +41,7 @@ def matrix_of(column: Any, name: str, width: int, n_rows: Sequence[int], first: 
     bad = np.flatnonzero(lengths != np.array(n_rows))
     if len(bad):
         raise DataError(
-            f"has {lengths[bad[0]]} labels in {name} of sequence {first + bad[0]}; expected {n_rows[bad[0]]}, as it has "
+            f"has {lengths[bad[0]]} labels in {name} of sequence {first + bad[0]}; expected {n_rows[bad[0]]}, by its "
             "tokens"
         )
     values, widths = _flat(column.flatten(), name)
@@ -67,7 +67,9 @@ def _flat(column: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"has {name} of {column.type}; expected lists of numbers")
     flat = column.flatten()
     if flat.null_count or hasattr(flat, "value_lengths"):
-        raise DataError(f"has {name} of {column.type} with {flat.null_count} missing; expected lists of numbers")
+        raise DataError(
+            f"has {name} of {column.type} with {flat.null_count} missing; expected lists of numbers"
+        )
     return (
         flat.to_numpy(zero_copy_only=False),
         column.value_lengths().fill_null(-1).to_numpy(zero_copy_only=False),

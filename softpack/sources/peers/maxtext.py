@@ -62,7 +62,9 @@ def open_maxtext(path: Path, given: Given) -> SequenceSource:
     folder = path.parent if path.is_file() else path
     names.sort(key=lambda name: [int(n) for n in NUMBERS.findall(name)])
     if not names:
-        raise DataError(f"{path}: has no file that ends in {SUFFIX}; expected teacher_top_k_part_00000_host_000{SUFFIX}")
+        raise DataError(
+            f"{path}: has no file that ends in {SUFFIX}; expected teacher_top_k_part_00000_host_000{SUFFIX}"
+        )
     need(path, {"how many tokens the vocabulary has (--classes C)": given.classes is None})
     assert given.classes is not None
     left_out, records, sizes = dict[str, str](), list[tuple[Path, int]](), set[tuple[int, int, bool]]()
@@ -110,8 +112,8 @@ def _size(example: dict[str, np.ndarray]) -> tuple[int, int, bool]:
     length, n = len(example["inputs"]), len(example["top_k_logits"])
     if not length or not n or n % length or len(example["top_k_indices"]) != n:
         raise DataError(
-            f"has {length} tokens, {n} logits and {len(example['top_k_indices'])} ids in a record; expected k logits and "
-            "ids for each token"
+            f"has {length} tokens, {n} logits and {len(example['top_k_indices'])} ids in a record; expected k of "
+            "both for each token"
         )
     return length, n // length, "targets" in example
 
@@ -150,10 +152,14 @@ class _Parts(Parts):
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
         if found != (self._length, self._k):
-            raise DataError(f"{name}: has {found[0]} tokens of k={found[1]}; expected {self._length} of {self._k}")
+            raise DataError(
+                f"{name}: has {found[0]} tokens of k={found[1]}; expected {self._length} of {self._k}"
+            )
         tokens = example.get("targets", np.append(example["inputs"][1:], NO_TOKEN)).astype(np.int32)
         if len(tokens) != self._length:
-            raise DataError(f"{name}: has {len(tokens)} targets; expected one for each of {self._length} tokens")
+            raise DataError(
+                f"{name}: has {len(tokens)} targets; expected one for each of {self._length} tokens"
+            )
         segment = example.get("targets_segmentation")
         if segment is not None and len(segment) == len(tokens):
             tokens = np.where(segment == 0, NO_TOKEN, tokens).astype(np.int32)

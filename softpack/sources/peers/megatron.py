@@ -82,11 +82,19 @@ def open_megatron(path: Path, given: Given) -> SequenceSource:
     tars = [path / name for name in names if TAR.fullmatch(name)]
     if not tars:
         raise DataError(f"{path}: has no cp0_dp0__N.tar; expected one or more, as Megatron-LM saves them")
-    need(path, {"how many tokens the padded vocabulary has, 131072 at most (--classes C)": given.classes is None})
+    need(
+        path, {"how many tokens the padded vocabulary has, 131072 at most (--classes C)": given.classes is None}
+    )
     assert given.classes is not None
     if given.classes > MOST_CLASSES:
-        raise DataError(f"{path}: ids have 17 bits, which tell {MOST_CLASSES} tokens apart; --classes is {given.classes}")
-    left_out, found, metas = dict[str, str](), dict[tuple[int, int, int], _Member](), dict[Path, dict[str, Any]]()
+        raise DataError(
+            f"{path}: ids have 17 bits, which tell {MOST_CLASSES} tokens apart; --classes is {given.classes}"
+        )
+    left_out, found, metas = (
+        dict[str, str](),
+        dict[tuple[int, int, int], _Member](),
+        dict[Path, dict[str, Any]](),
+    )
     for tar in tars:
         with leaving_out(tar, given.skip_bad, left_out):
             meta, members = _scanned(tar)
@@ -94,7 +102,9 @@ def open_megatron(path: Path, given: Given) -> SequenceSource:
             for member in members:
                 cell = (member.iteration, member.dp, member.cp)
                 if cell in found:
-                    raise DataError(f"{tar}: has iteration {cell[0]}, as {found[cell].path.name} has; expected it once")
+                    raise DataError(
+                        f"{tar}: has iteration {cell[0]}, as {found[cell].path.name} has; expected it once"
+                    )
                 found[cell] = member
     if not found:
         raise DataError(next(iter(left_out.values()), f"{path}: its tars hold no iterations"))
@@ -168,7 +178,9 @@ def _missing(path: Path, members: list[_Member]) -> Iterator[Path]:
     there = {(member.iteration, member.dp, member.cp) for member in members}
     first, last = members[0].iteration, members[-1].iteration
     if last - first > 2 * len(members) + 1000:
-        raise DataError(f"{path}: has iterations {first} and {last}, and {len(members)} in all; expected all between")
+        raise DataError(
+            f"{path}: has iterations {first} and {last}, and {len(members)} in all; expected all between"
+        )
     for iteration in range(first, last + 1):
         for dp in range(1 + max(member.dp for member in members)):
             for cp in range(1 + max(member.cp for member in members)):
@@ -219,7 +231,9 @@ def _payload(member: _Member, pool: PicklePool) -> dict[str, list[np.ndarray]]:
         try:
             with member.path.open("rb") as file, inflated.open("wb") as out:
                 file.seek(member.span.offset)
-                reader = zstandard.ZstdDecompressor().stream_reader(_Window(file, member.span.size))
+                reader = zstandard.ZstdDecompressor().stream_reader(
+                    _Window(file, member.span.size)  # type: ignore[arg-type]  # it reads
+                )
                 n_bytes = 0
                 while chunk := reader.read(1 << 20):
                     n_bytes += len(chunk)
@@ -232,7 +246,9 @@ def _payload(member: _Member, pool: PicklePool) -> dict[str, list[np.ndarray]]:
         except DataError as error:
             raise DataError(str(error).replace(str(inflated), name)) from None
     are_lists = isinstance(found, dict) and all(
-        isinstance(found.get(part), list) and found[part] and all(isinstance(a, np.ndarray) for a in found[part])
+        isinstance(found.get(part), list)
+        and found[part]
+        and all(isinstance(a, np.ndarray) for a in found[part])
         for part in PARTS
     )
     if not are_lists or len({len(found[part]) for part in PARTS}) != 1:
@@ -257,10 +273,14 @@ class _Window:
 def _sizes(payload: dict[str, list[np.ndarray]], name: str) -> _Sizes:
     shapes = {part: [array.shape for array in payload[part]] for part in PARTS}
     if not all(shapes[part] == shapes["values"] for part in PARTS) or len(shapes["values"][0]) != 3:
-        raise DataError(f"{name}: has tensors of shapes {shapes['values'][:3]}; expected [positions, sequences, k] of all")
+        raise DataError(
+            f"{name}: has tensors of shapes {shapes['values'][:3]}; expected [positions, sequences, k] of all"
+        )
     leads = {shape[:2] for shape in shapes["values"]}
     if len(leads) != 1:
-        raise DataError(f"{name}: has microbatches of {sorted(leads)} positions and sequences; expected all alike")
+        raise DataError(
+            f"{name}: has microbatches of {sorted(leads)} positions and sequences; expected all alike"
+        )
     positions, sequences = leads.pop()
     return _Sizes(len(payload["values"]), sequences, positions, max(shape[2] for shape in shapes["values"]))
 
@@ -288,13 +308,15 @@ class _Parts(Parts):
         ):
             raise DataError(
                 f"{name}: has {found.microbatches} microbatches of {found.sequences} sequences of {found.positions} "
-                f"positions; expected {expected.microbatches} of {expected.sequences} of {expected.positions}, as in the "
-                "first iteration; sets whose batches grow are read in parts, each in a folder of its own"
+                f"positions; expected {expected.microbatches} of {expected.sequences} of {expected.positions}, as "
+                "the first iteration has; sets whose batches grow are read in parts, each in a folder of its own"
             )
         ids_BK, values_BK = [], []
         for values_SBK, low_SBK, high_SBK in zip(*(payload[part] for part in PARTS), strict=True):
             if values_SBK.dtype.kind != "f" or low_SBK.dtype.kind not in "iu" or high_SBK.dtype != bool:
-                raise DataError(f"{name}: holds values of {values_SBK.dtype} and ids of {low_SBK.dtype}, {high_SBK.dtype}")
+                raise DataError(
+                    f"{name}: holds values of {values_SBK.dtype} and ids of {low_SBK.dtype}, {high_SBK.dtype}"
+                )
             value_BK = values_SBK.swapaxes(0, 1).reshape(-1, values_SBK.shape[2]).astype(np.float32)
             id_SBK = low_SBK.astype(np.int32) + (high_SBK.astype(np.int32) << 16)
             id_BK = id_SBK.swapaxes(0, 1).reshape(-1, values_SBK.shape[2])

@@ -54,9 +54,11 @@ def _arrays(opener: Callable[[Path, str | None, float | None], Source]) -> Calla
 
 def _are_tars(names: set[str]) -> bool:
     """Return whether files that end in .tar may be tars; those of SRe2L's kin and of ml-dr are pickles."""
-    return are_shards(names, ".tar") and not any(
-        re.search(r"^(batch|epoch)_\d+\.tar$|\.pth\.tar$", n) for n in names
-    ) and not megatron.looks_like(names)
+    return (
+        are_shards(names, ".tar")
+        and not any(re.search(r"^(batch|epoch)_\d+\.tar$|\.pth\.tar$", n) for n in names)
+        and not megatron.looks_like(names)
+    )
 
 
 PEERS = {
@@ -85,7 +87,11 @@ PEERS = {
     ),
     # Of language models: some tokens of each row alone.
     "distillkit": Peer(
-        open_distillkit, distillkit.looks_like, True, "DistillKit: top-k in parquet, present and legacy", (".parquet",)
+        open_distillkit,
+        distillkit.looks_like,
+        True,
+        "DistillKit: top-k in parquet, present and legacy",
+        (".parquet",),
     ),
     "megatron": Peer(
         open_megatron, megatron.looks_like, True, "Megatron-LM: cached top-k log-probabilities in tars"
@@ -94,7 +100,11 @@ PEERS = {
         open_maxtext, maxtext.looks_like, True, "MaxText: top-k logits in ArrayRecord", (maxtext.SUFFIX,)
     ),
     "vllm": Peer(
-        open_vllm, vllm.looks_like, True, "vLLM: prompt log-probabilities, JSON lines or arrays", (".jsonl", ".npz")
+        open_vllm,
+        vllm.looks_like,
+        True,
+        "vLLM: prompt log-probabilities, JSON lines or arrays",
+        (".jsonl", ".npz"),
     ),
     # Written by sinks, as arrays are.
     "parquet": Peer(

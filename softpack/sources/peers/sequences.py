@@ -44,7 +44,9 @@ class Runs:
     def of_lengths(cls, n_N: np.ndarray) -> Runs:
         """Return the runs of whole sequences of so many rows each, one after another."""
         item_Q = np.flatnonzero(n_N)
-        return cls(item_Q, np.zeros_like(item_Q), np.concatenate([[0], np.cumsum(n_N[item_Q])]).astype(np.int64))
+        return cls(
+            item_Q, np.zeros_like(item_Q), np.concatenate([[0], np.cumsum(n_N[item_Q])]).astype(np.int64)
+        )
 
     def cells(self, rows_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return items and views of rows, int64 [B]."""
@@ -85,7 +87,7 @@ class Parts(ABC):
     def name(self, number: int) -> str:
         """Return which part of which file it is, for messages."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most have nothing to close
         """Close what is open."""
 
 
@@ -99,6 +101,7 @@ class SequenceSource(Source):
         parts_of: opens them, and is given what tells of rows that were changed.
         n_kept: tokens of a row that are known.
         said: what there is to say of all rows, for people.
+        n_stored_bytes: of the files.
         skip_bad: leave out parts that cannot be used.
         left_out: what is wrong with those, by their names; grows as they are met.
         tally: of rows that were changed.
@@ -145,6 +148,7 @@ class SequenceSource(Source):
 
     def blocks(self, n_rows: int) -> Iterator[RowBlock]:
         """Yield all rows in stored order, whole parts together, at most `n_rows` at a time if a part has no more."""
+        self.tally.restart()
         groups, start, starts = [], 0, self.part_starts
         while start < self.n_rows:
             stop = starts[np.searchsorted(starts, start + max(n_rows, 1), "right") - 1]
@@ -182,7 +186,9 @@ class SequenceSource(Source):
         try:
             rows = parts.read(number)
             if len(rows.sparse) != len(rows_B):
-                raise DataError(f"{name}: has {len(rows.sparse)} rows; expected {len(rows_B)}, as when it was opened")
+                raise DataError(
+                    f"{name}: has {len(rows.sparse)} rows; expected {len(rows_B)}, as when it was opened"
+                )
             check_sparse(rows.sparse, self.spec, Place(name, rows_B, item_B, view_B))
         except DataError as error:
             if not self.skip_bad:

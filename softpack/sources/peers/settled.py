@@ -12,13 +12,15 @@ import numpy as np
 from softpack.checks import SUM_TOLERANCE
 from softpack.records import SparseLabels
 
+MOST_EXACT = 0.05  # by which rounding may move the sum of exact probabilities; more are none
+
 
 @dataclass
 class Tally:
     """How many rows were made less of, for people; grows as rows are read.
 
     Args:
-        n_rows: that were read, those of samples and of second readings too.
+        n_rows: that were read.
         n_over: whose probabilities summed to more than 1 by more than rounding.
         most: sum.
     """
@@ -26,6 +28,10 @@ class Tally:
     n_rows: int = 0
     n_over: int = 0
     most: float = 1.0
+
+    def restart(self) -> None:
+        """Forget what has been read, as all of it will be read again."""
+        self.n_rows, self.n_over, self.most = 0, 0, 1.0
 
     def remarks(self) -> tuple[str, ...]:
         """Return what there is to say."""
@@ -37,11 +43,13 @@ class Tally:
         )
 
 
-def settled(ids_BK: np.ndarray, log_probs_BK: np.ndarray, tally: Tally, n_exact: int | None = None) -> SparseLabels:
+def settled(
+    ids_BK: np.ndarray, log_probs_BK: np.ndarray, tally: Tally, n_exact: int | None = None
+) -> SparseLabels:
     """Return rows as parts of distributions: the tail has what is left of 1, and no row has more than 1.
 
     Where a row has more, its approximate log-probabilities are lowered together until it has not, or all of them where
-    the exact ones alone have more.
+    the exact ones alone have more. Rows whose exact ones are no log-probabilities stay, for checks to refuse them.
 
     Args:
         ids_BK: integers, -1 where there is no class.
@@ -53,15 +61,18 @@ def settled(ids_BK: np.ndarray, log_probs_BK: np.ndarray, tally: Tally, n_exact:
     with np.errstate(over="ignore", invalid="ignore"):
         probs_BK = np.exp(log_probs_BK.astype(np.float64))
         sum_B = probs_BK.sum(axis=1)
-    over = np.flatnonzero(sum_B > 1)
+        exact_B = probs_BK[:, :n_exact].sum(axis=1)
+    most_B = log_probs_BK[:, :n_exact].max(axis=1, initial=-np.inf)
+    can_be_B = (most_B <= SUM_TOLERANCE) & (exact_B <= 1 + MOST_EXACT)
+    over = np.flatnonzero((sum_B > 1) & can_be_B)
     if len(over):
         log_probs_BK = log_probs_BK.copy()
         log_probs_BK[over] -= _excess(probs_BK[over], n_exact)
     with np.errstate(divide="ignore"):
         tail_B = np.log1p(-np.minimum(sum_B, 1)).astype(np.float32)
     tally.n_rows += len(sum_B)
-    tally.n_over += int((sum_B > 1 + SUM_TOLERANCE).sum())
-    tally.most = max(tally.most, float(sum_B.max(initial=1)))
+    tally.n_over += int((sum_B[over] > 1 + SUM_TOLERANCE).sum())
+    tally.most = max(tally.most, float(sum_B[over].max(initial=1)))
     return SparseLabels(ids_BK.astype(np.int32), log_probs_BK, tail_B)
 
 

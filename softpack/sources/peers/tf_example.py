@@ -65,7 +65,9 @@ def varints(part: bytes) -> np.ndarray:
     found_N = np.zeros(len(end_N), np.uint64)
     for place in range(int(n_N.max(initial=0))):
         has = np.flatnonzero(n_N > place)
-        found_N[has] |= (bytes_Y[start_N[has] + place].astype(np.uint64) & np.uint64(0x7F)) << np.uint64(7 * place)
+        found_N[has] |= (bytes_Y[start_N[has] + place].astype(np.uint64) & np.uint64(0x7F)) << np.uint64(
+            7 * place
+        )
     return found_N.view(np.int64)
 
 
@@ -84,7 +86,9 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         else:
             raise DataError(f"has a field of kind {kind} at byte {at}; it is no tf.Example, or is damaged")
         if n > size - at:
-            raise DataError(f"has a field of {n} bytes at byte {at} of {size}; it is no tf.Example, or is cut off")
+            raise DataError(
+                f"has a field of {n} bytes at byte {at} of {size}; it is no tf.Example, or is cut off"
+            )
         yield field, message[at : at + n]
         at += n
 
@@ -107,7 +111,9 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 def example_of(arrays: dict[str, np.ndarray]) -> bytes:
     """Return lists of floats and integers as an example."""
-    entries = [_field(1, _field(1, name.encode()) + _field(2, _feature(values))) for name, values in arrays.items()]
+    entries = [
+        _field(1, _field(1, name.encode()) + _field(2, _feature(values))) for name, values in arrays.items()
+    ]
     return _field(1, b"".join(entries))
 
 
@@ -123,7 +129,8 @@ def _as_varints(values_N: np.ndarray) -> bytes:
     more_NY = (values_N[:, None] >> places) > 0x7F
     is_there_NY = np.concatenate([np.ones((len(values_N), 1), bool), more_NY[:, :-1]], axis=1)
     bytes_NY = (groups_NY | (more_NY.astype(np.uint64) << np.uint64(7))).astype(np.uint8)
-    return bytes_NY[is_there_NY].tobytes()
+    packed: bytes = bytes_NY[is_there_NY].tobytes()
+    return packed
 
 
 def _field(number: int, data: bytes) -> bytes:

@@ -83,9 +83,13 @@ def _open_arrays(path: Path, given: Given) -> SequenceSource:
             raise DataError(f"has no {IDS} or no {VALUES}; expected both, [rows, k] each")
         shape = arrays[IDS].shape
         if len(shape) != 2 or arrays[VALUES].shape != shape or 0 in shape:
-            raise DataError(f"has {IDS} {list(shape)} and {VALUES} {list(arrays[VALUES].shape)}; expected [rows, k] twice")
+            raise DataError(
+                f"has {IDS} {list(shape)} and {VALUES} {list(arrays[VALUES].shape)}; expected [rows, k] twice"
+            )
         if arrays[IDS].kind not in "iu" or arrays[VALUES].kind != "f":
-            raise DataError(f"has {IDS} of {arrays[IDS].dtype} and {VALUES} of {arrays[VALUES].dtype}; expected integers, floats")
+            raise DataError(
+                f"has {IDS} of {arrays[IDS].dtype} and {VALUES} of {arrays[VALUES].dtype}; expected integers, floats"
+            )
         n_N = _lengths(arrays, given.sequence_length)
         need(
             path,
@@ -101,7 +105,9 @@ def _open_arrays(path: Path, given: Given) -> SequenceSource:
             raise DataError(f"has {shape[0]} rows, and sequences of {n_N.sum()} in all; expected as many")
         has_tokens = TOKENS in arrays
         if has_tokens and arrays[TOKENS].shape != shape[:1]:
-            raise DataError(f"has {TOKENS} {list(arrays[TOKENS].shape)}; expected one for each of {shape[0]} rows")
+            raise DataError(
+                f"has {TOKENS} {list(arrays[TOKENS].shape)}; expected one for each of {shape[0]} rows"
+            )
         item_columns = {}
         if has_tokens and FIRST in arrays and "first_token" in COLUMNS and given.replay:
             item_columns["first_token"] = _whole(arrays[FIRST]).astype(np.int32)
@@ -135,11 +141,14 @@ def _lengths(arrays: dict[str, StoredArray], each: int | None) -> np.ndarray | N
     n_rows = arrays[IDS].shape[0]
     for name in (LENGTHS, OFFSETS):
         if name in arrays and (len(arrays[name].shape) != 1 or arrays[name].kind not in "iu"):
-            raise DataError(f"has {name} {list(arrays[name].shape)} of {arrays[name].dtype}; expected a list of integers")
+            raise DataError(
+                f"has {name} {list(arrays[name].shape)} of {arrays[name].dtype}; expected a list of integers"
+            )
     if LENGTHS in arrays:
         n_N = _whole(arrays[LENGTHS]).astype(np.int64)
     elif OFFSETS in arrays:
-        n_N = np.diff(_whole(arrays[OFFSETS]).astype(np.int64))
+        offsets = _whole(arrays[OFFSETS]).astype(np.int64)
+        n_N = offsets[1:] - offsets[:-1]
     elif each is not None:
         if n_rows % each:
             raise DataError(f"has {n_rows} rows, which are no whole sequences of {each}, of --sequence-length")

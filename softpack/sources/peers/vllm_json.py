@@ -110,9 +110,14 @@ def _parsed(line: bytes, name: str, classes: int) -> _Sequence:
         raise DataError(f"{name}: is no JSON: {str(error)[:200]}") from None
     entries, tokens = _entries(said)
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{name}: holds no list of prompt_logprobs; expected null and then an object for each token")
+        raise DataError(
+            f"{name}: holds no list of prompt_logprobs; expected null and then an object for each token"
+        )
     rows_said = entries if entries[0] else entries[1:]
-    rows = [_row(entry, f"{name}, position {len(entries) - len(rows_said) + n}") for n, entry in enumerate(rows_said)]
+    rows = [
+        _row(entry, f"{name}, position {len(entries) - len(rows_said) + n}")
+        for n, entry in enumerate(rows_said)
+    ]
     if tokens is None:
         return _Sequence(rows, None)
     if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
@@ -121,8 +126,8 @@ def _parsed(line: bytes, name: str, classes: int) -> _Sequence:
     check_tokens(found, classes, name)
     if len(found) != len(rows) + 1:
         raise DataError(
-            f"{name}: has {len(found)} prompt_token_ids and {len(rows)} positions that say something; expected one less: "
-            "of the first token nothing is said, and its entry is null"
+            f"{name}: has {len(found)} prompt_token_ids and {len(rows)} positions that say something; expected one "
+            "less: of the first token nothing is said, and its entry is null"
         )
     return _Sequence(rows, found)
 
@@ -141,7 +146,9 @@ def _entries(said: Any) -> tuple[Any, Any]:
 
 def _row(entry: Any, name: str) -> dict[int, float]:
     if not isinstance(entry, dict) or not entry:
-        raise DataError(f"{name}: is {str(entry)[:40]}; expected an object of tokens and their log-probabilities")
+        raise DataError(
+            f"{name}: is {str(entry)[:40]}; expected an object of tokens and their log-probabilities"
+        )
     try:
         return {
             int(token): float(value["logprob"] if isinstance(value, dict) else value)

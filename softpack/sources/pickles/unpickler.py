@@ -254,7 +254,9 @@ def _tensor_of_bytes(storage: object, offset: Any, shape: Any, strides: Any, *mo
     """Return a tensor whose dtype stands beside it, after what says of gradients and hooks."""
     dtype = more[2] if len(more) > 2 else None
     if type(storage) is not _Storage or dtype not in UNTYPED:
-        raise DataError(f"found bytes as numbers of type {str(dtype)[:40]!r}; expected one of {', '.join(UNTYPED)}")
+        raise DataError(
+            f"found bytes as numbers of type {str(dtype)[:40]!r}; expected one of {', '.join(UNTYPED)}"
+        )
     typed = _Storage(str(dtype), storage.key, storage.n // np.dtype(str(dtype)).itemsize)
     return _tensor(typed, offset, shape, strides)
 

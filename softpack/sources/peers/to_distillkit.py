@@ -1,0 +1,108 @@
+"""Labels as DistillKit's trainer reads them, in its present layout with the settings that it recommends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from softpack.sources.encoding import Counted
+from softpack.sources.files.arrow import import_pyarrow
+from softpack.sources.peers.asked import Asked
+from softpack.sources.peers.distillkit import BYTES, IDS, TOKENS
+from softpack.sources.peers.distillkit_config import CONFIG, Config
+from softpack.sources.peers.distillkit_rows import bytes_of, id_bytes_of
+from softpack.sources.peers.to_folder import label_folder
+from softpack.sources.peers.to_sequences import Sequence, Sequences
+
+FILES = rf"data_\d+\.parquet|{CONFIG.replace('.', '[.]')}"
+TERMS = (0, 1, 2, 3, 4, "sqrt")
+EXACT_K = 16
+FILE_BYTES = 64 << 20  # of labels in a file, which is written as one row group
+
+
+def recommended(classes: int, k: int) -> Config:
+    """Return the settings that DistillKit recommends, for k tokens; of a few, all are exact."""
+    exact_k = k if k <= EXACT_K + len(TERMS) else EXACT_K
+    return Config(classes, k, exact_k, "bfloat16", TERMS if exact_k < k else (), "float32", delta=False)
+
+
+def write_distillkit(
+    path: Path, out: Path, asked: Asked, force: bool = False, counted: Counted | None = None
+) -> None:
+    """Write the labels of an `.spk` file as a set of DistillKit, which appears whole or not at all.
+
+    Args:
+        path: of the `.spk` file, which says the tokens of its sequences.
+        out: of the folder.
+        asked: how many tokens are kept of a row.
+        force: replace `out` if it is there.
+        counted: is told (rows done, rows in all).
+
+    Raises:
+        DataError: the file does not say what the layout needs.
+        ExistsError: `out` is there, and `force` is not given.
+    """
+    sequences = Sequences.of(path, asked.k, True, counted)
+    config = recommended(sequences.labels.spec.classes, sequences.k)
+    with label_folder(path, out, force, FILES) as folder:
+        (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
+        waiting, n_files, n_bytes = list[Sequence](), 0, 0
+        for sequence in sequences:
+            sequence.check_full(str(path))
+            waiting.append(sequence)
+            n_bytes += len(sequence.ids_Rk) * (config.row_bytes + config.id_bytes)
+            if n_bytes >= FILE_BYTES:
+                _write(folder / f"data_{n_files}.parquet", waiting, config)
+                waiting, n_files, n_bytes = [], n_files + 1, 0
+        if waiting:
+            _write(folder / f"data_{n_files}.parquet", waiting, config)
+
+
+def _write(file: Path, sequences: list[Sequence], config: Config) -> None:
+    pa = import_pyarrow()
+    ids_Rk, log_probs_Rk = (
+        np.concatenate([getattr(s, name) for s in sequences]) for name in ("ids_Rk", "log_probs_Rk")
+    )
+    counts = np.array([len(s.ids_Rk) for s in sequences])
+    tokens = [s.tokens for s in sequences if s.tokens is not None]
+    schema = pa.schema(
+        [
+            (TOKENS, pa.list_(pa.uint64())),
+            (BYTES, pa.list_(pa.list_(pa.uint8()))),
+            (IDS, pa.list_(pa.list_(pa.uint8()))),
+        ]
+    )
+    table = pa.Table.from_arrays(
+        [
+            _lists(pa.array(np.concatenate(tokens).astype(np.uint64)), np.array([len(t) for t in tokens])),
+            _rows(bytes_of(log_probs_Rk, config), counts),
+            _rows(id_bytes_of(ids_Rk, config), counts),
+        ],
+        schema=schema,
+    )
+    pa.parquet.write_table(table, file, row_group_size=max(1, len(sequences)))
+
+
+def _rows(bytes_RY: np.ndarray, counts: np.ndarray) -> Any:
+    pa = import_pyarrow()
+    rows = _lists(pa.array(bytes_RY.reshape(-1)), np.full(len(bytes_RY), bytes_RY.shape[1]))
+    return _lists(rows, counts)
+
+
+def _lists(values: Any, lengths: np.ndarray) -> Any:
+    pa = import_pyarrow()
+    return pa.ListArray.from_arrays(
+        pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)), values
+    )
+
+
+def _yaml(config: Config) -> str:
+    """Return the configuration as DistillKit's program of sampling leaves it."""
+    terms = "".join(f"\n- {term}" for term in config.terms) or " []"
+    return (
+        f"d: {config.classes}\ndelta_encoding: false\nerror_diffusion: false\nexact_dtype: {config.exact_dtype}\n"
+        f"exact_k: {config.exact_k}\nk: {config.k}\nnormalize_t: false\npolynomial_terms:{terms}\nresidual_bins: []\n"
+        f"term_dtype: {config.term_dtype}\n"
+    )
