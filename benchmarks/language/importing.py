@@ -3,13 +3,15 @@
 131,072 rows (16,384 as JSON) of 128 tokens of 262,144 (131,072 for Megatron-LM), in sequences of 256 rows; the
 log-probabilities fall with the rank as words of a text do, p ~ rank ** -a, a drawn between 1.05 and 4 for each row.
 Each way is a process of its own, `softpack encode` or `decode` as a user types it, into or from codec topk, timed from
-start to exit; `peak_mb` is the most memory that it held, and each of its helpers. All files are in the page cache.
+start to exit; `rows_per_cpu_s` is over the time that processors worked for it; `peak_mb` is the most memory that it held,
+and each of its helpers. All files are in the page cache.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,7 +32,7 @@ BATCH = 8
 def main() -> None:
     """Measure and write the table."""
     given = options("language/importing", __doc__ or "")
-    results = Results(given)
+    results, n_repeats = Results(given), 1 if given.quick else REPEATS
     n_rows, n_json = (2 * BATCH * LENGTH, BATCH * LENGTH) if given.quick else (ROWS, JSON_ROWS)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,16 +45,15 @@ def main() -> None:
             source = (folder / f"{out}.npz", "--from", "vllm", "--classes", classes)
             _run(given, "encode", *source, "-o", folder / f"{out}.spk")
         for way, rows, peer, command in _ways(folder, n_rows, n_json):
-            costs = [
-                process_cost(_command(*command), _environment(given))
-                for _ in range(1 if given.quick else REPEATS)
-            ]
+            before = _processor_seconds()
+            costs = [process_cost(_command(*command), _environment(given)) for _ in range(n_repeats)]
             rates = [rows / seconds for seconds, _ in costs]
             results.add(
                 way=way,
                 rows=rows,
                 peer_bytes_per_row=_bytes(folder / peer) / rows,
                 **Spread.of(rates).columns("rows_per_s"),
+                rows_per_cpu_s=rows * n_repeats / (_processor_seconds() - before),
                 peak_mb=max(peak for _, peak in costs),
             )
 
@@ -97,6 +98,12 @@ def _arrays(n_rows: int, classes: int, seed: int) -> dict[str, np.ndarray]:
         "tokens": rng.integers(classes, size=n_rows).astype(np.int32),
         "first_tokens": rng.integers(classes, size=n_rows // LENGTH).astype(np.int32),
     }
+
+
+def _processor_seconds() -> float:
+    """Return what all processes took that this one began and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _bytes(path: Path) -> int:

@@ -70,7 +70,9 @@ def _maxtext(values: Mapping[str, Any]) -> Parts:
 
 
 def _rs_kd(values: Mapping[str, Any]) -> Parts:
-    return _parts(values, ("ids, 17 bits", 17 * values["drawn"]), ("shares of the draws, 7 bits", 7 * values["drawn"]))
+    return _parts(
+        values, ("ids, 17 bits", 17 * values["drawn"]), ("shares of the draws, 7 bits", 7 * values["drawn"])
+    )
 
 
 def _se_kd3x(values: Mapping[str, Any]) -> Parts:
@@ -154,7 +156,9 @@ PRESETS = (
                 {"tokens": "1", "slots": "12"},
                 remark="a position",
             ),
-            Published("labels", "README of almogtavor/SE-KD3x", remark="0.04% of the storage, with selected positions"),
+            Published(
+                "labels", "README of almogtavor/SE-KD3x", remark="0.04% of the storage, with selected positions"
+            ),
         ),
         views="",
     ),

@@ -170,6 +170,7 @@ class Ranks:
     cp: int = 1
     first: int = 3
     k: int = 5
+    all_kept: bool = False
 
 
 def write_megatron(
@@ -191,7 +192,7 @@ def write_megatron(
                     0, : np.prod(shape)
                 ]
                 ids = ids.reshape(shape)
-                n_kept = rng.integers(1, ranks.k + 1, shape[:2])
+                n_kept = rng.integers(ranks.k if ranks.all_kept else 1, ranks.k + 1, shape[:2])
                 is_none = np.arange(ranks.k) >= n_kept[..., None]
                 for position in range(ranks.positions):
                     for sequence in range(ranks.sequences):

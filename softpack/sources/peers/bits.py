@@ -42,13 +42,22 @@ def unpack(packed_RY: np.ndarray, n: int, bits: int) -> np.ndarray:
             total_RG = (total_RG << 8) | bytes_RGY[:, :, byte]
         total_RG >>= 8 * stop - (place + 1) * bits
         out_RGN[:, :, place] = total_RG & ((1 << bits) - 1)
-    return np.ascontiguousarray(out_RGN.reshape(len(packed_RY), -1)[:, :n])
+    return np.ascontiguousarray(out_RGN.reshape(len(packed_RY), n_groups * in_group)[:, :n])
 
 
 def pack(numbers_RN: np.ndarray, bits: int) -> np.ndarray:
-    """Return numbers below 2**bits as bytes, uint8 [R, Y]."""
+    """Return numbers below 2**bits as bytes, uint8 [R, Y]; 1 to 32 bits."""
     n_rows, n = numbers_RN.shape
-    places = np.arange(bits - 1, -1, -1, dtype=np.uint32)
-    bits_RNb = (numbers_RN.astype(np.uint32)[:, :, None] >> places) & np.uint32(1)
-    packed_RY: np.ndarray = np.packbits(bits_RNb.astype(np.uint8).reshape(n_rows, n * bits), axis=1)
+    in_group = 8 // gcd(bits, 8)
+    group_bytes, n_groups = in_group * bits // 8, -(-n // in_group)
+    padded_RN = np.zeros((n_rows, n_groups * in_group), np.int64)
+    padded_RN[:, :n] = numbers_RN
+    numbers_RGN = padded_RN.reshape(n_rows, n_groups, in_group)
+    out_RGY = np.zeros((n_rows, n_groups, group_bytes), np.uint8)
+    for byte in range(group_bytes):
+        for place in range(8 * byte // bits, -(-8 * (byte + 1) // bits)):
+            shift = (place + 1) * bits - 8 * (byte + 1)
+            part_RG = numbers_RGN[:, :, place] >> shift if shift > 0 else numbers_RGN[:, :, place] << -shift
+            out_RGY[:, :, byte] |= part_RG.astype(np.uint8)  # the lowest 8 bits of it
+    packed_RY: np.ndarray = out_RGY.reshape(n_rows, n_groups * group_bytes)[:, : packed_bytes(n, bits)]
     return packed_RY

@@ -99,6 +99,12 @@ class Config:
                 rows = [row.astype(self.term_dtype).astype(np.float64) for row in rows]
         return np.array(rows).reshape(-1, n)
 
+    @cached_property
+    def fit_NX(self) -> np.ndarray:  # noqa: N802  # it carries its shape
+        """What log-probabilities at each rank are multiplied with for the coefficients of least squares."""
+        fit_NX: np.ndarray = np.linalg.pinv(self.terms_XN)
+        return fit_NX
+
 
 def read_config(path: Path) -> Config:
     """Read the configuration of a set, or of a run that trains on one.

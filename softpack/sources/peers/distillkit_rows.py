@@ -112,7 +112,7 @@ def bytes_of(log_probs_Rk: np.ndarray, config: Config) -> np.ndarray:
     exact_Rk, rest_RN = np.split(log_probs_Rk.astype(np.float64), [config.exact_k], axis=1)
     parts = [_bytes(exact_Rk, config.exact_dtype)]
     if config.terms:
-        parts.append(_bytes(rest_RN @ np.linalg.pinv(config.terms_XN), config.term_dtype))
+        parts.append(_bytes(rest_RN @ config.fit_NX, config.term_dtype))
     return np.concatenate(parts, axis=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,25 +48,36 @@ def write_distillkit(
     config = recommended(sequences.labels.spec.classes, sequences.k)
     with label_folder(path, out, force, FILES) as folder:
         (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
-        waiting, n_files, n_bytes = list[Sequence](), 0, 0
+        waiting, n_files, n_bytes = list[_Stored](), 0, 0
         for sequence in sequences:
-            sequence.check_full(str(path))
-            waiting.append(sequence)
-            n_bytes += len(sequence.ids_Rk) * (config.row_bytes + config.id_bytes)
+            waiting.append(_stored(sequence, config, str(path)))
+            n_bytes += sum(part.nbytes for part in waiting[-1])
             if n_bytes >= FILE_BYTES:
-                _write(folder / f"data_{n_files}.parquet", waiting, config)
+                _write(folder / f"data_{n_files}.parquet", waiting)
                 waiting, n_files, n_bytes = [], n_files + 1, 0
         if waiting:
-            _write(folder / f"data_{n_files}.parquet", waiting, config)
+            _write(folder / f"data_{n_files}.parquet", waiting)
 
 
-def _write(file: Path, sequences: list[Sequence], config: Config) -> None:
+class _Stored(NamedTuple):
+    """A sequence as it is stored: its tokens, and the bytes of its rows."""
+
+    tokens: np.ndarray
+    log_probs_RY: np.ndarray
+    ids_RY: np.ndarray
+
+
+def _stored(sequence: Sequence, config: Config, where: str) -> _Stored:
+    sequence.check_full(where)
+    assert sequence.tokens is not None
+    tokens = sequence.tokens.astype(np.uint64)
+    return _Stored(tokens, bytes_of(sequence.log_probs_Rk, config), id_bytes_of(sequence.ids_Rk, config))
+
+
+def _write(file: Path, sequences: list[_Stored]) -> None:
     pa = import_pyarrow()
-    ids_Rk, log_probs_Rk = (
-        np.concatenate([getattr(s, name) for s in sequences]) for name in ("ids_Rk", "log_probs_Rk")
-    )
-    counts = np.array([len(s.ids_Rk) for s in sequences])
-    tokens = [s.tokens for s in sequences if s.tokens is not None]
+    tokens, log_probs_RY, ids_RY = (np.concatenate(parts) for parts in zip(*sequences, strict=True))
+    counts = np.array([len(s.ids_RY) for s in sequences])
     schema = pa.schema(
         [
             (TOKENS, pa.list_(pa.uint64())),
@@ -76,9 +87,9 @@ def _write(file: Path, sequences: list[Sequence], config: Config) -> None:
     )
     table = pa.Table.from_arrays(
         [
-            _lists(pa.array(np.concatenate(tokens).astype(np.uint64)), np.array([len(t) for t in tokens])),
-            _rows(bytes_of(log_probs_Rk, config), counts),
-            _rows(id_bytes_of(ids_Rk, config), counts),
+            _lists(pa.array(tokens), np.array([len(s.tokens) for s in sequences])),
+            _rows(log_probs_RY, counts),
+            _rows(ids_RY, counts),
         ],
         schema=schema,
     )
