@@ -3,8 +3,8 @@
 131,072 rows (16,384 as JSON) of 128 tokens of 262,144 (131,072 for Megatron-LM), in sequences of 256 rows; the
 log-probabilities fall with the rank as words of a text do, p ~ rank ** -a, a drawn between 1.05 and 4 for each row.
 Each way is a process of its own, `softpack encode` or `decode` as a user types it, into or from codec topk, timed from
-start to exit; `rows_per_cpu_s` is over the time that processors worked for it; `peak_mb` is the most memory that it held,
-and each of its helpers. All files are in the page cache.
+start to exit; `rows_per_cpu_s` is over the time that processors worked for it; `peak_mb` is the most memory that it
+held, and each of its helpers. All files are in the page cache.
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ def encode(
     It holds `logits`, `log_probs` or `probs`: [items, views, classes], or [rows, classes] beside `item` and
     `view`; and, if views are augmented, `crop_xywh`, `flip`, `mix_item`, `mix_lam` and `mix_box_xyxy`;
     and, one for each item, `target` and `source_hw`. A .npy holds the labels alone.
-    A folder holds a label set as SRe2L and others write it: see `softpack formats`.
+    A folder holds a label set as SRe2L and others write it, or a cache of a language model, as a .jsonl does: see
+    `softpack formats`.
     """
     check_out(out, force, source)
     check_coding(how, model)
@@ -102,7 +103,7 @@ def encode_rows(
     def model() -> Model:
         return fitted(rows, how, replay) if model_path is None else _loaded(model_path, rows, how["device"])
 
-    if rows.n_rows * rows.spec.classes >= RESUMED_NUMBERS:
+    if rows.n_rows * rows.row_numbers >= RESUMED_NUMBERS:
         run = _run(rows, how | asked | {"model": model_path})
         _go_on(rows, Encoding(Path(out), run, force), model, asked)
         return

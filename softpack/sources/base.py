@@ -58,9 +58,14 @@ class Source(ABC):
         return None
 
     @property
+    def row_numbers(self) -> int:
+        """Numbers that a row is read as."""
+        return self.spec.classes if self.kept is None else 2 * self.kept  # each with its class
+
+    @property
     def block_rows(self) -> int:
         """How many rows are read at once."""
-        return block_rows(self.spec.classes if self.kept is None else 2 * self.kept)
+        return block_rows(self.row_numbers)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -123,7 +128,7 @@ class Source(ABC):
             drawn = [sample_rows(self.n_rows, n_rows, seed)]
         else:
             drawn = sample_parts(self.parts, n_rows, seed)
-        step = max(1, SAMPLE_BLOCK_BYTES // ((self.kept or self.spec.classes) * 4))
+        step = max(1, SAMPLE_BLOCK_BYTES // (self.row_numbers * 4))
         return self.read_rows(
             rows_B[start : start + step] for rows_B in drawn for start in range(0, len(rows_B), step)
         )

@@ -157,7 +157,7 @@ class _SparseSample:
         self._source, self._seed, self._device = source, seed, device
 
     def __iter__(self) -> Iterator[SparseRows]:
-        for block in self._source.sample(fit_rows(2 * (self._source.kept or 1)), self._seed):
+        for block in self._source.sample(fit_rows(self._source.row_numbers), self._seed):
             if block.sparse is not None:
                 yield as_sparse_rows(block.sparse, self._source.spec, self._device)
 
@@ -303,7 +303,7 @@ def _fill(
             committed += int(is_there_B.sum())
         if len(block):
             writer.add(block if keeps_columns else replace(block, replay={}))
-        waiting, were = ((n * source.spec.classes) for n in (done - committed, committed))
+        waiting, were = ((n * source.row_numbers) for n in (done - committed, committed))
         if commits and waiting > max(COMMIT_NUMBERS, were // 8):
             writer.commit()
             committed = done

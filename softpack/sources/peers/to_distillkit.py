@@ -19,7 +19,8 @@ from softpack.sources.peers.to_sequences import Sequence, Sequences
 FILES = rf"data_\d+\.parquet|{CONFIG.replace('.', '[.]')}"
 TERMS = (0, 1, 2, 3, 4, "sqrt")
 EXACT_K = 16
-FILE_BYTES = 64 << 20  # of labels in a file, which is written as one row group
+GROUP_BYTES = 8 << 20  # of labels in a row group, which Parquet takes ten times the memory for
+FILE_BYTES = 256 << 20  # in a file
 
 
 def recommended(classes: int, k: int) -> Config:
@@ -48,15 +49,45 @@ def write_distillkit(
     config = recommended(sequences.labels.spec.classes, sequences.k)
     with label_folder(path, out, force, FILES) as folder:
         (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")
-        waiting, n_files, n_bytes = list[_Stored](), 0, 0
-        for sequence in sequences:
-            waiting.append(_stored(sequence, config, str(path)))
-            n_bytes += sum(part.nbytes for part in waiting[-1])
-            if n_bytes >= FILE_BYTES:
-                _write(folder / f"data_{n_files}.parquet", waiting)
-                waiting, n_files, n_bytes = [], n_files + 1, 0
-        if waiting:
-            _write(folder / f"data_{n_files}.parquet", waiting)
+        with _Files(folder) as files:
+            waiting, n_bytes = list[_Stored](), 0
+            for sequence in sequences:
+                waiting.append(_stored(sequence, config, str(path)))
+                n_bytes += sum(part.nbytes for part in waiting[-1])
+                if n_bytes >= GROUP_BYTES:
+                    files.write(_table(waiting), n_bytes)
+                    waiting, n_bytes = [], 0
+            if waiting:
+                files.write(_table(waiting), n_bytes)
+
+
+class _Files:
+    """Files of row groups, the next of which begins where one is large enough."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._n_files, self._n_bytes = folder, 0, 0
+        self._writer: Any = None
+
+    def __enter__(self) -> _Files:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._close()
+
+    def write(self, table: Any, n_bytes: int) -> None:
+        """Write a row group of so many bytes."""
+        if self._writer is None:
+            path = self._folder / f"data_{self._n_files}.parquet"
+            self._writer = import_pyarrow().parquet.ParquetWriter(path, table.schema)
+        self._writer.write_table(table, row_group_size=len(table))
+        self._n_bytes += n_bytes
+        if self._n_bytes >= FILE_BYTES:
+            self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer, self._n_files, self._n_bytes = None, self._n_files + 1, 0
 
 
 class _Stored(NamedTuple):
@@ -74,7 +105,8 @@ def _stored(sequence: Sequence, config: Config, where: str) -> _Stored:
     return _Stored(tokens, bytes_of(sequence.log_probs_Rk, config), id_bytes_of(sequence.ids_Rk, config))
 
 
-def _write(file: Path, sequences: list[_Stored]) -> None:
+def _table(sequences: list[_Stored]) -> Any:
+    """Return sequences as a table of DistillKit's schema."""
     pa = import_pyarrow()
     tokens, log_probs_RY, ids_RY = (np.concatenate(parts) for parts in zip(*sequences, strict=True))
     counts = np.array([len(s.ids_RY) for s in sequences])
@@ -85,7 +117,7 @@ def _write(file: Path, sequences: list[_Stored]) -> None:
             (IDS, pa.list_(pa.list_(pa.uint8()))),
         ]
     )
-    table = pa.Table.from_arrays(
+    return pa.Table.from_arrays(
         [
             _lists(pa.array(tokens), np.array([len(s.tokens) for s in sequences])),
             _rows(log_probs_RY, counts),
@@ -93,7 +125,6 @@ def _write(file: Path, sequences: list[_Stored]) -> None:
         ],
         schema=schema,
     )
-    pa.parquet.write_table(table, file, row_group_size=max(1, len(sequences)))
 
 
 def _rows(bytes_RY: np.ndarray, counts: np.ndarray) -> Any:

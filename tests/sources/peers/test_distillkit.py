@@ -8,11 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from click.testing import CliRunner
 
 import softpack
+from softpack.cli import main
 from softpack.codecs.sparse import as_sparse_rows
 from softpack.errors import CodecError, DataError
 from softpack.rate.choose import Wanted, choose
+from softpack.rate.curve import measure
 from softpack.sources import open_source
 from softpack.sources.encoding import encode_source
 from softpack.sources.peers.asked import Asked
@@ -21,6 +24,7 @@ from softpack.sources.peers.distillkit_config import config_of
 from softpack.sources.peers.distillkit_rows import bytes_of, log_probs_of
 from softpack.sources.peers.given import Given
 from softpack.sources.peers.to_distillkit import recommended, write_distillkit
+from softpack.sources.pruning import first_views
 from tests.sources import teachers
 
 
@@ -350,3 +354,50 @@ def test_more_tokens_than_are_kept_cannot_be_written(path, tmp_path):
 
     with pytest.raises(DataError, match="keeps 12 tokens of a row; --k 20 asks for more"):
         write_distillkit(tmp_path / "a.spk", tmp_path / "back", Asked(k=20))
+
+
+def test_curves_of_rates_are_refused(path, tmp_path):
+    with pytest.raises(CodecError, match="rates are measured on whole rows"):
+        measure(open_source(path), tmp_path / "rd")
+
+
+def test_a_file_is_compared_with_what_it_was_made_from(path, tmp_path):
+    source = open_source(path)
+    encode_source(source, tmp_path / "a.spk", choose(source, Wanted(settings={"value": "fp32"})))
+    encode_source(source, tmp_path / "b.spk", choose(source, Wanted(settings={"k": 3})))
+
+    whole, part = (softpack.fidelity(tmp_path / f"{name}.spk", source) for name in "ab")
+
+    assert whole.temperatures[1.0].kl_max < 1e-5
+    assert part.temperatures[1.0].kl_mean > 0.01
+    assert part.top1_agreement == 1
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_the_first_views_alone(path, said, views):
+    ids = np.concatenate([block.sparse.ids_BK for block in first_views(open_source(path), views).blocks(5)])
+
+    np.testing.assert_array_equal(ids, np.concatenate([of[:views] for of in said.ids]))
+
+
+def test_by_the_command_line(path, tmp_path):
+    run = CliRunner()
+
+    made = run.invoke(main, ["encode", str(path), "-o", str(tmp_path / "a.spk"), "--json"])
+    back = run.invoke(
+        main, ["decode", str(tmp_path / "a.spk"), "-o", str(tmp_path / "x.jsonl"), "--to", "vllm", "--k", "2"]
+    )
+
+    assert made.exit_code == back.exit_code == 0
+    facts = json.loads(made.stdout)
+    assert (facts["codec"], facts["rows"], facts["classes"], facts["remarks"]) == ("topk", 12, 1000, [])
+    assert len((tmp_path / "x.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_sample_is_of_rows_that_are_there(path, said):
+    blocks = list(open_source(path).sample(7, 0))
+
+    assert sum(map(len, blocks)) == 7
+    for block in blocks:
+        for item, view, ids in zip(block.item_B, block.view_B, block.sparse.ids_BK, strict=True):
+            np.testing.assert_array_equal(ids, said.ids[item][view])

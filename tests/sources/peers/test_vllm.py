@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 
+import softpack
 from softpack.errors import DataError
 from softpack.rate.choose import Wanted, choose
-from softpack.sources import open_source
+from softpack.sources import encoding, open_source
 from softpack.sources.encoding import encode_source
 from softpack.sources.peers.asked import Asked
 from softpack.sources.peers.given import Given
 from softpack.sources.peers.to_vllm import write_vllm
+from softpack.sources.resuming import Encoding
 from tests.sources import teachers
 
 GIVEN = Given(classes=teachers.CLASSES)
@@ -262,3 +264,50 @@ def test_fewer_tokens(spk, tmp_path):
 def test_an_output_of_another_kind_is_refused(spk, tmp_path):
     with pytest.raises(DataError, match=r"ends in .csv; expected .jsonl, for JSON lines, or .npz, for arrays"):
         write_vllm(spk[0], tmp_path / "out.csv", Asked())
+
+
+def test_labels_of_which_all_are_known(tmp_path):
+    logits = np.random.default_rng(0).normal(size=(2, 3, 10)).astype(np.float32)
+    with softpack.create(tmp_path / "a.spk", "raw", classes=10) as writer:
+        writer.append(logits.reshape(6, 10), item=[0, 0, 0, 1, 1, 1], view=[0, 1, 2] * 2)
+
+    with pytest.raises(DataError, match="say how many to keep, such as --k 64"):
+        write_vllm(tmp_path / "a.spk", tmp_path / "out.npz", Asked())
+    write_vllm(tmp_path / "a.spk", tmp_path / "out.npz", Asked(k=4))
+
+    found = rows_of(open_source(tmp_path / "out.npz", kind="vllm", given=Given(classes=10)))
+    for (item, view), (ids, values) in found.items():
+        row = logits[item, view]
+        assert ids == np.argsort(-row)[:4].tolist()
+        assert values == pytest.approx(row[ids] - np.log(np.exp(row).sum()), abs=5e-3)
+
+
+def test_a_hole_in_a_sequence_is_refused(tmp_path):
+    with softpack.create(tmp_path / "a.spk", "raw", classes=10) as writer:
+        writer.append(np.zeros((2, 10), np.float32), item=[0, 0], view=[0, 2])
+
+    with pytest.raises(DataError, match="item 0 has no view 1; the layout has all positions"):
+        write_vllm(tmp_path / "a.spk", tmp_path / "out.npz", Asked(k=4))
+
+
+def test_an_encoding_that_was_interrupted_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "COMMIT_NUMBERS", 100)
+    said = teachers.say((60, 60, 60))
+    np.savez(tmp_path / "a.npz", **arrays_of(said))
+    run = Encoding(tmp_path / "a.spk", "run")
+
+    def stop(done, total):
+        if done > 50:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("softpack.sources.peers.vllm.PART_ROWS", 20)
+    source = open_source(tmp_path / "a.npz", kind="vllm", given=GIVEN)
+    monkeypatch.setattr(type(source), "block_rows", 20)
+    with pytest.raises(KeyboardInterrupt):
+        run.encode(source, choose(source, Wanted()), stop)
+    left = run.left()
+    assert 0 < left.n_rows < source.n_rows
+    run.encode(source, None)
+
+    labels = softpack.open(tmp_path / "a.spk")
+    np.testing.assert_array_equal(labels.read_sparse(*labels.cells()).ids_BK, np.concatenate(said.ids))
