@@ -39,7 +39,8 @@ from softpack.sources.peers.distillkit_rows import (
 )
 from softpack.sources.peers.given import Given, need
 from softpack.sources.peers.lists import lists_of, matrix_of
-from softpack.sources.peers.row_files import leaving_out
+from softpack.sources.peers.numbered import numbered
+from softpack.sources.peers.row_files import leaving_out, refuse_missing
 from softpack.sources.peers.sequences import (
     NO_TOKEN,
     PART_ROWS,
@@ -118,7 +119,15 @@ def open_distillkit(path: Path, given: Given) -> SequenceSource:
             f"{at}: says there are {config.classes} tokens, and --classes {given.classes}; leave that out"
         )
     are_logits = given.label_type == "logits"
-    left_out, columns, parts, n_N = dict[str, str](), SequenceColumns(), list[_Part](), list[int]()
+    numbers, _ = numbered((file.name for file in files), "data_", ".parquet")
+    n_files = 1 + max(numbers) if len(numbers) == len(files) > 1 else 0  # others may be named otherwise
+    lost = [path / f"data_{n}.parquet" for n in range(n_files) if n not in numbers]
+    left_out, columns, parts, n_N = (
+        refuse_missing(path, lost, given.skip_bad),
+        SequenceColumns(),
+        list[_Part](),
+        list[int](),
+    )
     for file in files:
         with leaving_out(file, given.skip_bad, left_out):
             found = list(_scanned(file, config))
@@ -153,6 +162,7 @@ def open_distillkit(path: Path, given: Given) -> SequenceSource:
         n_kept=config.k,
         n_stored_bytes=sum(file.stat().st_size for file in files),
         said=said,
+        before_P=np.array([part.number for part in parts]),
         skip_bad=given.skip_bad,
         left_out=left_out,
     )

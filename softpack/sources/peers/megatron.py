@@ -18,7 +18,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from softpack.sources.files.stored import reading
 from softpack.sources.files.tars import Span, members_of
 from softpack.sources.peers.given import Given, need
 from softpack.sources.peers.row_files import leaving_out, refuse_missing
-from softpack.sources.peers.sequences import PartRows, Parts, Runs, SequenceSource, widened
+from softpack.sources.peers.sequences import PartRows, Parts, Runs, SequenceSource
 from softpack.sources.peers.settled import Tally, settled
 from softpack.sources.pickles.pool import PicklePool
 
@@ -198,7 +198,7 @@ def _first_sizes(members: list[_Member], skip_bad: bool, left_out: dict[str, str
 
 
 def _runs(members: list[_Member], sizes: _Sizes, n_cp: int) -> tuple[Runs, np.ndarray]:
-    """Return the runs of all rows, by iteration, rank, microbatch, sequence and chunk; and where iterations begin."""
+    """Return the runs of all rows, by iteration, rank, microbatch, sequence and chunk; and where microbatches begin."""
     first = members[0].iteration
     n_dp = 1 + max(member.dp for member in members)
     iteration_P, dp_P, cp_P = np.array([(m.iteration - first, m.dp, m.cp) for m in members]).T
@@ -211,8 +211,8 @@ def _runs(members: list[_Member], sizes: _Sizes, n_cp: int) -> tuple[Runs, np.nd
     chunk_PX = np.stack([cp_P, 2 * n_cp - 1 - cp_P][:n_chunks], axis=1)
     item_Q = np.repeat(item_PS.reshape(-1), n_chunks)
     view_Q = np.repeat(chunk_PX[:, None, :] * size, item_PS.shape[1], axis=1).reshape(-1)
-    rows = sizes.microbatches * sizes.sequences * sizes.positions
-    return Runs(item_Q, view_Q, np.arange(len(item_Q) + 1) * size), np.arange(len(members) + 1) * rows
+    rows, n_parts = sizes.sequences * sizes.positions, len(members) * sizes.microbatches
+    return Runs(item_Q, view_Q, np.arange(len(item_Q) + 1) * size), np.arange(n_parts + 1) * rows
 
 
 def _name(member: _Member) -> str:
@@ -286,44 +286,54 @@ def _sizes(payload: dict[str, list[np.ndarray]], name: str) -> _Sizes:
 
 
 class _Parts(Parts):
-    """Iterations of ranks."""
+    """Microbatches of iterations of ranks."""
 
     def __init__(self, members: list[_Member], sizes: _Sizes, tally: Tally) -> None:
         self._members, self._sizes, self._tally = members, sizes, tally
         self._pool = PicklePool(1)
+        self._number, self._held = -1, dict[str, list[np.ndarray]]()  # of the iteration that was read last
+        self._error: DataError | None = None
 
     def name(self, number: int) -> str:
-        """Return which iteration of which file it is."""
-        return _name(self._members[number])
+        """Return which microbatch of which file it is."""
+        member, batch = divmod(number, self._sizes.microbatches)
+        return f"{_name(self._members[member])}, microbatch {batch}"
 
     def read(self, number: int) -> PartRows:
-        """Return the rows of an iteration, sequence by sequence."""
-        name = self.name(number)
-        payload = _payload(self._members[number], self._pool)
+        """Return the rows of a microbatch, sequence by sequence."""
+        member, batch = divmod(number, self._sizes.microbatches)
+        if member != self._number:
+            self._number, self._held, self._error = member, {}, None
+            try:
+                self._held = self._checked(member)
+            except DataError as error:
+                self._error = error
+        if self._error is not None:
+            raise self._error
+        values_SBK, low_SBK, high_SBK = (self._held[part][batch] for part in PARTS)
+        if values_SBK.dtype.kind != "f" or low_SBK.dtype.kind not in "iu" or high_SBK.dtype != bool:
+            raise DataError(
+                f"{self.name(number)}: holds values of {values_SBK.dtype} and ids of {low_SBK.dtype}, {high_SBK.dtype}"
+            )
+        k = values_SBK.shape[2]
+        value_BK = values_SBK.swapaxes(0, 1).reshape(-1, k).astype(np.float32)
+        id_SBK = low_SBK.astype(np.int32) + (high_SBK.astype(np.int32) << 16)
+        is_none_BK = value_BK <= NONE_VALUE
+        id_BK = np.where(is_none_BK, -1, id_SBK.swapaxes(0, 1).reshape(-1, k))
+        value_BK = np.where(is_none_BK, np.float32(-np.inf), value_BK)
+        return PartRows(settled(id_BK, value_BK, self._tally))
+
+    def _checked(self, member: int) -> dict[str, list[np.ndarray]]:
+        """Return the arrays of an iteration, which are as large as those of the first."""
+        name, payload = _name(self._members[member]), _payload(self._members[member], self._pool)
         found, expected = _sizes(payload, name), self._sizes
-        if (found.microbatches, found.sequences, found.positions) != (
-            expected.microbatches,
-            expected.sequences,
-            expected.positions,
-        ):
+        if replace(found, k=expected.k) != expected:
             raise DataError(
                 f"{name}: has {found.microbatches} microbatches of {found.sequences} sequences of {found.positions} "
                 f"positions; expected {expected.microbatches} of {expected.sequences} of {expected.positions}, as "
                 "the first iteration has; sets whose batches grow are read in parts, each in a folder of its own"
             )
-        ids_BK, values_BK = [], []
-        for values_SBK, low_SBK, high_SBK in zip(*(payload[part] for part in PARTS), strict=True):
-            if values_SBK.dtype.kind != "f" or low_SBK.dtype.kind not in "iu" or high_SBK.dtype != bool:
-                raise DataError(
-                    f"{name}: holds values of {values_SBK.dtype} and ids of {low_SBK.dtype}, {high_SBK.dtype}"
-                )
-            value_BK = values_SBK.swapaxes(0, 1).reshape(-1, values_SBK.shape[2]).astype(np.float32)
-            id_SBK = low_SBK.astype(np.int32) + (high_SBK.astype(np.int32) << 16)
-            id_BK = id_SBK.swapaxes(0, 1).reshape(-1, values_SBK.shape[2])
-            is_none_BK = value_BK <= NONE_VALUE
-            ids_BK.append(widened(np.where(is_none_BK, -1, id_BK), found.k, -1))
-            values_BK.append(widened(np.where(is_none_BK, np.float32(-np.inf), value_BK), found.k, -np.inf))
-        return PartRows(settled(np.concatenate(ids_BK), np.concatenate(values_BK), self._tally))
+        return payload
 
     def close(self) -> None:
         """Give the process back that reads pickles."""

@@ -17,7 +17,7 @@ import xxhash
 from softpack.checks import Place, check_sparse
 from softpack.errors import DataError
 from softpack.records import COLUMNS, RowBlock, SparseLabels
-from softpack.sources.base import Source
+from softpack.sources.base import SAMPLE_BLOCK_BYTES, SAMPLE_PARTS, Source
 from softpack.sources.columns import INT32_MAX
 from softpack.sources.peers.settled import Tally
 
@@ -101,6 +101,7 @@ class SequenceSource(Source):
         parts_of: opens them, and is given what tells of rows that were changed.
         n_kept: tokens of a row that are known.
         said: what there is to say of all rows, for people.
+        before_P: int64, parts that are read on the way to each; None where each is read alone.
         n_stored_bytes: of the files.
         skip_bad: leave out parts that cannot be used.
         left_out: what is wrong with those, by their names; grows as they are met.
@@ -113,6 +114,7 @@ class SequenceSource(Source):
     n_kept: int
     n_stored_bytes: int
     said: tuple[str, ...] = ()
+    before_P: np.ndarray | None = None
     skip_bad: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
@@ -156,6 +158,24 @@ class SequenceSource(Source):
             groups.append(np.arange(start, stop))
             start = int(stop)
         return self.read_rows(iter(groups))
+
+    def sample(self, n_rows: int, seed: int) -> Iterator[RowBlock]:
+        """Yield `n_rows` rows as `Source.sample` does; of parts that are soon reached, where others lie before them.
+
+        Sequences that are read from front to back stand in no order, where those who make such files shuffle them.
+        """
+        if self.before_P is None or n_rows >= self.n_rows:
+            return super().sample(n_rows, seed)
+        random, n_P = np.random.default_rng(seed), np.diff(self.part_starts)
+        shuffled = random.permutation(len(n_P))
+        soonest = shuffled[np.argsort(self.before_P[shuffled], kind="stable")]
+        n_parts = max(SAMPLE_PARTS, int(np.searchsorted(np.cumsum(n_P[soonest]), 2 * n_rows)) + 1)
+        rows = np.concatenate(
+            [np.arange(self.part_starts[p], self.part_starts[p + 1]) for p in np.sort(soonest[:n_parts])]
+        )
+        taken = np.sort(rows[random.permutation(len(rows))[:n_rows]])
+        step = max(1, SAMPLE_BLOCK_BYTES // (self.row_numbers * 4))
+        return self.read_rows(taken[start : start + step] for start in range(0, n_rows, step))
 
     def read_rows(self, groups: Iterator[np.ndarray]) -> Iterator[RowBlock]:
         """Yield one block for each group of ascending row numbers; each part is read once where groups ascend.

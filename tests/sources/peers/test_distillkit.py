@@ -401,3 +401,28 @@ def test_a_sample_is_of_rows_that_are_there(path, said):
     for block in blocks:
         for item, view, ids in zip(block.item_B, block.view_B, block.sparse.ids_BK, strict=True):
             np.testing.assert_array_equal(ids, said.ids[item][view])
+
+
+def test_a_sample_is_of_what_is_soon_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr("softpack.sources.peers.distillkit.PART_ROWS", 4)
+    monkeypatch.setattr("softpack.sources.peers.sequences.SAMPLE_PARTS", 2)
+    teachers.write_distillkit(tmp_path / "set", teachers.say((5,) * 40))
+    source = open_source(tmp_path / "set")
+
+    items = np.concatenate([block.item_B for block in source.sample(8, 3)])
+
+    # Of two files with twenty sequences each, a part each: the first two of both.
+    assert len(items) == 8
+    assert set(items.tolist()) <= {0, 1, 20, 21}
+
+
+def test_a_file_that_is_missing_is_named_and_left_out(tmp_path):
+    teachers.write_distillkit(tmp_path / "set", teachers.say((5,) * 6), files=3)
+    (tmp_path / "set" / "data_1.parquet").unlink()
+
+    with pytest.raises(DataError, match=r"1 files are missing: data_1\.parquet"):
+        open_source(tmp_path / "set")
+
+    source = open_source(tmp_path / "set", given=Given(skip_bad=True))
+    assert source.items == 4
+    assert "data_1.parquet: is missing" in next(iter(source.skipped.values()))

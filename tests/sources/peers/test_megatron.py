@@ -95,7 +95,7 @@ def test_ids_beyond_the_vocabulary_are_named(tmp_path):
     teachers.write_megatron(tmp_path / "set", Ranks())
 
     with pytest.raises(
-        DataError, match=r"iteration 3: a class of row .* expected 0 to 49999; there may be more"
+        DataError, match=r"iteration 3, microbatch 0: a class of row .* expected 0 to 49999; there may be more"
     ):
         rows_of(open_source(tmp_path / "set", given=Given(classes=50_000)))
 
