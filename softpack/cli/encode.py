@@ -197,14 +197,14 @@ def check_coding(how: dict[str, Any], model: str | None = None) -> None:
 
 def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:
     """Fit the codec that the options ask for, or the one that meets their target best; say what was tried."""
-    from softpack.rate.choose import choose
+    from softpack.rate.choose import choose, default_codec
     from softpack.sources.encoding import check_device
 
     wanted = wanted_of(how)
     check_device(wanted.device)
     if wanted.temperatures and not wanted.uses_temperatures and wanted.max_kl is None:
         note(f"--temperature is not used: {wanted.codec_id} has no use for it")
-    what = "fitting" if wanted.is_controlled else f"fitting {wanted.codec_id or 'vqae'}"
+    what = "fitting" if wanted.is_controlled else f"fitting {wanted.codec_id or default_codec(rows)}"
     with Bar(what, "step") as bar:
         return choose(rows, wanted, replay=replay, progress=bar, say=sayer(bar))
 

@@ -56,6 +56,11 @@ class Wanted:
         return self.is_controlled or "temperatures" in setting_names(self.codec_id or DEFAULT_CODEC)
 
 
+def default_codec(source: Source) -> str:
+    """Return the codec that rows of a source are coded by where none is asked for."""
+    return DEFAULT_CODEC if source.kept is None else SPARSE_CODEC
+
+
 def choose(
     source: Source,
     wanted: Wanted,
@@ -113,7 +118,7 @@ def _of_sparse(
                 f"{source.path}: only some classes of a row are known, and --target-kl and --budget try codecs on "
                 "whole rows; give --target-bits, or --set k=K"
             )
-    codec_id = wanted.codec_id or SPARSE_CODEC
+    codec_id = wanted.codec_id or default_codec(source)
     if codec_id == SPARSE_CODEC and target_bits is None:
         settings.setdefault("k", source.kept)
     return fit_model(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -426,3 +427,12 @@ def test_a_file_that_is_missing_is_named_and_left_out(tmp_path):
     source = open_source(tmp_path / "set", given=Given(skip_bad=True))
     assert source.items == 4
     assert "data_1.parquet: is missing" in next(iter(source.skipped.values()))
+
+
+def test_what_is_not_installed_is_said(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+
+    with pytest.raises(
+        DataError, match=r"takes pyyaml, which cannot be imported .*pip install 'softpack\[language\]'"
+    ):
+        open_source(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -60,13 +61,14 @@ ARRAYS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _protobuf():
-    pytest.importorskip("google.protobuf")
+@pytest.fixture
+def protobuf():
+    """It, or nothing is tested."""
+    return pytest.importorskip("google.protobuf")
 
 
 @pytest.mark.parametrize("is_packed", [True, False])
-def test_examples_are_read(is_packed):
+def test_examples_are_read(is_packed, protobuf):
     found = arrays_of(by_hand(ARRAYS, is_packed))
 
     assert found.keys() - {"empty"} == ARRAYS.keys() - {"empty"}
@@ -74,14 +76,14 @@ def test_examples_are_read(is_packed):
         np.testing.assert_array_equal(values, ARRAYS[name])
 
 
-def test_examples_are_written():
+def test_examples_are_written(protobuf):
     found = arrays_of(example_of(ARRAYS))
 
     for name in ("inputs", "top_k_logits"):
         np.testing.assert_array_equal(found[name], ARRAYS[name])
 
 
-def test_what_is_damaged_is_refused():
+def test_what_is_damaged_is_refused(protobuf):
     whole = by_hand(ARRAYS)
     with pytest.raises(DataError, match=r"is no tf.Example, or is damaged"):
         arrays_of(whole[:-1])
@@ -89,11 +91,19 @@ def test_what_is_damaged_is_refused():
         arrays_of(b"\xff" * 20)
 
 
+def test_what_is_not_installed_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_record.python", None)
+    (tmp_path / "a.array_record").write_bytes(b"x")
+
+    with pytest.raises(DataError, match=r"takes array_record, .*pip install 'softpack\[language\]'"):
+        open_source(tmp_path / "a.array_record", given=GIVEN)
+
+
 # -- sets, where array_record is installed ----------------------------------------------------------------
 
 
 @pytest.fixture
-def module():
+def module(protobuf):
     pytest.importorskip("array_record.python.array_record_module")
     from array_record.python import array_record_module
 
