@@ -132,7 +132,7 @@ class RowBlock:
         cls, sparse: SparseLabels, item_B: np.ndarray, view_B: np.ndarray, replay: dict[str, np.ndarray]
     ) -> RowBlock:
         """Return rows of which only some classes are known."""
-        return cls(np.empty((len(sparse), 0), np.float32), item_B, view_B, replay, sparse)
+        return cls(np.empty((len(sparse), 0), np.float32), item_B, view_B, replay, sparse=sparse)
 
     def __len__(self) -> int:
         return len(self.labels_BC)
@@ -144,5 +144,5 @@ class RowBlock:
             self.item_B[rows],
             self.view_B[rows],
             {name: values[rows] for name, values in self.replay.items()},
-            None if self.sparse is None else self.sparse.take(rows),
+            sparse=None if self.sparse is None else self.sparse.take(rows),
         )

@@ -2,11 +2,14 @@
 
 A row of a file is a sequence. Row v of its labels is what the teacher says after its tokens 0 to v. Its columns:
 
-    input_ids            list of tokens, one more than labels; as many in sets that were packed, whose rows end before
-                         the last token of each document
+    input_ids            list of tokens, one more than labels; as many in sets that were packed, which took the last token
+                         of each document away
     compressed_logprobs  a list of bytes for each label, and
     bytepacked_indices   the same of its ids; see `distillkit_rows`
-    attention_mask       in packed sets: the number of the document that a token is of, from 1
+    attention_mask       in packed sets: the number of the document that a token is of, from 1; not used
+
+A label of the last token in a packed row is left out, as no file says which token it is about; that of the last one of
+a document in it stays, beside the first token of the next.
 
 Legacy sets have `packed_indices`, `exact_values` and `coeffs` instead. Files do not say how bytes are to be read: their
 configuration does, and two that differ may take as many bytes.
@@ -42,7 +45,6 @@ from softpack.sources.peers.lists import lists_of, matrix_of
 from softpack.sources.peers.numbered import numbered
 from softpack.sources.peers.row_files import leaving_out, refuse_missing
 from softpack.sources.peers.sequences import (
-    NO_TOKEN,
     PART_ROWS,
     PartRows,
     Parts,
@@ -50,12 +52,11 @@ from softpack.sources.peers.sequences import (
     SequenceColumns,
     SequenceSource,
     check_tokens,
-    next_tokens,
     token_columns,
 )
 from softpack.sources.peers.settled import Tally, renormalised, settled
 
-TOKENS, DOCUMENTS = "input_ids", "attention_mask"
+TOKENS = "input_ids"
 BYTES, IDS = "compressed_logprobs", "bytepacked_indices"
 LEGACY_IDS, LEGACY_EXACT, LEGACY_TERMS = "packed_indices", "exact_values", "coeffs"
 LABEL_TYPES = ("log_probs", "logits")
@@ -76,7 +77,8 @@ class _Part:
         number: of the part in the group.
         each: sequences of a part of the group.
         first: number of its first sequence in the file.
-        n_rows: labels of each.
+        n_rows: labels of each that are taken.
+        n_stored: labels of each that there are, one more where the set was packed.
     """
 
     path: Path
@@ -85,6 +87,13 @@ class _Part:
     each: int
     first: int
     n_rows: tuple[int, ...]
+    n_stored: tuple[int, ...]
+
+    @property
+    def is_taken_R(self) -> np.ndarray:  # noqa: N802  # it carries its shape
+        """Which of the labels that there are are taken."""
+        pairs = zip(self.n_stored, self.n_rows, strict=True)
+        return np.concatenate([np.arange(stored) < taken for stored, taken in pairs])
 
 
 def open_distillkit(path: Path, given: Given) -> SequenceSource:
@@ -143,8 +152,12 @@ def open_distillkit(path: Path, given: Given) -> SequenceSource:
         )
     part_starts = np.concatenate([[0], np.cumsum([sum(part.n_rows) for part in parts])]).astype(np.int64)
     said: tuple[str, ...] = ()
+    if len(set(parts[0].n_stored) - set(parts[0].n_rows)):
+        said += (
+            "the set was packed: the last label of each row of files was left out, as its token is not said",
+        )
     if are_logits:
-        said = (
+        said += (
             "labels are logits of some tokens alone: of all others nobody knows anything, and they get nothing",
         )
     return SequenceSource(
@@ -154,7 +167,7 @@ def open_distillkit(path: Path, given: Given) -> SequenceSource:
         views=runs.n_views,
         n_rows=int(part_starts[-1]),
         columns=token_columns(given.replay),
-        item_columns=columns.columns() if given.replay else {},
+        item_columns=columns.columns() if given.replay and not given.skip_bad else {},
         ignored=(),
         runs=runs,
         part_starts=part_starts,
@@ -198,11 +211,13 @@ def _scanned(file: Path, config: Config) -> Iterator[tuple[_Part, list[np.ndarra
                 ]
                 for number, tokens in enumerate(tokens_n):
                     check_tokens(tokens, config.classes, f"sequence {first + number}")
-                n_rows = [max(0, len(tokens) - spare) for tokens in tokens_n]
+                n_rows = [max(0, len(tokens) - 1) for tokens in tokens_n]
+                n_stored = [max(0, len(tokens) - spare) for tokens in tokens_n]
                 each = max(1, PART_ROWS // max([1, *n_rows]))
                 for part, start in enumerate(range(0, len(n_rows), each)):
-                    rows = tuple(n_rows[start : start + each])
-                    yield _Part(file, group, part, each, first + start, rows), tokens_n[start : start + each]
+                    here = slice(start, start + each)
+                    rows = tuple(n_rows[here]), tuple(n_stored[here])
+                    yield _Part(file, group, part, each, first + start, *rows), tokens_n[here]
                 first += len(n_rows)
 
 
@@ -262,8 +277,6 @@ class _Parts(Parts):
             self.close()
             self._file = opened_file(part.path)
             names = [TOKENS, *_label_columns(self._config)]
-            if DOCUMENTS in self._file.schema_arrow.names:
-                names.append(DOCUMENTS)
             self._batches = self._file.iter_batches(part.each, [part.group], names, use_threads=False)
             self._at = (part.path, part.group, 0)
         assert self._at is not None
@@ -276,7 +289,7 @@ class _Parts(Parts):
         config = self._config
 
         def matrix(name: str, width: int) -> np.ndarray:
-            return matrix_of(batch.column(name), name, width, part.n_rows, part.first)
+            return matrix_of(batch.column(name), name, width, part.n_stored, part.first)
 
         if config.is_legacy:
             words_RW = matrix(LEGACY_IDS, legacy_words(config))
@@ -287,16 +300,10 @@ class _Parts(Parts):
         else:
             ids_RK = ids_of(matrix(IDS, config.id_bytes).astype(np.uint8, copy=False), config)
             values_RK = log_probs_of(matrix(BYTES, config.row_bytes).astype(np.uint8, copy=False), config)
-        tokens = list(lists_of(batch.column(TOKENS), TOKENS))
-        token_R = next_tokens(tokens, part.n_rows)
-        if DOCUMENTS in batch.schema.names:
-            documents = [
-                d[:n] for d, n in zip(lists_of(batch.column(DOCUMENTS), DOCUMENTS), part.n_rows, strict=True)
-            ]
-            of_R = np.concatenate(documents) if documents else np.empty(0)
-            if len(of_R) == len(token_R):
-                token_R[:-1][of_R[1:] != of_R[:-1]] = NO_TOKEN
-        return PartRows(self._labels(ids_RK, values_RK), token_R)
+        if part.n_stored != part.n_rows:
+            ids_RK, values_RK = ids_RK[part.is_taken_R], values_RK[part.is_taken_R]
+        tokens = [tokens[1:] for tokens in lists_of(batch.column(TOKENS), TOKENS)]
+        return PartRows(self._labels(ids_RK, values_RK), np.concatenate(tokens).astype(np.int32))
 
     def _labels(self, ids_RK: np.ndarray, values_RK: np.ndarray) -> SparseLabels:
         """Return rows, none of whose tokens is likelier than one before it, of which the polynomial takes no care."""

@@ -3,7 +3,7 @@
     inputs          L tokens
     top_k_logits    L x k floats, of the k largest logits after each token
     top_k_indices   L x k integers, their tokens
-    targets         L tokens, in most sets: the one after each; and targets_segmentation, 0 where there is none
+    targets         L tokens, in most sets: the one after each, that of padding where there is none
 
 They are logits without their sum over all tokens: what the others have nobody knows. How many tokens there are no file
 says. Records of a part and host follow one another, so that items of several hosts are not in the order of the data.
@@ -23,7 +23,7 @@ from softpack.records import LabelSpec
 from softpack.sources.files.stored import reading
 from softpack.sources.peers.given import Given, need
 from softpack.sources.peers.row_files import leaving_out
-from softpack.sources.peers.sequences import NO_TOKEN, PartRows, Parts, Runs, SequenceSource, token_columns
+from softpack.sources.peers.sequences import PartRows, Parts, Runs, SequenceSource, token_columns
 from softpack.sources.peers.settled import Tally, renormalised
 from softpack.sources.peers.tf_example import arrays_of
 
@@ -81,7 +81,7 @@ def open_maxtext(path: Path, given: Given) -> SequenceSource:
         raise DataError(next(iter(left_out.values()), f"{path}: its files hold no records"))
     if len(sizes) > 1:
         raise DataError(f"{path}: has sequences of {sorted(sizes)} tokens and k; expected files of one run")
-    length, k, _ = sizes.pop()
+    length, k, has_targets = sizes.pop()
     n_N = np.full(len(records), length)
     runs = Runs.of_lengths(n_N)
     return SequenceSource(
@@ -90,7 +90,7 @@ def open_maxtext(path: Path, given: Given) -> SequenceSource:
         items=len(records),
         views=length,
         n_rows=length * len(records),
-        columns=token_columns(given.replay),
+        columns=token_columns(given.replay and has_targets),
         item_columns={},
         ignored=(),
         runs=runs,
@@ -155,15 +155,12 @@ class _Parts(Parts):
             raise DataError(
                 f"{name}: has {found[0]} tokens of k={found[1]}; expected {self._length} of {self._k}"
             )
-        tokens = example.get("targets", np.append(example["inputs"][1:], NO_TOKEN)).astype(np.int32)
-        if len(tokens) != self._length:
+        tokens = example.get("targets")
+        if tokens is not None and len(tokens) != self._length:
             raise DataError(
                 f"{name}: has {len(tokens)} targets; expected one for each of {self._length} tokens"
             )
-        segment = example.get("targets_segmentation")
-        if segment is not None and len(segment) == len(tokens):
-            tokens = np.where(segment == 0, NO_TOKEN, tokens).astype(np.int32)
         ids_RK = example["top_k_indices"].reshape(self._length, self._k)
         logits_RK = example["top_k_logits"].reshape(self._length, self._k)
         ids_RK = np.where(logits_RK == -np.inf, -1, ids_RK)
-        return PartRows(renormalised(ids_RK, logits_RK), tokens)
+        return PartRows(renormalised(ids_RK, logits_RK), None if tokens is None else tokens.astype(np.int32))

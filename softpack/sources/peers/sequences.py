@@ -8,7 +8,7 @@ Shapes in names: N sequences, P parts, Q runs of rows, B rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,7 +65,7 @@ class PartRows:
 
     Args:
         sparse: what is known of them.
-        token_B: int32, the token that each is about, -1 where files do not say it; None where they never do.
+        token_B: int32, the token that each is about; None where files do not say it.
     """
 
     sparse: SparseLabels
@@ -251,7 +251,11 @@ def token_columns(are_known: bool) -> tuple[str, ...]:
 
 
 class SequenceColumns:
-    """What is stored of each sequence: its tokens, the first of them, and a hash of them all."""
+    """What is stored of each sequence: how many tokens it has, the first of them, and a hash of them all.
+
+    A file is bound by it to one label less than tokens of each sequence, so sources say it of none where parts may be
+    left out.
+    """
 
     def __init__(self) -> None:
         self._facts: list[tuple[int, int, bytes]] = []
@@ -270,22 +274,6 @@ class SequenceColumns:
             "token_hash": hashes.view("<i4").reshape(-1, 2).astype(np.int32),
         }
         return {name: values for name, values in found.items() if name in COLUMNS}
-
-
-def next_tokens(tokens_N: Iterable[np.ndarray], n_rows_N: Iterable[int]) -> np.ndarray:
-    """Return the token that each row is about, int32 [B]: that after its position, -1 where there is none.
-
-    Args:
-        tokens_N: of each sequence, from its first on.
-        n_rows_N: of each.
-    """
-    parts = []
-    for tokens, n_rows in zip(tokens_N, n_rows_N, strict=True):
-        part = np.full(n_rows, NO_TOKEN, np.int32)
-        known = tokens[1 : n_rows + 1]
-        part[: len(known)] = known
-        parts.append(part)
-    return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
 def check_tokens(tokens: np.ndarray, classes: int, where: str) -> None:

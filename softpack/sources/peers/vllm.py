@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from softpack.errors import DataError
-from softpack.records import COLUMNS, LabelSpec
+from softpack.records import LabelSpec
 from softpack.sources.files.npy import open_npy
 from softpack.sources.files.npz import open_npz
 from softpack.sources.files.stored import Stored, StoredArray, reading
@@ -33,6 +33,7 @@ from softpack.sources.peers.sequences import (
     PartRows,
     Parts,
     Runs,
+    SequenceColumns,
     SequenceSource,
     check_tokens,
     token_columns,
@@ -109,8 +110,8 @@ def _open_arrays(path: Path, given: Given) -> SequenceSource:
                 f"has {TOKENS} {list(arrays[TOKENS].shape)}; expected one for each of {shape[0]} rows"
             )
         item_columns = {}
-        if has_tokens and FIRST in arrays and "first_token" in COLUMNS and given.replay:
-            item_columns["first_token"] = _whole(arrays[FIRST]).astype(np.int32)
+        if has_tokens and FIRST in arrays and given.replay and not given.skip_bad:
+            item_columns = _sequence_columns(arrays, n_N)
         n_bytes = path.stat().st_size if path.is_file() else sum(f.stat().st_size for f in path.iterdir())
     runs = Runs.of_lengths(n_N)
     starts = np.append(np.arange(0, shape[0], PART_ROWS), shape[0])
@@ -130,6 +131,18 @@ def _open_arrays(path: Path, given: Given) -> SequenceSource:
         n_stored_bytes=n_bytes,
         skip_bad=given.skip_bad,
     )
+
+
+def _sequence_columns(arrays: dict[str, StoredArray], n_N: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what is stored of each sequence."""
+    columns, start, firsts = SequenceColumns(), 0, _whole(arrays[FIRST])
+    if len(firsts) != len(n_N):
+        raise DataError(f"has {len(firsts)} {FIRST}; expected one for each of {len(n_N)} sequences")
+    for first, n_rows in zip(firsts, n_N.tolist(), strict=True):
+        tokens = arrays[TOKENS].read(start, start + n_rows, 1)
+        columns.add(np.concatenate([[first], tokens]) if first >= 0 else tokens)
+        start += n_rows
+    return columns.columns()
 
 
 def _whole(array: StoredArray) -> np.ndarray:
@@ -192,7 +205,7 @@ class _Parts(Parts):
             token_R = None
             if TOKENS in self._arrays:
                 token_R = self._arrays[TOKENS].read(start, stop, 1).astype(np.int32)
-                check_tokens(token_R[token_R != -1], self.classes, self.name(number))
+                check_tokens(token_R, self.classes, self.name(number))
         is_none_RK = (ids_RK == -1) | (values_RK == -np.inf)
         ids_RK = np.where(is_none_RK, -1, ids_RK)
         values_RK = np.where(is_none_RK, np.float32(-np.inf), values_RK)

@@ -86,7 +86,7 @@ def open_json_lines(path: Path, given: Given) -> SequenceSource:
         views=runs.n_views,
         n_rows=int(n_N.sum()),
         columns=token_columns(are_wanted),
-        item_columns=columns.columns() if are_wanted else {},
+        item_columns=columns.columns() if are_wanted and not given.skip_bad else {},
         ignored=(),
         runs=runs,
         part_starts=runs.starts,

@@ -165,19 +165,21 @@ def test_legacy_logits_get_all_the_probability(tmp_path):
     assert "logits of some tokens alone" in source.remarks[0]
 
 
-def test_a_packed_set_says_no_token_where_a_document_ends(tmp_path):
-    said = teachers.say((7,), k=4)
+def test_a_packed_set_loses_the_label_whose_token_nobody_says(tmp_path):
+    said = teachers.say((7, 2, 4), k=4)
     teachers.write_distillkit(tmp_path / "set", said, files=1)
     file = tmp_path / "set" / "data_0.parquet"
     table = pq.read_table(file)
-    mask = pa.array([[1, 1, 1, 2, 2, 2]])
-    table = table.set_column(0, "input_ids", pa.array([said.tokens[0][:-1].tolist()]))
-    pq.write_table(table.append_column("attention_mask", mask), file)
+    table = table.set_column(0, "input_ids", pa.array([tokens[:-1].tolist() for tokens in said.tokens]))
+    pq.write_table(table.append_column("attention_mask", pa.array([[1, 1, 1, 2, 2, 2], [1], [1] * 3])), file)
+    source = open_source(tmp_path / "set")
 
-    _, _, tokens = rows_of(open_source(tmp_path / "set"))
+    ids, _, tokens = rows_of(source)
 
-    t = said.tokens[0]
-    np.testing.assert_array_equal(tokens, [t[1], t[2], -1, t[4], t[5], -1])
+    np.testing.assert_array_equal(ids, np.concatenate([of[:-1] for of in said.ids]))
+    np.testing.assert_array_equal(tokens, np.concatenate([one[1:-1] for one in said.tokens]))
+    np.testing.assert_array_equal(source.item_columns["length"], [6, 1, 3])
+    assert "the set was packed" in source.remarks[0]
 
 
 def test_a_topk_file_of_it_holds_the_very_same(path, said, tmp_path):

@@ -123,11 +123,9 @@ def path(tmp_path, said, module):
         writer = module.ArrayRecordWriter(
             str(folder / f"teacher_top_k_part_{number:05d}_host_000.array_record"), "group_size:1"
         )
-        segmentation = np.ones(6, np.int64)
-        segmentation[5] = 0
         arrays = {
             "inputs": tokens[:6], "top_k_logits": values.reshape(-1) + 11.5, "top_k_indices": ids.reshape(-1),
-            "sequence_hash": np.array([-5]), "targets": tokens[1:], "targets_segmentation": segmentation,
+            "sequence_hash": np.array([-5]), "targets": tokens[1:], "targets_segmentation": np.ones(6, np.int64),
         }  # fmt: skip
         writer.write(by_hand(arrays))
         writer.close()
@@ -145,7 +143,7 @@ def test_every_row_is_what_was_written(path, said):
     np.testing.assert_allclose(
         np.exp(block.sparse.log_probs_BK), shares / shares.sum(axis=1, keepdims=True), rtol=1e-4
     )
-    expected = np.concatenate([[*tokens[1:6], -1] for tokens in said.tokens])
+    expected = np.concatenate([tokens[1:] for tokens in said.tokens])
     np.testing.assert_array_equal(block.replay["token"], expected)
     assert "logits of some tokens alone" in source.remarks[0]
 
