@@ -2,8 +2,8 @@
 
 A row of a file is a sequence. Row v of its labels is what the teacher says after its tokens 0 to v. Its columns:
 
-    input_ids            list of tokens, one more than labels; as many in sets that were packed, which took the last token
-                         of each document away
+    input_ids            list of tokens, one more than labels; as many in sets that were packed, which took the last
+                         token of each document away
     compressed_logprobs  a list of bytes for each label, and
     bytepacked_indices   the same of its ids; see `distillkit_rows`
     attention_mask       in packed sets: the number of the document that a token is of, from 1; not used
