@@ -190,7 +190,7 @@ def test_a_topk_file_of_it_holds_the_very_same(path, said, tmp_path):
     rows = labels.read_sparse(*labels.cells())
 
     np.testing.assert_array_equal(rows.ids_BK, np.concatenate(said.ids))
-    np.testing.assert_array_equal(rows.log_probs_BK, np.concatenate(said.log_probs))
+    np.testing.assert_allclose(rows.log_probs_BK, np.concatenate(said.log_probs), rtol=1e-6)
     np.testing.assert_array_equal(
         labels.replay(*labels.cells())["token"], np.concatenate([one[1:] for one in said.tokens])
     )
