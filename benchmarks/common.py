@@ -11,6 +11,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,39 @@ def beyond(rates: Sequence[float], base: Sequence[float]) -> Spread:
     ratios = sorted(b / a - 1 for a, b in zip(rates, base, strict=True))
     low = max(0, math.floor(len(ratios) / 2 - 0.98 * math.sqrt(len(ratios))))
     return Spread(statistics.median(ratios), ratios[low], ratios[-1 - low])
+
+
+def process_cost(command: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
+    """Return seconds and peak megabytes of a process and its helpers; ends the program where it fails."""
+    peaks_kb: dict[int, int] = {}
+    with tempfile.TemporaryFile() as said:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+        while process.poll() is None:
+            for pid in [process.pid, *_children(process.pid)]:
+                peaks_kb[pid] = _peak_kb(pid) or peaks_kb.get(pid, 0)
+            time.sleep(0.02)
+        took = time.perf_counter() - start
+        said.seek(0)
+        if process.returncode:
+            sys.exit(said.read().decode())
+    return took, sum(peaks_kb.values()) / 1000
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _peak_kb(pid: int) -> int:
+    """Return the most memory that a process has held; not that of the process that began it, as wait4 would."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(status.partition("VmHWM:")[2].split()[0] if "VmHWM:" in status else 0)
 
 
 # -- results -------------------------------------------------------------------------------------------

@@ -11,12 +11,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import CLASSES, ROOT, Results, Spread, options, use_threads
+from common import CLASSES, ROOT, Results, Spread, options, process_cost, use_threads
 from torch.utils.data import RandomSampler
 
 from softpack.sources.opening import open_source
@@ -57,7 +56,7 @@ def main() -> None:
         found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(1 if given.quick else REPEATS):
             for way, command in ways.items():
-                found[way].append(_timed(command))
+                found[way].append(process_cost(command, _environment()))
     for way, runs in found.items():
         rates = [images * epochs / seconds for seconds, _ in runs]
         results.add(way=way, **Spread.of(rates).columns("rows_per_s"), peak_mb=max(peak for _, peak in runs))
@@ -96,39 +95,6 @@ def _softpack(*arguments: object) -> None:
     subprocess.run(
         command, check=True, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-
-
-def _timed(command: tuple[str, ...]) -> tuple[float, float]:
-    """Return seconds and peak megabytes of a process and its helpers."""
-    peaks_kb: dict[int, int] = {}
-    with tempfile.TemporaryFile() as said:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=said)
-        while process.poll() is None:
-            for pid in [process.pid, *_children(process.pid)]:
-                peaks_kb[pid] = _peak_kb(pid) or peaks_kb.get(pid, 0)
-            time.sleep(0.02)
-        took = time.perf_counter() - start
-        said.seek(0)
-        if process.returncode:
-            sys.exit(said.read().decode())
-    return took, sum(peaks_kb.values()) / 1000
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _peak_kb(pid: int) -> int:
-    """Return the most memory that a process has held; not that of the process that began it, as wait4 would."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return int(status.partition("VmHWM:")[2].split()[0] if "VmHWM:" in status else 0)
 
 
 def _environment() -> dict[str, str]:

@@ -34,9 +34,9 @@ import vectors_valid_1_2  # noqa: E402
 import vectors_valid_1_3  # noqa: E402
 import vectors_valid_1_4  # noqa: E402
 import vectors_valid_1_5  # noqa: E402
+import vectors_valid_1_5_klt  # noqa: E402
 import vectors_valid_1_5_sequences  # noqa: E402
 import vectors_valid_1_5_topk  # noqa: E402
-import vectors_valid_1_5_klt  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402

@@ -12,7 +12,7 @@ from math import log
 import numpy as np
 
 from softpack.errors import DataError
-from softpack.records import LabelSpec, RowBlock
+from softpack.records import LabelSpec, RowBlock, SparseLabels
 
 MOST = (1 << 31) - 2  # the largest item and view
 SUM_TOLERANCE = 1e-2
@@ -97,6 +97,40 @@ def check_labels(labels_BC: np.ndarray, spec: LabelSpec, stored_dtype: str, plac
         _check_finite(labels_BC[rows], spec, here)
         if spec.space != "logits":
             _check_sums(labels_BC[rows], spec, sum_tolerance(spec, stored_dtype), here)
+
+
+def check_sparse(labels: SparseLabels, spec: LabelSpec, place: Place) -> None:
+    """Refuse rows of which some classes are known, where these are none, the same, or no part of a distribution.
+
+    Raises:
+        DataError: naming the first bad row.
+    """
+    ids_BK, log_probs_BK = labels.ids_BK, labels.log_probs_BK
+    is_class_BK = ids_BK != -1
+    most = spec.classes - 1
+    good_BK = (ids_BK >= -1) & (ids_BK <= most)
+    shown_B = np.take_along_axis(ids_BK, good_BK.argmin(axis=1)[:, None], 1)[:, 0]
+    place.check(
+        "a class", good_BK.all(axis=1), shown_B, f"0 to {most}; there may be more classes than was said"
+    )
+    sorted_BK = np.sort(ids_BK, axis=1)
+    twice_BK = (sorted_BK[:, 1:] == sorted_BK[:, :-1]) & (sorted_BK[:, 1:] != -1)
+    place.check("the classes", ~twice_BK.any(axis=1), ids_BK, "each class once")
+    place.check("the classes", is_class_BK.any(axis=1), ids_BK, "one class at least")
+    with np.errstate(invalid="ignore", over="ignore"):
+        good_BK = np.where(
+            is_class_BK,
+            np.isfinite(log_probs_BK) & (log_probs_BK <= SUM_TOLERANCE),
+            log_probs_BK == -np.inf,
+        )
+        sum_B = np.exp(log_probs_BK).sum(axis=1, dtype=np.float64)
+    shown_B = np.take_along_axis(log_probs_BK, good_BK.argmin(axis=1)[:, None], 1)[:, 0]
+    hint = "0 at most, and finite; -inf where there is no class; if they are logits, say so"
+    place.check("a log-probability", good_BK.all(axis=1), shown_B, hint)
+    if labels.tail_B is not None:
+        sum_B = sum_B + np.exp(labels.tail_B)
+    good_B = np.abs(sum_B - 1) <= SUM_TOLERANCE
+    place.check("the sum over all classes", good_B, sum_B, f"1 within {SUM_TOLERANCE}")
 
 
 def check_cells(block: RowBlock, items: int | None, views: int | None, place: Place) -> None:

@@ -89,15 +89,40 @@ SEQUENCE_COLUMNS = ("length", "first_token", "token_hash")  # an item has all of
 
 
 @dataclass(frozen=True)
+class SparseLabels:
+    """Log-probabilities of some classes of every row: what `softpack.codecs.sparse.SparseRows` is with torch.
+
+    Args:
+        ids_BK: int32, no class twice in a row, -1 where a row has fewer than K.
+        log_probs_BK: float32, at the temperature of the rows; -inf where there is no class.
+        tail_B: float32, ln of the probability that all other classes of a row have together, -inf for none; None
+            where no row leaves them any.
+    """
+
+    ids_BK: np.ndarray
+    log_probs_BK: np.ndarray
+    tail_B: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids_BK)
+
+    def take(self, rows: slice | np.ndarray) -> SparseLabels:
+        """Return some of the rows."""
+        tail_B = None if self.tail_B is None else self.tail_B[rows]
+        return SparseLabels(self.ids_BK[rows], self.log_probs_BK[rows], tail_B)
+
+
+@dataclass(frozen=True)
 class RowBlock:
     """Some rows, in any order.
 
     Args:
-        labels_BC: float16 or float32 [B, C].
+        labels_BC: float16 or float32 [B, C]; [B, 0] where only some classes are known.
         item_B: int64 [B], the item of each row.
         view_B: int64 [B], the view of each row.
         replay: replay columns by name, each [B, ...].
         forced_BF: float32 [B, F], the log-probabilities at T=1 of classes that are kept exactly beside the codes.
+        sparse: the classes that are known, where not all are.
     """
 
     labels_BC: np.ndarray
@@ -105,6 +130,14 @@ class RowBlock:
     view_B: np.ndarray
     replay: dict[str, np.ndarray] = field(default_factory=dict)
     forced_BF: np.ndarray | None = None
+    sparse: SparseLabels | None = None
+
+    @classmethod
+    def of_sparse(
+        cls, sparse: SparseLabels, item_B: np.ndarray, view_B: np.ndarray, replay: dict[str, np.ndarray]
+    ) -> RowBlock:
+        """Return rows of which only some classes are known."""
+        return cls(np.empty((len(sparse), 0), np.float32), item_B, view_B, replay, sparse=sparse)
 
     def __len__(self) -> int:
         return len(self.labels_BC)
@@ -117,4 +150,5 @@ class RowBlock:
             self.view_B[rows],
             {name: values[rows] for name, values in self.replay.items()},
             None if self.forced_BF is None else self.forced_BF[rows],
+            sparse=None if self.sparse is None else self.sparse.take(rows),
         )

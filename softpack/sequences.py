@@ -57,7 +57,7 @@ class Sequences:
         return tokens_L
 
     @property
-    def lengths_N(self) -> np.ndarray:  # noqa: N802
+    def lengths_N(self) -> np.ndarray:
         """Tokens of each, int64."""
         return np.diff(self.starts_N)
 

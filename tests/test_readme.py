@@ -21,6 +21,7 @@ from PIL import Image
 
 import softpack
 from softpack.cli import main
+from tests.sources import teachers
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 FILE = re.compile(r"\.(spk|spkm|partial|npy|npz|h5|safetensors|jsonl)$")
@@ -98,6 +99,8 @@ def made(tmp_path, monkeypatch):
     (tmp_path / "train" / "class").mkdir(parents=True)
     for item in range(120):
         Image.new("L", (9, 9)).save(tmp_path / "train" / "class" / f"{item:03d}.png")
+    teachers.write_distillkit(tmp_path / "qwen_logits", teachers.say(k=16))
+    teachers.write_megatron(tmp_path / "cache", teachers.Ranks(all_kept=True))
     (tmp_path / "my_teacher.py").write_text(
         "from torch import nn\n\n\ndef load():\n"
         "    return nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(27, 40))\n"

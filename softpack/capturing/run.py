@@ -179,7 +179,7 @@ class Run:
         return numbers_B
 
     @cached_property
-    def _firsts_N(self) -> np.ndarray:  # noqa: N802
+    def _firsts_N(self) -> np.ndarray:
         counts_N = np.maximum(self.asker.sequences.lengths_N - 1, 0)
         firsts_N: np.ndarray = np.cumsum(counts_N) - counts_N
         return firsts_N

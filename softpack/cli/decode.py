@@ -53,10 +53,17 @@ FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
 @click.option("--order", type=click.Path(), metavar="JSON",
               help="Index of the set that batches are to be ordered as, instead of a seed.")  # fmt: skip
 @click.option(
-    "--k", type=click.IntRange(1), metavar="K", help="Classes to keep of each row (lpqld, fkd, tinyvit)."
+    "--k",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Classes to keep of each row (lpqld, fkd, tinyvit, and language models).",
 )
 @click.option("--images", type=click.Path(), metavar="DIR",
               help="The images that were labelled, after which fkd names its files, and tinyvit its keys.")  # fmt: skip
+@click.option("--micro-batch", type=click.IntRange(1), metavar="N",
+              help="Sequences of a microbatch of megatron, whose --batch-size counts sequences too.")  # fmt: skip
+@click.option("--meta", type=click.Path(), metavar="JSON",
+              help="Of megatron: what the student's run says of itself, or a tar of the teacher's run.")  # fmt: skip
 @click.option("--label-type", metavar="TYPE",
               help="Of fkd: hard, smoothing, marginal_smoothing_kK, marginal_renorm_kK or ori.")  # fmt: skip
 @NO_REPLAY
@@ -103,12 +110,16 @@ def _decode_folder(file: str, out: Path, layout: str, force: bool, how: dict[str
     order = _order(
         layout, found.commit.items, **{name: how.pop(name) for name in ("order", "label_seed", "sampler")}
     )
-    images = how.pop("images")
+    images, meta = how.pop("images"), how.pop("meta")
     from softpack.sources.peers.writers import WRITERS
 
-    asked = Asked(order=order, images=None if images is None else Path(images), **how)
+    asked = Asked(order=order, images=_path(images), meta=_path(meta), **how)
     with Bar("decoding") as bar:
         WRITERS[layout](Path(file), out, asked, force, bar)
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _order(

@@ -66,7 +66,8 @@ def encode(
     It holds `logits`, `log_probs` or `probs`: [items, views, classes], or [rows, classes] beside `item` and
     `view`; and, if views are augmented, `crop_xywh`, `flip`, `mix_item`, `mix_lam` and `mix_box_xyxy`;
     and, one for each item, `target` and `source_hw`. A .npy holds the labels alone.
-    A folder holds a label set as SRe2L and others write it: see `softpack formats`.
+    A folder holds a label set as SRe2L and others write it, or a cache of a language model, as a .jsonl does: see
+    `softpack formats`.
     """
     check_out(out, force, source)
     check_coding(how, model)
@@ -102,7 +103,7 @@ def encode_rows(
     def model() -> Model:
         return fitted(rows, how, replay) if model_path is None else _loaded(model_path, rows, how["device"])
 
-    if rows.n_rows * rows.spec.classes >= RESUMED_NUMBERS:
+    if rows.n_rows * rows.row_numbers >= RESUMED_NUMBERS:
         run = _run(rows, how | asked | {"model": model_path})
         _go_on(rows, Encoding(Path(out), run, force), model, asked)
         return
@@ -196,14 +197,14 @@ def check_coding(how: dict[str, Any], model: str | None = None) -> None:
 
 def fitted(rows: Source, how: dict[str, Any], replay: bool = True) -> Model:
     """Fit the codec that the options ask for, or the one that meets their target best; say what was tried."""
-    from softpack.rate.choose import choose
+    from softpack.rate.choose import choose, default_codec
     from softpack.sources.encoding import check_device
 
     wanted = wanted_of(how)
     check_device(wanted.device)
     if wanted.temperatures and not wanted.uses_temperatures and wanted.max_kl is None:
         note(f"--temperature is not used: {wanted.codec_id} has no use for it")
-    what = "fitting" if wanted.is_controlled else f"fitting {wanted.codec_id or 'vqae'}"
+    what = "fitting" if wanted.is_controlled else f"fitting {wanted.codec_id or default_codec(rows)}"
     with Bar(what, "step") as bar:
         return choose(rows, wanted, replay=replay, progress=bar, say=sayer(bar))
 

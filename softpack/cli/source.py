@@ -35,10 +35,15 @@ OPTIONS = (
     LABEL_SEED,
     SAMPLER,
     click.option("--classes", type=click.IntRange(min=2), metavar="C",
-                 help="Of the labels, where files hold some of them alone (fkd, lpqld, tinyvit, mldr)."),
+                 help="Of the labels, where files hold some of them alone (fkd, lpqld, tinyvit, mldr, megatron, "
+                 "maxtext, vllm)."),
     click.option("--label-type", metavar="TYPE",
                  help="Of fkd: hard, smoothing, marginal_smoothing, marginal_renorm or ori, where shapes do not tell; "
-                 "of mldr: smooth or zeros."),
+                 "of mldr: smooth or zeros; of legacy distillkit: log_probs or logits."),
+    click.option("--config", type=click.Path(), metavar="YAML",
+                 help="Of distillkit: how labels were compressed, if it is not beside them."),
+    click.option("--sequence-length", type=click.IntRange(min=1), metavar="N",
+                 help="Of vllm: rows of each sequence, where arrays do not say where sequences end."),
     click.option("--skip-bad", is_flag=True, help="Leave out files of a folder that are missing or cannot be used."),
 )  # fmt: skip
 
@@ -70,6 +75,8 @@ def opened(source: str, how: dict[str, Any], replay: bool = True) -> Source:
         how["classes"],
         how["label_type"],
         replay=replay,
+        config=None if how["config"] is None else Path(how["config"]),
+        sequence_length=how["sequence_length"],
     )
     rows = open_source(
         source,
@@ -87,9 +94,12 @@ def source_facts(source: Source) -> dict[str, Any]:
     """Return what there is to say of a source once it has been read; say which of its files were left out."""
     for said in source.skipped.values():
         note(f"left out: {said}")
+    for said in source.remarks:
+        note(f"{source.path}: {said}")
     return {
         "source": str(source.path),
         "source_bytes": source.n_bytes,
         "order_known_by": source.order_known_by,
         "left_out": dict(source.skipped),
+        "remarks": list(source.remarks),
     }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from softpack.errors import DataError
-from softpack.records import LabelSpec
+from softpack.records import LabelSpec, SparseLabels
 
 NO_CLASS = -1  # in place of an id, where a row has fewer than K
 
@@ -123,3 +123,19 @@ class SparseRows:
         )
         kept_BK = torch.where(self.is_class_BK, kept_BK, again_B1)
         return rows_BC.scatter_(1, ids_BK.clamp_min(0), kept_BK)
+
+
+def as_sparse_rows(labels: SparseLabels, spec: LabelSpec, device: torch.device | str = "cpu") -> SparseRows:
+    """Return rows that a source gave, of which some classes are known, as codecs take them.
+
+    Args:
+        labels: their classes.
+        spec: log_probs, of the source.
+        device: where they are to be.
+    """
+    ids_BK = torch.from_numpy(labels.ids_BK).to(device, torch.int64)
+    log_probs_BK = torch.from_numpy(labels.log_probs_BK).to(device)
+    if labels.tail_B is None:
+        return SparseRows(spec, ids_BK, log_probs_BK, fill_B=torch.full_like(log_probs_BK[:, 0], -torch.inf))
+    tail_B = torch.from_numpy(labels.tail_B).to(device)
+    return SparseRows(spec, ids_BK, log_probs_BK, tails={spec.temperature: tail_B})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codes
+from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.blockfile import BlockFile
 from softpack.container.context import Prototypes
 from softpack.container.correcting import full_precision
@@ -272,9 +273,17 @@ class TileWriter:
         """Return the codes of rows, and the corrections that hold them to what the file promises."""
         out = {a.name: np.empty((len(block), *a.shape), array_dtype(code_spec(a))) for a in self._codec.codes}
         corrections = []
-        step = max(1, min(ENCODE_ROWS, ENCODE_VALUES // self._codec.spec.classes))
+        numbers = self._codec.spec.classes if block.sparse is None else block.sparse.ids_BK.shape[1]
+        step = max(1, min(ENCODE_ROWS, ENCODE_VALUES // numbers))
         for start in range(0, len(block), step):
             part = slice(start, start + step)
+            if block.sparse is not None:
+                with torch.no_grad():
+                    rows = as_sparse_rows(block.sparse.take(part), self._codec.spec, self._device)
+                    codes = self._codec.encode_sparse(rows)
+                for name, values in out.items():
+                    values[part] = codes[name].cpu().numpy().view(values.dtype)
+                continue
             rows_BC = torch.from_numpy(block.labels_BC[part]).to(self._device).float()
             with torch.no_grad(), full_precision(self._device):
                 context_BC = None

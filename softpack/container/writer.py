@@ -14,6 +14,7 @@ from torch import Tensor
 from softpack import __version__
 from softpack.checks import Place, check_cells, check_labels, check_mix
 from softpack.codecs.abc import Codec, Progress
+from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.binding import Binding
 from softpack.container.blockfile import BlockFile
 from softpack.container.columns import as_array, item_values, row_block
@@ -234,7 +235,8 @@ class Writer:
             replace(block, labels_BC=block.labels_BC.copy())
         )  # the caller may use its array again
         self.n_rows += len(block)
-        if sum(map(len, self._spool)) >= fit_rows(self.codec.spec.classes):
+        width = self.codec.spec.classes if block.sparse is None else 2 * block.sparse.ids_BK.shape[1]
+        if sum(map(len, self._spool)) >= fit_rows(width):
             self._fit()
 
     def _bound(self, block: RowBlock) -> RowBlock:
@@ -367,8 +369,15 @@ class Writer:
     # -- stages ----------------------------------------------------------------------------------------
 
     def _fit(self) -> None:
-        rows = (torch.from_numpy(block.labels_BC).to(self._device).float() for block in self._spool)
         n_rows = self._items * self._views if self._items and self._views else None
+        sparse = [
+            as_sparse_rows(b.sparse, self.codec.spec, self._device) for b in self._spool if b.sparse is not None
+        ]
+        if sparse:
+            codec = self.codec.fit_sparse(sparse, seed=self._seed, n_rows=n_rows, progress=self._progress)
+            self._fitted(codec)
+            return
+        rows = (torch.from_numpy(block.labels_BC).to(self._device).float() for block in self._spool)
         contexts = None
         if self._prototypes is not None:
             prototypes = self._prototypes.to(self._device)
@@ -377,6 +386,10 @@ class Writer:
                 for block in self._spool
             )
         codec = self.codec.fit(rows, seed=self._seed, n_rows=n_rows, progress=self._progress, contexts=contexts)
+        self._fitted(codec)
+
+    def _fitted(self, codec: Codec) -> None:
+        """Write what has been gathered, with a codec that was fitted to it."""
         self.model = replace(self.model, codec=codec)
         self._needs_fit = False
         spool, self._spool = self._spool, []

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from softpack.codecs.divergence import kl_of_rows, log_softmax_at
 from softpack.codecs.spaces import to_logits
+from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.reader import Labels
 from softpack.errors import DataError
 from softpack.records import TEMPERATURES
@@ -182,7 +183,11 @@ def _of_file(
     meter = FidelityMeter(temperatures)
     done = 0
     for block in source.blocks(block_rows(source.spec.classes)):
-        teacher = to_logits(torch.from_numpy(block.labels_BC).float(), source.spec)
+        if block.sparse is None:
+            rows_BC = torch.from_numpy(block.labels_BC).float()
+        else:  # classes that the source does not know share what is left
+            rows_BC = as_sparse_rows(block.sparse, source.spec).dense()
+        teacher = to_logits(rows_BC, source.spec)
         meter.update(teacher, to_logits(labels.read(block.item_B, block.view_B), labels.spec))
         done += len(block)
         if counted is not None:

@@ -57,6 +57,7 @@ class Comparison:
         """Return what is not alike in a file and a method."""
         file, settings = self.ledger, one.settings
         shape: dict[str, float] = {"classes": file.classes, "items": file.items, one.preset.views: file.views}
+        shape["vocabulary"] = file.classes
         if "items" not in settings and "ipc" in settings:
             shape["ipc"] = file.items / file.classes
         return [
@@ -81,6 +82,10 @@ def _taken(ledger: Ledger, spec: str) -> dict[str, Value]:
     taken: dict[str, Value] = {"classes": ledger.classes, "items": ledger.items}
     if preset is not None and preset.views:
         taken[preset.views] = ledger.views
+    for setting in () if preset is None else preset.settings:
+        if setting.name == "vocabulary":
+            taken |= {"tokens": ledger.n_rows}
+            taken |= {"vocabulary": ledger.classes} if ledger.classes <= setting.most else {}
     each, rest = divmod(ledger.items, ledger.classes)
     if not rest:
         taken["ipc"] = each

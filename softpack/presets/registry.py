@@ -5,12 +5,14 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from softpack.errors import DataError
-from softpack.presets import cached, lighter, pickled, pictures
+from softpack.presets import cached, language, lighter, pickled, pictures
 from softpack.presets.budget import Budget, Preset
 from softpack.presets.settings import Values, split
 
 PRESETS: dict[str, Preset] = {
-    preset.name: preset for preset in (*pickled.PRESETS, *lighter.PRESETS, *cached.PRESETS, *pictures.PRESETS)
+    preset.name: preset
+    for module in (pickled, lighter, cached, pictures, language)
+    for preset in module.PRESETS
 }
 
 

@@ -10,6 +10,7 @@ from softpack.codecs.abc import Progress
 from softpack.codecs.registry import setting_names, typed_settings
 from softpack.container.model import Model
 from softpack.container.promise import promise
+from softpack.errors import CodecError
 from softpack.rate.control import CODECS, Control
 from softpack.rate.target import Target
 from softpack.rate.trial import Bench, Trial
@@ -18,6 +19,7 @@ from softpack.sources.base import Source
 from softpack.sources.encoding import fit_model
 
 DEFAULT_CODEC = "vqae"
+SPARSE_CODEC = "topk"  # of rows of which only some classes are known
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Wanted:
         return self.is_controlled or "temperatures" in setting_names(self.codec_id or DEFAULT_CODEC)
 
 
+def default_codec(source: Source) -> str:
+    """Return the codec that rows of a source are coded by where none is asked for."""
+    return DEFAULT_CODEC if source.kept is None else SPARSE_CODEC
+
+
 def choose(
     source: Source,
     wanted: Wanted,
@@ -77,6 +84,8 @@ def choose(
         CodecError: the target cannot be met, or the rows do not suit the codec.
     """
     settings, codec_id = dict(wanted.settings), wanted.codec_id or DEFAULT_CODEC
+    if source.kept is not None:
+        return _of_sparse(source, wanted, settings, n_rows, progress)
     if wanted.target is not None and wanted.is_controlled:
         temperatures = wanted.temperatures or TEMPERATURES
         promised = None if wanted.max_kl is None else promise(wanted.max_kl, temperatures)
@@ -87,6 +96,31 @@ def choose(
     if wanted.temperatures and wanted.uses_temperatures:
         settings.setdefault("temperatures", ",".join(f"{T:g}" for T in wanted.temperatures))
     target_bits = None if wanted.target is None else wanted.target.bits
+    return fit_model(
+        source, codec_id, settings, target_bits=target_bits, n_rows=n_rows or None, seed=wanted.seed,
+        device=wanted.device, progress=progress,
+    )  # fmt: skip
+
+
+def _of_sparse(
+    source: Source, wanted: Wanted, settings: dict[str, Any], n_rows: int, progress: Progress | None
+) -> Model:
+    """Return a model of rows of which only some classes are known; topk of all of these where nothing is asked for.
+
+    Raises:
+        CodecError: what is asked for takes whole rows.
+    """
+    target_bits = None
+    if wanted.target is not None:
+        target_bits = wanted.target.bits
+        if target_bits is None:
+            raise CodecError(
+                f"{source.path}: only some classes of a row are known, and --target-kl and --budget try codecs on "
+                "whole rows; give --target-bits, or --set k=K"
+            )
+    codec_id = wanted.codec_id or default_codec(source)
+    if codec_id == SPARSE_CODEC and target_bits is None:
+        settings.setdefault("k", source.kept)
     return fit_model(
         source, codec_id, settings, target_bits=target_bits, n_rows=n_rows or None, seed=wanted.seed,
         device=wanted.device, progress=progress,

@@ -142,6 +142,11 @@ def measure(
     Raises:
         SoftpackError: the source or a codec refuses.
     """
+    if source.kept is not None:
+        raise CodecError(
+            f"{source.path}: holds some classes of a row alone, and rates are measured on whole rows; decode labels of "
+            "which all are known, or encode it with --codec topk at several k"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

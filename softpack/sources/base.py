@@ -57,6 +57,26 @@ class Source(ABC):
         return None
 
     @property
+    def kept(self) -> int | None:
+        """Classes that are known of a row, where not all are: blocks then hold these alone. None where all are."""
+        return None
+
+    @property
+    def row_numbers(self) -> int:
+        """Numbers that a row is read as."""
+        return self.spec.classes if self.kept is None else 2 * self.kept  # each with its class
+
+    @property
+    def block_rows(self) -> int:
+        """How many rows are read at once."""
+        return block_rows(self.row_numbers)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was done to rows that have been read so far, for people."""
+        return ()
+
+    @property
     def n_bytes(self) -> int:
         """Bytes on disk."""
         return self.path.stat().st_size
@@ -123,7 +143,7 @@ class Source(ABC):
         else:
             drawn = sample_parts(self.parts, n_rows, seed)
         step = min(
-            block_rows(self.spec.classes), max(WIDE_BLOCK_ROWS, SAMPLE_BLOCK_BYTES // (self.spec.classes * 4))
+            block_rows(self.row_numbers), max(WIDE_BLOCK_ROWS, SAMPLE_BLOCK_BYTES // (self.row_numbers * 4))
         )
         return self.read_rows(
             rows_B[start : start + step] for rows_B in drawn for start in range(0, len(rows_B), step)

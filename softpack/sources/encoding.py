@@ -15,6 +15,7 @@ from torch import Tensor
 
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import make_codec
+from softpack.codecs.sparse import SparseRows, as_sparse_rows
 from softpack.container.context import Prototypes
 from softpack.container.create import PROTOTYPE_BITS, append, create
 from softpack.container.model import Model, arrays_of_item, as_model, fit_prototype_codec
@@ -24,7 +25,7 @@ from softpack.container.tile_writer import code_arrays
 from softpack.container.writer import MIX_WH, Writer, fit_rows
 from softpack.errors import CodecError, DataError
 from softpack.records import LabelSpec, RowBlock
-from softpack.sources.base import Source, block_rows
+from softpack.sources.base import Source
 from softpack.sources.learning import Learned, learn
 
 COMMIT_NUMBERS = 1 << 26  # in labels, between two commits that an interrupted run goes on from
@@ -70,6 +71,12 @@ def fit_model(
     """
     n_rows = n_rows or source.n_rows
     codec = make_codec(codec_id, source.spec, settings, target_bits)
+    if source.kept is not None:
+        check_takes_sparse(source, codec)
+        fitted = codec.fit_sparse(
+            _SparseSample(source, seed, device), seed=seed, n_rows=n_rows, progress=progress
+        )
+        return Model(fitted, None, _tables(fitted, source, None, None, n_rows, seed, device))
     prototype_codec, prototypes, contexts, basis = None, None, None, None
     if codec.takes_context:
         learned = learned or learn(source, degree)
@@ -121,7 +128,10 @@ def _tables(
     if codec.zstd_level is not None:
         return tables
     parts = []
-    for block in source.sample(min(TABLE_ROWS, max(1, TABLE_VALUES // source.spec.classes)), seed):
+    for block in source.sample(min(TABLE_ROWS, max(1, TABLE_VALUES // source.row_numbers)), seed):
+        if block.sparse is not None:
+            parts.append(code_arrays(codec.encode_sparse(as_sparse_rows(block.sparse, source.spec, device))))
+            continue
         rows_BC = torch.from_numpy(block.labels_BC).to(device).float()
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
         parts.append(code_arrays(codec.encode(rows_BC, context_BC)))
@@ -141,6 +151,31 @@ class _Sample:
 
     def blocks(self) -> Iterator[RowBlock]:
         return self._source.sample(fit_rows(self._source.spec.classes), self._seed)
+
+
+class _SparseSample:
+    """The same of rows of which only some classes are known."""
+
+    def __init__(self, source: Source, seed: int, device: torch.device | str) -> None:
+        self._source, self._seed, self._device = source, seed, device
+
+    def __iter__(self) -> Iterator[SparseRows]:
+        for block in self._source.sample(fit_rows(self._source.row_numbers), self._seed):
+            if block.sparse is not None:
+                yield as_sparse_rows(block.sparse, self._source.spec, self._device)
+
+
+def check_takes_sparse(source: Source, codec: Codec) -> None:
+    """Check that a codec keeps some classes of a row alone, where a source has no others.
+
+    Raises:
+        CodecError: it needs whole rows.
+    """
+    if source.kept is not None and not codec.is_sparse:
+        raise CodecError(
+            f"{source.path}: holds about {source.kept} of the {source.spec.classes} classes of a row, and codec "
+            f"{codec.codec_id} needs all of them; nobody knows the others: take --codec topk"
+        )
 
 
 def check_device(device: torch.device | str) -> None:
@@ -211,6 +246,12 @@ def encode_source(
     """
     model = as_model(model)
     check_model(model.codec, source.spec, "the model")
+    check_takes_sparse(source, model.codec)
+    if source.kept is not None and max_kl is not None:
+        raise CodecError(
+            f"{source.path}: max_kl (--max-kl) corrects whole rows, and only some classes of these are known; leave "
+            "it out, and keep all classes that are known instead"
+        )
     if model.prototypes is not None and learned is None:
         learned = learn(source, basis=model.basis)
     viewpoints = None if learned is None or model.basis is None else learned.viewpoints
@@ -259,7 +300,7 @@ def _fill(
     """Add all rows of a source that are not there yet."""
     done = committed = 0
     keeps_columns = replay or there is None or there.file.header.stream("mix") is not None
-    for block in source.blocks(block_rows(source.spec.classes)):
+    for block in source.blocks(source.block_rows):
         done += len(block)
         if there is not None:
             is_there_B = _is_there(there, block)
@@ -267,7 +308,7 @@ def _fill(
             committed += int(is_there_B.sum())
         if len(block):
             writer.add(block if keeps_columns else replace(block, replay={}))
-        waiting, were = ((n * source.spec.classes) for n in (done - committed, committed))
+        waiting, were = ((n * source.row_numbers) for n in (done - committed, committed))
         if commits and waiting > max(COMMIT_NUMBERS, were // 8):
             writer.commit()
             committed = done

@@ -17,7 +17,7 @@ from softpack.container.prototypes import PrototypeLearner
 from softpack.container.viewpoint import ViewBasis, ViewpointTable, has_viewpoints, viewpoints_of_block
 from softpack.errors import DataError
 from softpack.records import RowBlock
-from softpack.sources.base import Source, block_rows
+from softpack.sources.base import Source
 
 SIZE_ROWS = 1 << 16  # whose boxes say how large the pictures are
 
@@ -87,7 +87,7 @@ def learn(source: Source, degree: int = 0, basis: ViewBasis | None = None) -> Le
 
 
 def _blocks(source: Source) -> Iterator[RowBlock]:
-    return source.blocks(block_rows(source.spec.classes))
+    return source.blocks(source.block_rows)
 
 
 def _viewpoints(source: Source) -> ViewpointTable:

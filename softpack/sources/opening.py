@@ -111,6 +111,10 @@ def open_source(
         raise DataError(f"{path}: is not there; {understood}; {remedy}")
     if path.is_dir():
         return _opened_folder(path, space, temperature, kind, given or Given())
+    alone = [name for name, peer in PEERS.items() if path.suffix in peer.files and path.suffix not in SOURCES]
+    named = kind or (alone[0] if alone else "")
+    if named in PEERS and path.suffix in PEERS[named].files:
+        return _opened_folder(path, space, temperature, named, given or Given())
     if not (path.is_file() or several):
         raise DataError(f"{path}: is no ordinary file; {understood}; copy the labels into one")
     opener = SOURCES.get(kind_of(path, kind)) or ONLY_NAMED.get(kind or "")

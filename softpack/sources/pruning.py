@@ -48,6 +48,16 @@ class FirstViews(Source):
         return self.of.order_known_by
 
     @property
+    def kept(self) -> int | None:
+        """As of the source."""
+        return self.of.kept
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Those of the source."""
+        return self.of.remarks
+
+    @property
     def images(self) -> Mapping[int, bytes]:
         """Those of the source."""
         return self.of.images

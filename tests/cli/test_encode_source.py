@@ -104,7 +104,7 @@ def test_formats_are_listed(run):
     written = {one["name"] for one in run("formats --json").json["formats"] if one["writes"]}
     assert written == {
         "npy", "npz", "h5", "safetensors", "pt", "spk", "sre2l", "lpld", "parquet", "datasets", "webdataset",
-        "ddranking", "gvbsm", "edc", "lpqld", "fkd", "tinyvit",
+        "ddranking", "gvbsm", "edc", "lpqld", "fkd", "tinyvit", "distillkit", "megatron", "maxtext", "vllm",
     }  # fmt: skip
 
 
@@ -113,7 +113,7 @@ def interrupted(run_any, monkeypatch):
     """`interrupted(line)`: interrupt an encoding of 24 rows after 15, committed every 10 numbers."""
     monkeypatch.setattr("softpack.sources.resuming.RESUMED_NUMBERS", 1)
     monkeypatch.setattr("softpack.sources.encoding.COMMIT_NUMBERS", 10)
-    monkeypatch.setattr("softpack.sources.encoding.block_rows", lambda classes: 5)
+    monkeypatch.setattr("softpack.sources.base.block_rows", lambda classes: 5)
     call = Bar.__call__
 
     def stop(bar, done, total, seen=""):

@@ -101,3 +101,19 @@ def test_what_is_refused_is_what_presets_refuse():
         compare(FILE, ["nosuch"])
     with pytest.raises(DataError, match="preset lpld: prune=40 keeps none of 28 batches of 100 rows"):
         compare(FILE, ["lpld"])
+
+
+def test_a_vocabulary_and_its_labels_are_the_files():
+    (_, kit, tron) = compare(ODD, ["distillkit", "megatron:vocabulary=2000"]).rows()
+
+    assert (kit["settings"]["vocabulary"], kit["settings"]["tokens"], kit["differs"]) == (1000, 570, [])
+    assert tron["differs"] == ["vocabulary=2000, the file has 1,000"]
+
+
+def test_a_vocabulary_that_a_method_has_no_room_for_is_its_own():
+    large = Ledger("a.spk", (Entry("codes", 800, "codes"),), 100, 2_800, 262_144, items=100, views=28)
+
+    (_, row) = compare(large, ["megatron"]).rows()
+
+    assert row["settings"]["vocabulary"] == 131_072
+    assert row["differs"] == ["vocabulary=131072, the file has 262,144"]

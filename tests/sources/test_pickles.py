@@ -373,3 +373,15 @@ def test_bool_is_zero_or_one(tmp_path, pool):
     numbers = unpickled(path)
     assert [found.view(np.uint8).max() for found in numbers] == [1, 1]
     assert unpacked.startswith(b"PK")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_numbers_whose_type_stands_beside_their_bytes(tmp_path, dtype):
+    values = torch.arange(24).to(dtype).reshape(2, 3, 4)
+    torch.save({"a": [values[1:], values.transpose(0, 2)]}, tmp_path / "a.pt")
+
+    found = unpickled(tmp_path / "a.pt")["a"]
+
+    np.testing.assert_array_equal(found[0], values.numpy()[1:])
+    np.testing.assert_array_equal(found[1], values.numpy().transpose(2, 1, 0))
+    assert found[0].dtype == values.numpy().dtype

@@ -9,6 +9,7 @@ import softpack
 from softpack.container.create import append
 from softpack.errors import DataError, ExistsError
 from softpack.format.layout import MAGIC
+from softpack.sources import base
 from softpack.sources import encoding as encoding_module
 from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.opening import open_source
@@ -29,7 +30,7 @@ CODECS = {
 @pytest.fixture
 def source(layouts, tmp_path, monkeypatch):
     """A set that is read in blocks of 16 rows and committed after each 32."""
-    monkeypatch.setattr(encoding_module, "block_rows", lambda classes: 16)
+    monkeypatch.setattr(base, "block_rows", lambda classes: 16)
     monkeypatch.setattr(encoding_module, "COMMIT_NUMBERS", 320)
     written = layouts.write_sre2l(tmp_path / "set", index=True, items=23, epochs=8)
     layouts.write_images(tmp_path / "images", written.size_hw)

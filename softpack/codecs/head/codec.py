@@ -16,7 +16,7 @@ from softpack.codecs.abc import CodeArray, Codec, Codes, Progress
 from softpack.codecs.checks import check_choice, check_integer, check_positive, check_tensors
 from softpack.codecs.head import fit
 from softpack.codecs.head.matrix import DTYPES, NAMES, find_matrix, matrix_hash
-from softpack.codecs.head.search import CHUNK, Space, search
+from softpack.codecs.head.search import Space, search
 from softpack.codecs.head.transform import Transform, to_codes, to_levels
 from softpack.codecs.widths import Group, groups_of, widths_of
 from softpack.errors import CodecError
@@ -347,4 +347,6 @@ class Head(Codec):
         finite_B = torch.isfinite(hidden_BH).all(dim=1)
         if not bool(finite_B.all()):
             first = int((~finite_B).nonzero()[0, 0])
-            raise CodecError(f"head: hidden state {first} of {len(hidden_BH)} holds inf or nan; leave such rows out")
+            raise CodecError(
+                f"head: hidden state {first} of {len(hidden_BH)} holds inf or nan; leave such rows out"
+            )

@@ -266,7 +266,9 @@ def _packed(grid: Grid, transform: Transform, analysis_HR: Tensor, metric: Metri
     bits_R: list[int] = width_R[order_R].tolist()
     count_R = 2 ** width_R[order_R]
     first_R = grid.first_R[order_R] - (count_R - grid.count_R[order_R]) // 2
-    moved = replace(grid, first_R=first_R, count_R=count_R, cost_RL=grid.cost_RL.new_zeros(len(order_R), int(count_R.max())))
+    moved = replace(
+        grid, first_R=first_R, count_R=count_R, cost_RL=grid.cost_RL.new_zeros(len(order_R), int(count_R.max()))
+    )
     old = replace(
         grid, first_R=grid.first_R[order_R], count_R=grid.count_R[order_R], cost_RL=grid.cost_RL[order_R]
     )

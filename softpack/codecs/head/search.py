@@ -174,10 +174,14 @@ def _sweep(
         bits_L = bits_RL[axis]
         stay_B = torch.log(sum_B + (tail_B + spread_B).exp()) + price * bits_L[level_B + 1]
         up_B = (
-            torch.log(up_sum_B + (tail_B + up_spread_B + move).exp()) - gain_RB[axis] + price * bits_L[level_B + 2]
+            torch.log(up_sum_B + (tail_B + up_spread_B + move).exp())
+            - gain_RB[axis]
+            + price * bits_L[level_B + 2]
         )
         down_B = (
-            torch.log(down_sum_B + (tail_B + down_spread_B - move).exp()) + gain_RB[axis] + price * bits_L[level_B]
+            torch.log(down_sum_B + (tail_B + down_spread_B - move).exp())
+            + gain_RB[axis]
+            + price * bits_L[level_B]
         )
         goes_up_B = (up_B < stay_B) & (up_B <= down_B)
         goes_down_B = (down_B < stay_B) & ~goes_up_B

@@ -67,9 +67,7 @@ def rounded(synthesis_RH: Tensor) -> tuple[Tensor, Tensor]:
 
 def to_codes(levels_RB: Tensor, groups: tuple[Group, ...]) -> Codes:
     """Return levels as arrays of codes, one for the axes of each width."""
-    return {
-        group.name: levels_RB[group.axes].T.to(code_dtype(group.bits)).contiguous() for group in groups
-    }
+    return {group.name: levels_RB[group.axes].T.to(code_dtype(group.bits)).contiguous() for group in groups}
 
 
 def to_levels(codes: Codes, groups: tuple[Group, ...]) -> Tensor:

@@ -13,6 +13,7 @@ from softpack.codecs.klt.fit import Fitted
 from softpack.codecs.klt.levels import SHIFTS, Levels, window
 from softpack.codecs.widths import Group, widths_of
 
+
 def pack(fitted: Fitted, keep_still: bool) -> tuple[str, dict[str, Tensor]]:
     """Return the setting `widths` and the tensors of a codec.
 

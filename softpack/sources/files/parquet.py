@@ -37,7 +37,7 @@ def open_parquet(path: Path, space: str | None, temperature: float | None) -> Ar
         with reading(file):
             import_pyarrow()  # a file is not blamed for what is not installed
             check_declared(file, WANTED)
-            with _opened_file(file) as parquet:
+            with opened_file(file) as parquet:
                 schema = parquet.schema_arrow if schema is None else schema
                 check_alike(parquet.schema_arrow, schema, files[0])
                 groups += _groups(parquet.metadata, number)
@@ -72,7 +72,7 @@ def _groups(metadata: Any, file: int) -> list[_Group]:
     return [_Group(file, number, n) for number, n in enumerate(n_rows) if n]
 
 
-def _opened_file(path: Path, metadata: Any = None) -> Any:
+def opened_file(path: Path, metadata: Any = None) -> Any:
     """Open a file such that no column of a row group is read whole, and checksums of pages are checked."""
     return import_pyarrow().parquet.ParquetFile(
         path, metadata=metadata, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True
@@ -91,7 +91,7 @@ class _RowGroups(Chunks):
         group = self._groups[chunk]
         path = self._files[group.file]
         known = self._metadata if group.file == self._number else None
-        with reading(path), _opened_file(path, known) as file:
+        with reading(path), opened_file(path, known) as file:
             self._number, self._metadata = group.file, file.metadata
             is_there = group.number < file.metadata.num_row_groups
             if not is_there or file.metadata.row_group(group.number).num_rows != group.n_rows:

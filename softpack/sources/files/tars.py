@@ -50,7 +50,7 @@ def samples_of(path: Path) -> Iterator[Sample]:
     """
     _check_begin(path)
     sample, keys = Sample("", {}), set[str]()
-    for name, span in _members(path):
+    for name, span in members_of(path):
         found = KEY.fullmatch(name)
         if found is None:
             continue
@@ -88,7 +88,7 @@ def _check_begin(path: Path) -> None:
             )
 
 
-def _members(path: Path) -> Iterator[tuple[str, Span]]:
+def members_of(path: Path) -> Iterator[tuple[str, Span]]:
     """Yield the ordinary files of an archive by name.
 
     Raises:

@@ -20,6 +20,8 @@ class Asked:
         label_type: what is stored of a row, where the layout has several ways.
         temperature: of probabilities; None takes that of the labels.
         images: folder of the images that were labelled, where files are named after them.
+        micro_batch: rows or sequences of a microbatch.
+        meta: file that says of which run the student is.
     """
 
     batch: int = 1024
@@ -29,3 +31,5 @@ class Asked:
     label_type: str | None = None
     temperature: float | None = None
     images: Path | None = None
+    micro_batch: int | None = None
+    meta: Path | None = None

@@ -29,6 +29,8 @@ class Given:
         temperature: that probabilities were taken at.
         replay: whether the replay columns are wanted; without, sets are taken whose views softpack cannot make again.
         space: what labels are, where files may leave that open.
+        config: file that says how labels were compressed.
+        sequence_length: rows of each sequence, where files do not say where sequences end.
     """
 
     images: Path | None = None
@@ -40,6 +42,8 @@ class Given:
     temperature: float | None = None
     replay: bool = True
     space: str | None = None
+    config: Path | None = None
+    sequence_length: int | None = None
 
     @cached_property
     def folder(self) -> ImageFolder | None:

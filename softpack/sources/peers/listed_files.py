@@ -83,7 +83,7 @@ class Listed(Cells):
     how: str = ""
 
     @cached_property
-    def view_F(self) -> np.ndarray:  # noqa: N802  # it carries its shape
+    def view_F(self) -> np.ndarray:  # it carries its shape
         """The view of each file that is there."""
         return np.array([self.view_of[number] for number in self.number_F.tolist()])
 

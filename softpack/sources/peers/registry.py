@@ -14,14 +14,18 @@ from softpack.sources.files.hf_datasets import SPLITS, STATE, open_datasets
 from softpack.sources.files.parquet import open_parquet
 from softpack.sources.files.shards import are_shards
 from softpack.sources.files.webdataset import open_webdataset
-from softpack.sources.peers import lpqld, mldr, sre2l, tinyvit
+from softpack.sources.peers import distillkit, lpqld, maxtext, megatron, mldr, sre2l, tinyvit, vllm
+from softpack.sources.peers.distillkit import open_distillkit
 from softpack.sources.peers.fkd import open_fkd
 from softpack.sources.peers.given import Given
 from softpack.sources.peers.hald import open_hald
 from softpack.sources.peers.lpqld import open_lpqld
+from softpack.sources.peers.maxtext import open_maxtext
+from softpack.sources.peers.megatron import open_megatron
 from softpack.sources.peers.mldr import open_mldr
 from softpack.sources.peers.sre2l import open_sre2l
 from softpack.sources.peers.tinyvit import open_tinyvit
+from softpack.sources.peers.vllm import open_vllm
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Peer:
         looks_like: whether the names in a folder are those of the layout.
         writes: whether labels are decoded to it.
         about: what writes it.
+        files: suffixes of single files that may be of it, for which `--from` names it.
     """
 
     open: Callable[[Path, Given], Source]
     looks_like: Callable[[set[str]], bool]
     writes: bool
     about: str
+    files: tuple[str, ...] = ()
 
 
 def _arrays(opener: Callable[[Path, str | None, float | None], Source]) -> Callable[[Path, Given], Source]:
@@ -48,8 +54,10 @@ def _arrays(opener: Callable[[Path, str | None, float | None], Source]) -> Calla
 
 def _are_tars(names: set[str]) -> bool:
     """Return whether files that end in .tar may be tars; those of SRe2L's kin and of ml-dr are pickles."""
-    return are_shards(names, ".tar") and not any(
-        re.search(r"^(batch|epoch)_\d+\.tar$|\.pth\.tar$", n) for n in names
+    return (
+        are_shards(names, ".tar")
+        and not any(re.search(r"^(batch|epoch)_\d+\.tar$|\.pth\.tar$", n) for n in names)
+        and not megatron.looks_like(names)
     )
 
 
@@ -77,10 +85,31 @@ PEERS = {
     "mldr": Peer(
         open_mldr, mldr.looks_like, False, "ml-dr: the k largest probabilities, a file for each image"
     ),
+    # Of language models: some tokens of each row alone.
+    "distillkit": Peer(
+        open_distillkit,
+        distillkit.looks_like,
+        True,
+        "DistillKit: top-k in parquet, present and legacy",
+        (".parquet",),
+    ),
+    "megatron": Peer(
+        open_megatron, megatron.looks_like, True, "Megatron-LM: cached top-k log-probabilities in tars"
+    ),
+    "maxtext": Peer(
+        open_maxtext, maxtext.looks_like, True, "MaxText: top-k logits in ArrayRecord", (maxtext.SUFFIX,)
+    ),
+    "vllm": Peer(
+        open_vllm,
+        vllm.looks_like,
+        True,
+        "vLLM: prompt log-probabilities, JSON lines or arrays",
+        (".jsonl", ".npz"),
+    ),
     # Written by sinks, as arrays are.
     "parquet": Peer(
         _arrays(open_parquet),
-        lambda names: are_shards(names, ".parquet"),
+        lambda names: are_shards(names, ".parquet") and not distillkit.looks_like(names),
         False,
         "columns by name; a folder of shards too",
     ),

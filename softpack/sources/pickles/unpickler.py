@@ -46,6 +46,8 @@ STORAGES = {
     "BoolStorage": "bool", "BFloat16Storage": "bfloat16",
 }  # fmt: skip
 NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}  # numpy's
+# What torch saves as bytes of which a dtype is said beside: numbers that older versions had not.
+UNTYPED = ("uint16", "uint32", "uint64")
 MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")  # numpy 1 and 2
 
 
@@ -248,11 +250,24 @@ def _tensor(storage: object, offset: Any, shape: Any, strides: Any, *_: object) 
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
+def _tensor_of_bytes(storage: object, offset: Any, shape: Any, strides: Any, *more: object) -> _Tensor:
+    """Return a tensor whose dtype stands beside it, after what says of gradients and hooks."""
+    dtype = more[2] if len(more) > 2 else None
+    if type(storage) is not _Storage or dtype not in UNTYPED:
+        raise DataError(
+            f"found bytes as numbers of type {str(dtype)[:40]!r}; expected one of {', '.join(UNTYPED)}"
+        )
+    typed = _Storage(str(dtype), storage.key, storage.n // np.dtype(str(dtype)).itemsize)
+    return _tensor(typed, offset, shape, strides)
+
+
 def _known() -> dict[tuple[str, str], Any]:
     """Return what a pickle may name; anew for every file, so that none can change what another finds."""
     known: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): _Inert(dict),
         ("torch._utils", "_rebuild_tensor_v2"): _Inert(_tensor),
+        ("torch._utils", "_rebuild_tensor_v3"): _Inert(_tensor_of_bytes),
+        ("torch.storage", "UntypedStorage"): "uint8",
         ("torch", "Size"): _Inert(tuple),
         ("numpy", "dtype"): _Inert(_NumpyType),
         ("numpy", "ndarray"): None,  # which only _reconstruct is told, and does not ask
@@ -260,6 +275,7 @@ def _known() -> dict[tuple[str, str], Any]:
     }
     known |= {(module, "bytes"): _Inert(lambda: b"") for module in ("builtins", "__builtin__")}  # of no array
     known |= {("torch", name): dtype for name, dtype in STORAGES.items()}
+    known |= {("torch", dtype): dtype for dtype in UNTYPED}
     known |= {(module, "scalar"): _Inert(_scalar) for module in MULTIARRAY}
     known |= {(module, "_reconstruct"): _Inert(_NumpyArray) for module in MULTIARRAY}
     return known
