@@ -25,6 +25,7 @@ from softpack.errors import CodecError, UnsupportedError
 from softpack.records import LabelSpec
 
 FIT_SEQUENCES = 8  # of training text, that codecs are fitted to
+FIT_SPARSE = 16  # the same for codecs that keep some classes of a row alone, and do not hold the rows
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]  # (what, steps) -> so many are done
 
 
@@ -108,20 +109,25 @@ class Room:
         if arm.slug not in self._codecs:
             path = self.work / "models" / f"{arm.slug}.spkm"
             codec = self._unfitted(arm)
-            if type(codec).fit is Codec.fit:
+            if not getattr(codec, "learns", type(codec).fit is not Codec.fit):
                 self._codecs[arm.slug] = codec
             else:
                 if not path.is_file():
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    rows = [hidden if arm.rows == "hidden" else rows for _, hidden, rows in self._sample(arm)]
+                    rows: Any = (
+                        hidden if arm.rows == "hidden" else rows for _, hidden, rows in self._sample(arm, codec)
+                    )
+                    rows = rows if codec.is_sparse else list(rows)
                     n_rows = int(np.prod(self.hidden("train").shape[:2]))
                     softpack.save_model(path, codec.fit(rows, n_rows=n_rows), force=True)
                 self._codecs[arm.slug] = softpack.load_model(path)
         return self._codecs[arm.slug]
 
-    def _sample(self, arm: Arm) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def _sample(self, arm: Arm, codec: Codec) -> Iterator[tuple[int, Tensor, Tensor]]:
         n = len(self.tokens("train"))
-        which = np.linspace(0, n - 1, min(n, FIT_SEQUENCES)).astype(int).tolist()
+        which = (
+            np.linspace(0, n - 1, min(n, FIT_SPARSE if codec.is_sparse else FIT_SEQUENCES)).astype(int).tolist()
+        )
         return self.blocks("train", which, f"fit: {arm.name}")
 
     def path(self, arm: Arm, part: str) -> Path:
@@ -139,18 +145,10 @@ class Room:
         n_views = self.hidden(part).shape[1]
         with ExitStack() as stack:
             writers = {
-                path: stack.enter_context(self._create(path, codec, todo[path], n_views))
+                path: stack.enter_context(softpack.create(path, codec, views=n_views, replay=False, force=True))
                 for path, codec in codecs.items()
             }
             for n, hidden_VD, logits_VC in self.blocks(part, which, f"labels: {part}"):
                 for path, writer in writers.items():
                     rows = hidden_VD if todo[path].rows == "hidden" else logits_VC
                     writer.append(rows, item=n, view=np.arange(n_views))
-
-    def _create(self, path: Path, codec: Any, arm: Arm, n_views: int) -> Any:
-        if not isinstance(codec, Codec):
-            return softpack.create(path, codec, views=n_views, replay=False, force=True)
-        n_classes = self.output.shape[0]
-        return softpack.create(
-            path, arm.codec, classes=n_classes, views=n_views, replay=False, force=True, **arm.settings
-        )
