@@ -134,13 +134,28 @@ class Room:
         """Return the file of an arm's labels of a part."""
         return self.work / "labels" / part / f"{arm.slug}.spk"
 
-    def write(self, arms: Sequence[Arm], part: str, which: Sequence[int]) -> None:
-        """Write the labels of some sequences as all of these arms keep them; the teacher's product is taken once."""
+    def write(
+        self,
+        arms: Sequence[Arm],
+        part: str,
+        which: Sequence[int],
+        also: Sequence[Callable[[int, Tensor], None]] = (),
+    ) -> None:
+        """Write the labels of some sequences as all of these arms keep them.
+
+        The teacher's product, which takes longest, is taken once for all of them.
+
+        Args:
+            arms: those whose files are there, or who have none, are left out.
+            part: of the text.
+            which: sequences of it.
+            also: is given the number of each sequence and its logits [V, C].
+        """
         todo = {self.path(arm, part): arm for arm in arms if arm.has_file}
         todo = {path: arm for path, arm in todo.items() if not path.is_file()}
-        codecs = {path: self.fitted(arm) for path, arm in todo.items()}
-        if not todo:
+        if not todo and not also:
             return
+        codecs = {path: self.fitted(arm) for path, arm in todo.items()}
         (self.work / "labels" / part).mkdir(parents=True, exist_ok=True)
         n_views = self.hidden(part).shape[1]
         with ExitStack() as stack:
@@ -152,3 +167,5 @@ class Room:
                 for path, writer in writers.items():
                     rows = hidden_VD if todo[path].rows == "hidden" else logits_VC
                     writer.append(rows, item=n, view=np.arange(n_views))
+                for add in also:
+                    add(n, logits_VC)

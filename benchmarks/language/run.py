@@ -136,13 +136,22 @@ def add_students(
         return
     vocabulary = vocabulary_of(room, plan)
     about = about | _text_facts(room, vocabulary)
-    room.write(list(todo), "train", range(len(room.tokens("train"))))
+    missing = {arm.slug: arm for arm in todo if arm != HARD and not _targets(room, arm).is_dir()}
+    everyone = range(len(room.tokens("train")))
+    direct = [_writer(room, arm, vocabulary) for arm in missing.values() if not arm.has_file]
+    room.write(list(missing.values()), "train", everyone, [writer.add for writer in direct])
+    for writer in direct:
+        writer.close()
     left = [arm.slug for arm in todo]
     with _pool(threads) as run:
         for arm, seeds in todo.items():
-            folder = room.work / "targets" / arm.slug
-            if arm != HARD and not folder.is_dir():
-                targets.write(room, arm, vocabulary, folder)
+            if arm != HARD and not _targets(room, arm).is_dir():
+                writer = _writer(room, arm, vocabulary)
+                with _bar(f"targets: {arm.name}", len(everyone)) as step:
+                    for number in everyone:
+                        writer.add(number, torch.empty(0))
+                        step()
+                writer.close()
             with _bar(f"students: {arm.name}", len(seeds)) as step:
                 for row in run(student_row, [(room.work, plan, arm, seed) for seed in seeds]):
                     rows.append(_shown(row))
@@ -150,7 +159,15 @@ def add_students(
                     step()
             left.remove(arm.slug)
             if arm.slug not in left:
-                shutil.rmtree(folder, ignore_errors=True)  # gigabytes
+                shutil.rmtree(_targets(room, arm), ignore_errors=True)  # gigabytes
+
+
+def _targets(room: Room, arm: Arm) -> Path:
+    return room.work / "targets" / arm.slug
+
+
+def _writer(room: Room, arm: Arm, vocabulary: targets.Vocabulary) -> targets.Writer:
+    return targets.Writer(room, arm, vocabulary, _targets(room, arm))
 
 
 @contextmanager
@@ -176,8 +193,7 @@ def student_row(work: Path, plan: Plan, arm: Arm, seed: int) -> dict[str, Any]:
     room = Room(work, plan.sizes, _no_bar)
     vocabulary = vocabulary_of(room, plan)
     tokens_NL = vocabulary.of_tokens(room.tokens("train"))
-    folder = room.work / "targets" / arm.slug
-    labels = Hard(tokens_NL[:, 1:]) if arm == HARD else targets.Soft(folder, vocabulary, arm.tail)
+    labels = Hard(tokens_NL[:, 1:]) if arm == HARD else targets.Soft(_targets(room, arm), vocabulary, arm.tail)
     begun = time.perf_counter()
     student = trained(tokens_NL, labels, vocabulary.classes, plan.recipe, seed)
     taken = time.perf_counter() - begun

@@ -64,41 +64,42 @@ class Vocabulary:
         return torch.cat([kept, (1 - kept.sum(1, keepdim=True)).clamp_min(0)], dim=1)
 
 
-def write(room: Room, arm: Arm, vocabulary: Vocabulary, folder: Path) -> None:
-    """Write the targets of all training text into a folder, which appears when it is whole.
+class Writer:
+    """The targets of all training text, in a folder that appears when it is whole.
 
     Whole rows become `probs`, float16 [N, V, C]; where some tokens were kept, `ids` int16 and `kept` float16 [N, V, K],
     and `left` float32 [N, V], the mass that they leave.
+
+    Args:
+        room: of the text.
+        arm: whose labels they are; those in files are there.
+        vocabulary: of the student.
+        folder: that appears.
     """
-    begun = folder.with_suffix(".partial")
-    begun.mkdir(parents=True, exist_ok=True)
-    read, spec = reader(arm, room, "train")
-    tables: dict[str, np.ndarray] = {}
-    n, n_views = room.hidden("train").shape[:2]
-    for number, logits_VC in _logits(room, arm):
-        for name, value in _targets(read(number, logits_VC), spec, vocabulary).items():
-            if name not in tables:
-                shape = (n, n_views, *value.shape[1:])
-                tables[name] = np.lib.format.open_memmap(
-                    begun / f"{name}.npy", "w+", value.numpy().dtype, shape
-                )
-            tables[name][number] = value.numpy()
-    for table in tables.values():
-        table.flush()
-    begun.rename(folder)
 
+    def __init__(self, room: Room, arm: Arm, vocabulary: Vocabulary, folder: Path) -> None:
+        self.arm, self._vocabulary, self._folder = arm, vocabulary, folder
+        self._read, self._spec = reader(arm, room, "train")
+        self._n = len(room.tokens("train"))
+        self._begun = folder.with_suffix(".partial")
+        self._begun.mkdir(parents=True, exist_ok=True)
+        self._tables: dict[str, np.ndarray] = {}
 
-def _logits(room: Room, arm: Arm):
-    what = f"targets: {arm.name}"
-    everyone = range(len(room.tokens("train")))
-    if not arm.has_file:
-        for number, _, logits_VC in room.blocks("train", everyone, what):
-            yield number, logits_VC
-        return
-    with room.bar(what, len(everyone)) as step:  # the labels lie in a file: the teacher is not asked
-        for number in everyone:
-            yield number, torch.empty(0)
-            step()
+    def add(self, number: int, logits_VC: Tensor) -> None:
+        """Add a sequence; the teacher's logits are looked at only where labels lie in no file."""
+        found = _targets(self._read(number, logits_VC), self._spec, self._vocabulary)
+        for name, value in found.items():
+            if name not in self._tables:
+                path, shape = self._begun / f"{name}.npy", (self._n, *value.shape)
+                self._tables[name] = np.lib.format.open_memmap(path, "w+", value.numpy().dtype, shape)
+            self._tables[name][number] = value.numpy()
+
+    def close(self) -> None:
+        """Let the folder appear."""
+        for table in self._tables.values():
+            table.flush()
+        self._tables = {}
+        self._begun.rename(self._folder)
 
 
 def _targets(rows: Rows, spec: LabelSpec, vocabulary: Vocabulary) -> dict[str, Tensor]:
@@ -114,7 +115,7 @@ def _targets(rows: Rows, spec: LabelSpec, vocabulary: Vocabulary) -> dict[str, T
 
 
 class Soft:
-    """Targets that `write` wrote; see `student.Targets`.
+    """Targets that a `Writer` wrote; see `student.Targets`.
 
     Args:
         folder: of the targets.
