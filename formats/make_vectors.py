@@ -25,11 +25,13 @@ import vectors_invalid_1_1  # noqa: E402
 import vectors_invalid_1_2  # noqa: E402
 import vectors_invalid_1_3  # noqa: E402
 import vectors_invalid_1_4  # noqa: E402
+import vectors_invalid_1_5  # noqa: E402
 import vectors_valid  # noqa: E402
 import vectors_valid_1_1  # noqa: E402
 import vectors_valid_1_2  # noqa: E402
 import vectors_valid_1_3  # noqa: E402
 import vectors_valid_1_4  # noqa: E402
+import vectors_valid_1_5  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
@@ -41,19 +43,21 @@ VALID = {
     "1.2": vectors_valid_1_2.VALID,
     "1.3": vectors_valid_1_3.VALID,
     "1.4": vectors_valid_1_4.VALID,
+    "1.5": vectors_valid_1_5.VALID,
 }
 LATER = {  # by the version that they need
     "1.1": vectors_invalid_1_1.DRAFTS,
     "1.2": vectors_invalid_1_2.DRAFTS,
     "1.3": vectors_invalid_1_3.DRAFTS,
     "1.4": vectors_invalid_1_4.DRAFTS,
+    "1.5": vectors_invalid_1_5.DRAFTS,
 }
 INVALID = {
     **vectors_invalid.BYTES,
     **vectors_invalid.DRAFTS,
     **{name: draft for drafts in LATER.values() for name, draft in drafts.items()},
 }
-TOLERANCE = {"raw": 0.0, "vqae": 1e-4, "klt": 1e-4}  # the rest: 1e-5; see the pages of `codecs/`
+TOLERANCE = {"raw": 0.0, "vqae": 1e-4, "klt": 1e-4, "polyk": 1e-4}  # the rest: 1e-5; see the pages of `codecs/`
 CORRECTED = 1e-5  # at least, where rows are corrected
 
 

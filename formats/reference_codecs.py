@@ -15,7 +15,9 @@ NotSpkError, TruncatedError, CorruptError, UnsupportedError = (
 SETTINGS = {  # of each codec: those that every file says, and those that it says if they are not as in LATER
     "raw": ("dtype", ""), "quantize": ("bits", ""), "topk": ("k value tail tail_temperature", ""),
     "lowrank": ("rank bits", ""), "klt": ("rank bits step context temperatures search axis_price widths", ""),
-    "vqae": ("slots k d_c d_h temperatures steps batch lr", "stages context d_x search")}
+    "vqae": ("slots k d_c d_h temperatures steps batch lr", "stages context d_x search"),
+    "sample": ("draws sampled_at draw_seed common", ""),
+    "polyk": ("k exact_k exact_value terms term_value solved_in tail", "")}
 LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0}
 DTYPES = {"F16": "<f2", "F32": "<f4", "U32": "<u4", "I32": "<i4", "I8": "i1"}  # of tensors
 BITS = {"fp32": 32, "fp16": 16, "bf16": 16}

@@ -13,9 +13,10 @@ import numpy as np
 import zstandard
 from reference_blocks import (DECODER, ENCODER, MODEL, PARTS, PROTOTYPE_ENCODER, PROTOTYPES, TABLES, TILE,
                               VIEW_BASIS, read_blocks)
-from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, decode, fields,
-                              gives_of, need, page_of, read_tensors, read_tile, settings_of)
+from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, fields, need,
+                              read_tensors, read_tile, settings_of)
 from reference_context import context_of, correct, weights_of
+from reference_language import decode, gives_of, page_of
 from reference_recipe import draw, mixes, read_recipe
 
 STREAMS = {  # name: per, scope, and the columns that it may have

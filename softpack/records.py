@@ -12,6 +12,7 @@ import numpy as np
 from softpack.errors import DataError
 
 SPACES = ("logits", "log_probs", "probs")
+HIDDEN = "hidden"  # what rows are, too, of codecs that make logits of hidden states
 MAX_CLASSES = 1 << 24
 TEMPERATURES = (1.0, 4.0, 20.0)  # that students train at: what labels are judged by unless others are named
 
@@ -22,8 +23,8 @@ class LabelSpec:
 
     Args:
         classes: numbers in a row, 2 to 2**24.
-        space: "logits", "log_probs" or "probs".
-        temperature: the one that log_probs and probs were taken at; always 1.0 for logits.
+        space: "logits", "log_probs" or "probs"; or "hidden", for what a teacher makes its logits of.
+        temperature: the one that log_probs and probs were taken at; always 1.0 for the others.
     """
 
     classes: int
@@ -31,15 +32,15 @@ class LabelSpec:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.space not in SPACES:
+        if self.space not in (*SPACES, HIDDEN):
             raise DataError(f"space is {self.space!r}; expected one of {', '.join(SPACES)}")
         if not 2 <= self.classes <= MAX_CLASSES:
             raise DataError(f"rows have {self.classes} classes; expected 2 to {MAX_CLASSES}")
         if not (self.temperature > 0 and np.isfinite(self.temperature)):
             raise DataError(f"temperature is {self.temperature}; expected a positive number")
-        if self.space == "logits" and self.temperature != 1.0:
+        if self.space in ("logits", HIDDEN) and self.temperature != 1.0:
             raise DataError(
-                f"logits have no temperature, but {self.temperature} was given; "
+                f"{self.space} have no temperature, but {self.temperature} was given; "
                 "divide them by it, or say that they are log_probs or probs"
             )
 

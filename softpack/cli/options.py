@@ -64,7 +64,7 @@ OUT = click.option("-o", "--out", required=True, type=click.Path(), metavar="FIL
 
 def codec_option(default: str) -> Callable[[F], F]:
     """Return the option that names a codec."""
-    names = f"raw, quantize, topk, lowrank, klt, vqae, or of an installed package [default: {default}]"
+    names = f"raw, quantize, topk, sample, polyk, lowrank, klt, vqae, or of an installed package [default: {default}]"
     return click.option("--codec", "codec_id", metavar="NAME", help=names)
 
 

@@ -233,7 +233,11 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
-        """Return float32 rows [B, C] in the space `gives`, on the device of the codes."""
+        """Return float32 rows [B, C] in the space `gives`, on the device of the codes.
+
+        Raises:
+            CorruptError: codes are within their levels, but none that `encode` makes.
+        """
 
     def decode_sparse(self, codes: Codes) -> SparseRows:
         """Return the classes that were kept, without making whole rows of them.

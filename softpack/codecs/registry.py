@@ -21,6 +21,9 @@ BUILT_IN = {
     "lowrank": "softpack.codecs.lowrank:LowRank",
     "vqae": "softpack.codecs.vqae:VQAE",
     "klt": "softpack.codecs.klt:KLT",
+    "head": "softpack.codecs.head:Head",
+    "sample": "softpack.codecs.sample:Sample",
+    "polyk": "softpack.codecs.polyk:PolyK",
 }
 
 

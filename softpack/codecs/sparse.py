@@ -62,6 +62,16 @@ class SparseRows:
             tails={T: tail_B.to(device) for T, tail_B in self.tails.items()},
         )
 
+    def take(self, rows: slice | Tensor) -> SparseRows:
+        """Return some of the rows."""
+        return replace(
+            self,
+            ids_BK=self.ids_BK[rows],
+            log_probs_BK=self.log_probs_BK[rows],
+            fill_B=None if self.fill_B is None else self.fill_B[rows],
+            tails={T: tail_B[rows] for T, tail_B in self.tails.items()},
+        )
+
     def at(self, temperature: float) -> tuple[Tensor, Tensor]:
         """Return the rows at another temperature: normalised log-probabilities [B, K], and that of the tail [B].
 
@@ -105,8 +115,11 @@ class SparseRows:
         n_others_B = self.spec.classes - self.is_class_BK.sum(dim=1)
         fill_B = (tail_B - n_others_B.log()).masked_fill(n_others_B == 0, -torch.inf)
         rows_BC = fill_B[:, None].repeat(1, self.spec.classes)
-        # Places without a class write what their row's first class has once more.
+        # Places without a class write what their row's first class has once more, or class 0 in a row without any.
         first_B1 = self.is_class_BK.int().argmax(dim=1, keepdim=True)
         ids_BK = torch.where(self.is_class_BK, self.ids_BK, self.ids_BK.gather(1, first_B1))
-        kept_BK = torch.where(self.is_class_BK, kept_BK, kept_BK.gather(1, first_B1))
+        again_B1 = torch.where(
+            self.is_class_BK.any(1, keepdim=True), kept_BK.gather(1, first_B1), fill_B[:, None]
+        )
+        kept_BK = torch.where(self.is_class_BK, kept_BK, again_B1)
         return rows_BC.scatter_(1, ids_BK.clamp_min(0), kept_BK)

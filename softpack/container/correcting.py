@@ -5,6 +5,8 @@ Shapes in names: B rows, K of them with corrections, C classes, E corrections.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +14,27 @@ import torch
 from torch import Tensor
 
 from softpack.container.corrections import Corrections
+from softpack.errors import CorruptError
 from softpack.records import LabelSpec
 
 
 def full_precision(device: torch.device) -> torch.autocast:
     """Return a context in which `torch.autocast` changes nothing."""
     return torch.autocast(device.type, enabled=False)
+
+
+@contextmanager
+def decoding(device: torch.device | str, where: str) -> Iterator[None]:
+    """Decode in full precision, and name the file whose codes are none that its codec makes.
+
+    Raises:
+        CorruptError: they are not; the message begins with `where`.
+    """
+    try:
+        with full_precision(torch.device(device)):
+            yield
+    except CorruptError as error:
+        raise CorruptError(f"{where}: {error}") from None
 
 
 def moved(rows_BC: Tensor, shift_BC: Tensor, gives: LabelSpec) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from softpack.codecs.abc import Codec
 from softpack.codecs.sparse import SparseRows
 from softpack.container.context import Prototypes, Weights
-from softpack.container.correcting import correct_by_list, full_precision
+from softpack.container.correcting import correct_by_list, decoding, full_precision
 from softpack.container.corrections import NONE, Corrections
 from softpack.container.drawn import DrawnColumns
 from softpack.container.file import SpkFile
@@ -210,12 +210,12 @@ class Labels:
 
         Raises:
             DataError: one of them is not in the file.
-            CorruptError: a tile fails its checksum.
+            CorruptError: a tile fails its checksum, or holds codes that the codec does not make.
         """
         items, views = _pair(items, views)
         codes = {name: array.to(device) for name, array in self.read_codes(items, views).items()}
         codec, prototypes = self.codec_on(device), self.prototypes_on(device)
-        with full_precision(torch.device(device)):
+        with decoding(device, self.file.name):
             if prototypes is None:
                 rows_BC = codec.decode(codes)
             else:
@@ -232,6 +232,7 @@ class Labels:
         Raises:
             CodecError: the codec keeps all classes.
             DataError: one of them is not in the file, or rows are corrected beyond the classes that were kept.
+            CorruptError: a tile fails its checksum, or holds codes that the codec does not make.
         """
         if self.promise is not None:
             raise DataError(
@@ -239,7 +240,8 @@ class Labels:
                 "were not kept, too; read whole rows"
             )
         codes = {name: array.to(device) for name, array in self.read_codes(items, views).items()}
-        return self.codec_on(device).decode_sparse(codes)
+        with decoding(device, self.file.name):
+            return self.codec_on(device).decode_sparse(codes)
 
     @property
     def promise(self) -> CorrectionSpec | None:

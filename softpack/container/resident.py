@@ -12,7 +12,7 @@ from torch import Tensor
 from softpack.bits import field_widths
 from softpack.codecs.abc import code_dtype
 from softpack.container.context import Weights
-from softpack.container.correcting import ResidentCorrections, correct, full_precision
+from softpack.container.correcting import ResidentCorrections, correct, decoding
 from softpack.container.corrections import Corrections
 from softpack.container.mixing import Mixing
 from softpack.container.reader import Indices, Labels
@@ -89,7 +89,7 @@ class ResidentLabels:
         rows_B = torch.from_numpy(self.labels.row_numbers(items, views)).to(self.device)
         codes = {name: codes.to(device) for name, codes in self.codes_of_rows(rows_B).items()}
         codec, prototypes = self.labels.codec_on(device), self.labels.prototypes_on(device)
-        with full_precision(device):
+        with decoding(device, self.labels.file.name):
             if prototypes is None:
                 rows_BC = codec.decode(codes)
             else:

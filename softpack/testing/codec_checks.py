@@ -14,6 +14,7 @@ from torch import Tensor
 from softpack.codecs.abc import Codec, Codes, code_dtype, code_values
 from softpack.codecs.registry import codec_ids, make_codec
 from softpack.codecs.spaces import centred_logits
+from softpack.codecs.sparse import NO_CLASS
 from softpack.errors import CodecError
 from softpack.records import LabelSpec
 from softpack.testing.rows import random_rows
@@ -48,6 +49,7 @@ def check_codec(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None)
     check_context(fitted, rows_BC, context_BC)
     codes = check_encode(fitted, rows_BC, context_BC)
     check_decode(fitted, codes, context_BC)
+    check_sparse(fitted, codes)
     check_batches(fitted, rows_BC, context_BC)
     check_state(fitted, rows_BC, context_BC)
     check_at_bits(codec)
@@ -172,6 +174,24 @@ def check_decode(codec: Codec, codes: Codes, context_BC: Tensor | None = None) -
         _require(off < 0.05, f"decoded {gives} sum to 1 but for {off:.3g}; expected at most 0.05")
     rows_BC.zero_()
     _same_tensors("decode changed the codes, or its rows share their memory", codes, kept)
+
+
+def check_sparse(codec: Codec, codes: Codes) -> None:
+    """Check that the classes that are kept are those of whole rows, each once; codecs that keep all refuse."""
+    if not codec.is_sparse:
+        _refused("decode_sparse of a codec that keeps all classes", lambda: codec.decode_sparse(codes))
+        return
+    rows = codec.decode_sparse(codes)
+    _require(rows.spec == codec.gives, f"decode_sparse gives {rows.spec}; expected {codec.gives}")
+    found, expected = rows.ids_BK.shape, (len(next(iter(codes.values()))), rows.log_probs_BK.shape[1])
+    _require(found == expected, f"decode_sparse gives ids {list(found)}; expected {list(expected)}")
+    sorted_BK = rows.ids_BK.sort(dim=1).values
+    is_twice_BK = (sorted_BK.diff(dim=1) == 0) & (sorted_BK[:, 1:] != NO_CLASS)
+    inside = bool(((sorted_BK >= NO_CLASS) & (sorted_BK < codec.spec.classes)).all())
+    _require(
+        inside and not bool(is_twice_BK.any()), "decode_sparse names a class twice, or one that there is not"
+    )
+    _close("decode_sparse", rows.dense(), codec.decode(codes))
 
 
 def check_batches(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None) -> None:

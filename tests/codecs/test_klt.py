@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from softpack.codecs.klt import KLT
 from softpack.codecs.klt.axes import analysis, round_axes
 from softpack.codecs.klt.levels import PRICE, Sample, count, entropy_of, even_levels
-from softpack.codecs.klt.pack import groups_of
+from softpack.codecs.widths import groups_of
 from softpack.codecs.klt.search import KLForm
 from softpack.codecs.registry import make_codec
 from softpack.codecs.spaces import centred_logits

@@ -19,6 +19,7 @@ from softpack.codecs.klt.axes import analysis
 from softpack.codecs.klt.levels import Levels
 from softpack.codecs.klt.search import search
 from softpack.codecs.spaces import centred_logits, log_domain
+from softpack.codecs.widths import Group, groups_of
 from softpack.errors import CodecError
 from softpack.records import MAX_CLASSES, LabelSpec
 
@@ -64,7 +65,7 @@ class KLT(Codec):
         for name in ("bits", "axis_price", *(["step"] if self.step or self.widths else [])):
             check_positive(self.codec_id, name, getattr(self, name))
         temperatures_of(self.codec_id, self.temperatures)  # for its error
-        if self.widths and sum(group.n_axes for group in pack.groups_of(self.widths)) != self.rank:
+        if self.widths and sum(group.n_axes for group in groups_of(self.widths)) != self.rank:
             raise CodecError(f"klt: widths is {self.widths!r}, but rank is {self.rank}; expected as many axes")
 
     @property
@@ -80,9 +81,7 @@ class KLT(Codec):
         """
         if not self.widths:
             return (CodeArray("levels_1", (max(1, int(self.bits)),), 1, 2),)
-        return tuple(
-            CodeArray(group.name, (group.n_axes,), group.bits, 1 << group.bits) for group in self._groups
-        )
+        return tuple(group.array for group in self._groups)
 
     @property
     def minor(self) -> int:
@@ -253,8 +252,8 @@ class KLT(Codec):
     # -- what settings and tensors mean --------------------------------------------------------------------
 
     @cached_property
-    def _groups(self) -> tuple[pack.Group, ...]:
-        return pack.groups_of(self.widths)
+    def _groups(self) -> tuple[Group, ...]:
+        return groups_of(self.widths)
 
     @cached_property
     def _temperatures(self) -> tuple[float, ...]:

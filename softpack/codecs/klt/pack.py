@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -13,55 +11,7 @@ from torch.nn.functional import pad
 
 from softpack.codecs.klt.fit import Fitted
 from softpack.codecs.klt.levels import SHIFTS, Levels, window
-from softpack.errors import CodecError
-
-MOST_WIDTH = 12
-WIDTHS = re.compile(r"[1-9][0-9]?x[1-9][0-9]{0,7}(,[1-9][0-9]?x[1-9][0-9]{0,7})*")
-
-
-@dataclass(frozen=True)
-class Group:
-    """The axes whose levels take the same bits.
-
-    Args:
-        bits: of a coefficient.
-        axes: numbers of the axes in the basis.
-    """
-
-    bits: int
-    axes: slice
-
-    @property
-    def n_axes(self) -> int:
-        """How many they are."""
-        return int(self.axes.stop - self.axes.start)
-
-    @property
-    def name(self) -> str:
-        """Of their array of codes."""
-        return f"levels_{self.bits}"
-
-
-def groups_of(widths: str) -> tuple[Group, ...]:
-    """Return the groups that "5x2,3x10" stands for: two axes of 5 bits, then ten of 3 bits.
-
-    Raises:
-        CodecError: it is not written so, or widths do not fall.
-    """
-    pairs = [part.split("x") for part in widths.split(",")] if WIDTHS.fullmatch(widths) else []
-    groups: list[Group] = []
-    for bits, n_axes in pairs:
-        start = groups[-1].axes.stop if groups else 0
-        groups.append(Group(int(bits), slice(start, start + int(n_axes))))
-    bits_of_groups = [group.bits for group in groups]
-    falling = bits_of_groups == sorted(set(bits_of_groups), reverse=True)
-    if widths and not (groups and falling and bits_of_groups[0] <= MOST_WIDTH):
-        raise CodecError(
-            f"klt: widths is {widths!r}; expected falling widths from {MOST_WIDTH} to 1 bits, each with its "
-            'number of axes, such as "5x2,3x10", or nothing before the fit'
-        )
-    return tuple(groups)
-
+from softpack.codecs.widths import Group, widths_of
 
 def pack(fitted: Fitted, keep_still: bool) -> tuple[str, dict[str, Tensor]]:
     """Return the setting `widths` and the tensors of a codec.
@@ -88,8 +38,7 @@ def pack(fitted: Fitted, keep_still: bool) -> tuple[str, dict[str, Tensor]]:
         "shift": (levels.shift_RL[inside_RL] * SHIFTS).round().to(torch.int8),
         "threshold": levels.threshold_RL[inside_RL[:, 1:]],
     }
-    runs = groupby(width_R[order_R].tolist())
-    return ",".join(f"{bits}x{len([*run])}" for bits, run in runs), tensors
+    return widths_of(width_R[order_R].tolist()), tensors
 
 
 @dataclass(frozen=True)

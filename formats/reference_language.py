@@ -1,0 +1,83 @@
+# fmt: off
+"""The codecs for language models: codecs/sample.md and codecs/polyk.md in Python, plain and slow."""
+from typing import Any
+
+import numpy as np
+import reference_codecs as others
+from reference_codecs import BITS, floats, need, settings_of
+
+
+def gives_of(codec: Any, takes: dict[str, Any]) -> dict[str, Any]:
+    """Return what decoded rows are."""
+    if codec["id"] == "sample":
+        return {**takes, "space": "log_probs", "temperature": codec["config"]["sampled_at"]}
+    return others.gives_of(codec, takes) if codec["id"] != "polyk" else {**takes, "space": "log_probs"}
+def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arrays (name, shape, levels) of each stage, and dtype and shape of the decoder's tensors."""
+    name, s = settings_of(codec)
+    if name == "sample":
+        need(0 < s["draws"] <= 4096 and float(s["sampled_at"]) > 0, "draws or sampled_at")
+        need(0 <= s["common"] <= 1 << 24 and 0 <= s["draw_seed"] < 1 << 53, "common or draw_seed")
+        b = max(2, (c // s["draws"]).bit_length())
+        n_bytes = max(1, -(-(s["draws"] * (b - 2) + (c >> b - 1)) // 8))
+        shapes = {"order": ("int32", min(s["common"], c))} if s["common"] else {}
+        return [[("lengths", [s["draws"]], c.bit_length() + 1), ("rest", [n_bytes], 256)]], shapes
+    if name == "polyk":
+        terms, k, exact_k = s["terms"].split(","), s["k"], s["exact_k"]
+        need({*terms} <= {"sqrt", "exp", *map(str, range(17))} and len({*terms}) == len(terms), "terms")
+        need(0 <= exact_k <= k and 1 <= k <= min(c, 1 << 16), "k or exact_k")
+        need(s["tail"] in ("zero", "uniform") and s["solved_in"] in ("fp32", "fp64"), "tail or solved_in")
+        need(np.isfinite(powers(terms, k - exact_k)).all(), "a term beyond binary32")
+        arrays = [("ids", [k], c), ("exact", [exact_k], 1 << BITS[s["exact_value"]]),
+                  ("terms", [len(terms) if exact_k < k else 0], 1 << BITS[s["term_value"]])]
+        return [[array for array in arrays if array[1] != [0]]], {}
+    return others.page_of(codec, c)
+
+def decode(codec: Any, takes: Any, codes: Any, tensors: Any, context: Any = None) -> Any:
+    """Return rows of labels, float32 [n, classes], of codes [n, ...] of all stages or the first."""
+    (name, s), c = settings_of(codec), takes["classes"]
+    if name not in ("sample", "polyk"):
+        return others.decode(codec, takes, codes, tensors, context)
+    shapes = {key: (value.dtype.name, *value.shape) for key, value in tensors.items()}
+    need(shapes == page_of(codec, c)[1], f"tensors of {name}: {shapes}")
+    return drawn(s, c, codes, tensors) if name == "sample" else curved(s, c, codes)
+
+def drawn(s: dict[str, Any], c: int, codes: Any, tensors: Any) -> Any:
+    """Return rows of the codec sample."""
+    order = tensors["order"].tolist() if tensors else []
+    need(len({*order}) == len(order) and {*order} <= {*range(c)}, "order")
+    classes = [*order, *sorted({*range(c)} - {*order})]
+    rows = np.full((len(codes["rest"]), c), -np.inf, np.float32)
+    for row, lengths, rest in zip(rows, codes["lengths"].tolist(), codes["rest"], strict=True):
+        bits, rank, counts = int.from_bytes(rest.astype(np.uint8).tobytes(), "little"), -1, [0] * c
+        for length in lengths:
+            if length:
+                rank += 1 << length - 1 | bits & (1 << length - 1) - 1
+                bits >>= length - 1
+            need(0 <= rank < c, "a rank that no class has")
+            counts[classes[rank]] += 1
+        with np.errstate(divide="ignore"):
+            row[:] = np.log(np.array(counts) / s["draws"])
+    return rows
+
+def powers(terms: list[str], n: int) -> Any:
+    """Return the terms of a curve at ranks 0 to n - 1: float32 [n, terms]."""
+    rank = np.arange(n, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        special = {"sqrt": np.sqrt(rank), "exp": np.exp(rank)}
+        return np.stack([special[term] if term in special else rank ** int(term) for term in terms], axis=1)
+def curved(s: dict[str, Any], c: int, codes: Any) -> Any:
+    """Return rows of the codec polyk."""
+    ids, parts = codes["ids"], []
+    if "exact" in codes:
+        parts.append(floats(codes["exact"], s["exact_value"]))
+    if "terms" in codes:
+        by_rank = powers(s["terms"].split(","), s["k"] - s["exact_k"])
+        parts.append((by_rank * floats(codes["terms"], s["term_value"])[:, None]).sum(axis=2))
+    values = np.hstack(parts)
+    need(np.isfinite(values).all() and (np.diff(np.sort(ids)) > 0).all(), "a class twice, or no numbers")
+    with np.errstate(divide="ignore", over="ignore"):
+        left = (1 - np.exp(values).sum(axis=1, keepdims=True)).clip(0) / max(1, c - s["k"])
+        rows = np.repeat(np.log(left if s["tail"] == "uniform" else 0 * left), c, axis=1)
+    np.put_along_axis(rows, ids, values, axis=1)
+    return rows - np.logaddexp.reduce(rows, axis=1, keepdims=True, dtype=np.float64).astype(np.float32)

@@ -1,0 +1,73 @@
+"""The invalid vectors of version 1.5: one malformation each, as in `vectors_invalid`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import zstandard
+from drafts import Draft
+from spoil import DESCRIPTOR, Change, header, tensors
+
+from softpack.bits import pack, unpack
+
+# fmt: off
+C, U = "CorruptError", "UnsupportedError"
+SAMPLE, BARE, POLYK = "1.5_sample", "1.5_sample_bare_log_probs_t4", "1.5_polyk"
+ROWS = 20  # of the vectors whose codes are changed
+
+
+def codes(number: int, change: Callable[[np.ndarray], object]) -> Change:
+    """Change the numbers [numbers of a row, rows] of an array of codes, which is stored as planes then."""
+    def apply(draft: Draft) -> None:
+        block, start = draft.tile(1), 0
+        payload = block.payload or b""
+        for _ in range(number):
+            start += 16 + DESCRIPTOR.unpack(payload[start:start + 16])[3]
+        coding, width, _, length, base = DESCRIPTOR.unpack(payload[start:start + 16])
+        stored = payload[start + 16:start + 16 + length]
+        planes = zstandard.decompress(stored) if coding else stored
+        shape = json.loads(draft.blocks[0].content)["streams"][0]["arrays"][number]["shape"]
+        values = unpack(planes, width, shape[0] * ROWS).reshape(shape[0], ROWS)
+        change(values)
+        planes = pack(values, width)
+        facts = DESCRIPTOR.pack(0, width, 0, len(planes), base)
+        block.payload = payload[:start] + facts + planes + payload[start + 16 + length:]
+
+    return apply
+
+
+def setting(**values: int | str | bool) -> Change:
+    """Change settings of the codec."""
+    return header(lambda h: h["codec"]["config"].update(values))
+
+
+DRAFTS: dict[str, tuple[str, str, str, Change]] = {
+    "sample_begins_with_a_repeat": (C, SAMPLE, "a first draw that repeats the one before it",
+     codes(0, lambda n: n[0].__setitem__(3, 0))),
+    "sample_beyond_the_classes": (C, SAMPLE, "gaps that end behind the last class", codes(0, lambda n: n.fill(4))),
+    "sample_more_bits_than_bytes": (C, "1.5_sample_more_draws_than_classes",
+     "gaps of more bits than the bytes hold", codes(0, lambda n: n.fill(4))),
+    "sample_lengths_beyond_levels": (C, SAMPLE, "a gap longer than there are classes", codes(0, lambda n: n.fill(7))),
+    "sample_order_twice": (C, SAMPLE, "a class that has two ranks", tensors(lambda t: t["order"].fill(3))),
+    "sample_order_outside": (C, SAMPLE, "a class that is not there",
+     tensors(lambda t: t["order"].__setitem__(0, 12))),
+    "sample_order_negative": (C, SAMPLE, "a class below 0", tensors(lambda t: t["order"].__setitem__(0, -1))),
+    "sample_order_short": (C, SAMPLE, "fewer ranks than the settings say",
+     tensors(lambda t: t.update(order=t["order"][:-1]))),
+    "sample_at_another_temperature": (C, SAMPLE, "labels at another temperature than the draws",
+     setting(sampled_at="2.0")),
+    "sample_of_no_draws": (C, BARE, "no draws", setting(draws=0)),
+    "sample_of_more_draws": (C, BARE, "more draws than there are codes", setting(draws=4)),
+    "sample_seed_negative": (C, BARE, "a seed below 0", setting(draw_seed=-1)),
+    "sample_unknown_setting": (U, BARE, "a setting of a later version", setting(replacement=False)),
+    "polyk_class_twice": (C, POLYK, "a class that has two ranks", codes(0, lambda n: n.__setitem__(1, n[0]))),
+    "polyk_exact_nan": (C, POLYK, "NaN among the exact numbers", codes(1, lambda n: n.fill(0xFFFF))),
+    "polyk_exact_of_more_than_k": (C, "1.5_polyk_exact_alone", "more exact numbers than classes",
+     setting(exact_k=5)),
+    "polyk_terms_twice": (C, POLYK, "a term twice", setting(terms="0,1,1")),
+    "polyk_term_unknown": (C, POLYK, "a term that there is not", setting(terms="0,1,log")),
+    "polyk_tail_unknown": (C, POLYK, "a tail that there is not", setting(tail="bucket")),
+    "polyk_fewer_terms": (C, POLYK, "fewer terms than coefficients", setting(terms="0,1")),
+}

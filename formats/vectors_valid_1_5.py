@@ -1,0 +1,43 @@
+"""The valid vectors of version 1.5: codecs for language models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from vectors_valid import grid, logits, plain
+
+import softpack
+from softpack.codecs.registry import make_codec
+from softpack.container.model import Model
+from softpack.container.tables import fit_tables
+from softpack.container.tile_writer import code_arrays
+from softpack.records import LabelSpec
+
+WIDE = 300  # classes, so that gaps have several bits
+
+
+def sampled(path: Path) -> None:
+    """Write draws whose codes are entropy-coded."""
+    item, view = grid(20, 30)
+    rows = torch.from_numpy(logits(len(item), WIDE) * 2)
+    codec = make_codec("sample", LabelSpec(WIDE), {"draws": 20, "common": 100, "draw_seed": 3}).fit([rows])
+    tables = fit_tables(codec.codes, code_arrays(codec.encode(rows)), 1 << 20, "codes")
+    with softpack.create(path, Model(codec, None, tables), items=20, views=30) as w:
+        w.append(rows, item=item, view=view)
+
+
+VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "sample": ("draws and the classes that are common", lambda path: plain(path, "sample", draws=6, common=5)),
+    "sample_bare_log_probs_t4": ("draws at T=2 of log-probabilities at T=4, no tensor", lambda path: plain(
+        path, "sample", "log_probs", 4.0, draws=3, sampled_at=2.0, common=0)),
+    "sample_more_draws_than_classes": ("ranks of all classes, and more draws", lambda path: plain(
+        path, "sample", draws=40)),
+    "sample_tables": ("draws of 300 classes, entropy-coded", sampled),
+    "polyk": ("curves over ranks, and what is left in equal shares", lambda path: plain(
+        path, "polyk", k=9, exact_k=3, terms="0,1,sqrt", tail="uniform")),
+    "polyk_exact_alone": ("no curve", lambda path: plain(path, "polyk", k=4, exact_k=4, exact_value="fp32")),
+    "polyk_curve_alone_probs_t4": ("curves from the first rank on, whose coefficients are in fp16", lambda path: plain(
+        path, "polyk", "probs", 4.0, k=8, exact_k=0, terms="exp,0,2", term_value="fp16", solved_in="fp64")),
+}  # fmt: skip

@@ -1,0 +1,64 @@
+"""The output matrix of a language model: logits are hidden states times it. It is in the file, or named by its hash.
+
+Shapes: V tokens, H numbers of a hidden state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from softpack.errors import CodecError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+HASHED_BYTES = 1 << 24  # at a time
+
+
+def matrix_hash(matrix_VH: Tensor) -> str:
+    """Return the SHA-256 of a matrix: of its numbers in C order, little-endian, in their own dtype."""
+    digest = hashlib.sha256()
+    bytes_ = matrix_VH.detach().cpu().contiguous().view(torch.uint8).reshape(-1)
+    for start in range(0, len(bytes_), HASHED_BYTES):
+        digest.update(bytes_[start : start + HASHED_BYTES].numpy())
+    return digest.hexdigest()
+
+
+def find_matrix(
+    given: Tensor | str | os.PathLike[str], dtype: str, shape: tuple[int, int], sha256: str, where: str
+) -> Tensor:
+    """Return the matrix that a file names, from a tensor or from safetensors: a file, or a folder of them.
+
+    Raises:
+        CodecError: it is not there; the message says what is.
+    """
+    candidates = [("the tensor", given)] if isinstance(given, Tensor) else [*_tensors_of(Path(given), shape)]
+    for _, matrix_VH in candidates:
+        is_like = tuple(matrix_VH.shape) == shape and matrix_VH.dtype == DTYPES[dtype]
+        if is_like and matrix_hash(matrix_VH) == sha256:
+            return matrix_VH
+    found = ", ".join(f"{name} is {m.dtype} {list(m.shape)}" for name, m in candidates[:4]) or "no such tensor"
+    raise CodecError(
+        f"{where}: needs the output matrix {dtype} {list(shape)} of SHA-256 {sha256[:16]}..., and found {found} of "
+        "another; give the checkpoint of the teacher that the labels are of"
+    )
+
+
+def _tensors_of(path: Path, shape: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a shape that safetensors hold."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    for file in files:
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - it is no dict
+                    if tuple(tensors.get_slice(name).get_shape()) == shape:
+                        yield name, tensors.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CodecError(f"{file}: is no safetensors file: {error}") from None

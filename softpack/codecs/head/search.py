@@ -1,0 +1,191 @@
+"""Choose levels for the least KL(teacher || decoded) plus the price of their bits.
+
+A row's few hundred likely tokens are followed one by one: which way each of some hundred coefficients is rounded is
+free, and they are rounded so that the errors of these tokens' logits cancel. The decoder need not know which tokens
+these are (Martinian, Wornell and Zamir, "Source coding with distortion side information", 2008: an encoder that alone
+knows what matters loses next to nothing). All other tokens are one bucket, whose mass moves with the coefficients as
+that of an average tail. Coefficient by coefficient, one step up or down is taken where it makes the sum less, so that
+it only ever falls; then the likely tokens are looked up anew.
+
+Shapes: B rows, H numbers of a hidden state, R axes, L levels, V tokens, S tokens followed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FOLLOWED = 128  # tokens of a row
+TAIL = 1.5  # squared spread of an average tail's logits for a coefficient of 1
+OUTSIDE = 0.01  # of a row's mass: where more lies outside the likely tokens, all tokens are looked at
+CHUNK = 1 << 24  # logits at a time
+ROWS = 256  # searched together
+NEVER = 1e6  # bits of a level that is not there
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a search moves in.
+
+    Args:
+        matrix_VH: float32.
+        likely_V: int64, the tokens that rows may make likely; all that are looked at for most rows.
+        mean_H: what all-zero coefficients decode to.
+        synthesis_RH: what a coefficient adds.
+        tail_H: mean of the vectors of tokens that are not likely, as they come.
+        first_R: what level 0 stands for, in steps.
+        step: between levels.
+        cost_RL: bits of levels.
+        price: of a bit, in nats.
+    """
+
+    matrix_VH: Tensor
+    likely_V: Tensor
+    mean_H: Tensor
+    synthesis_RH: Tensor
+    tail_H: Tensor
+    first_R: Tensor
+    step: float
+    cost_RL: Tensor
+    price: float
+
+
+def search(levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, space: Space, rounds: int) -> Tensor:
+    """Return better levels int64 [R, B] than those given.
+
+    Args:
+        levels_RB: int64, to begin with.
+        hidden_BH: the teacher's.
+        wanted_RB: their coefficients.
+        space: to search in.
+        rounds: times that every coefficient is looked at.
+    """
+    matrix_UH = space.matrix_VH[space.likely_V]
+    out_RB = levels_RB.clone()
+    for start in range(0, len(hidden_BH), ROWS):
+        part = slice(start, start + ROWS)
+        outside_B = _outside(hidden_BH[part], space)
+        for chosen_B, matrix in ((~outside_B, matrix_UH), (outside_B, space.matrix_VH)):
+            rows = start + chosen_B.nonzero()[:, 0]
+            if len(rows):
+                wanted = wanted_RB[:, rows]
+                out_RB[:, rows] = _searched(levels_RB[:, rows], hidden_BH[rows], wanted, matrix, space, rounds)
+    return out_RB
+
+
+def _outside(hidden_BH: Tensor, space: Space) -> Tensor:
+    """Return which rows have mass outside the likely tokens: bool [B]."""
+    if len(space.likely_V) == len(space.matrix_VH):
+        return torch.zeros(len(hidden_BH), dtype=torch.bool, device=hidden_BH.device)
+    found = []
+    for start in range(0, len(hidden_BH), max(1, CHUNK // len(space.matrix_VH))):
+        logits_BV = hidden_BH[start : start + max(1, CHUNK // len(space.matrix_VH))] @ space.matrix_VH.T
+        inside_B = logits_BV[:, space.likely_V].logsumexp(dim=1)
+        found.append(inside_B < logits_BV.logsumexp(dim=1) + torch.log1p(torch.tensor(-OUTSIDE)))
+    return torch.cat(found)
+
+
+def _searched(
+    levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, matrix_UH: Tensor, space: Space, rounds: int
+) -> Tensor:
+    teacher = _LogProbs(hidden_BH, matrix_UH)
+    best_RB, best_B = levels_RB, torch.full_like(hidden_BH[:, 0], torch.inf)
+    bits_RL = torch.nn.functional.pad(space.cost_RL, (1, 1), value=NEVER)
+    for turn in range(rounds + 1):
+        coefficients_RB = (levels_RB + space.first_R[:, None]) * space.step
+        decoded = _LogProbs(torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH), matrix_UH)
+        n_followed = min(FOLLOWED, len(matrix_UH))
+        kl_B, ids_BS, teacher_SB, decoded_SB = teacher.beside(decoded, n_followed)
+        sum_B = kl_B + space.price * bits_RL.gather(1, levels_RB + 1).sum(dim=0)
+        best_RB = torch.where(sum_B < best_B, levels_RB, best_RB)
+        best_B = torch.minimum(sum_B, best_B)
+        if turn < rounds:
+            vectors_BSH = matrix_UH[ids_BS]
+            off_RB = coefficients_RB - wanted_RB
+            levels_RB = _sweep(levels_RB, off_RB, teacher_SB, decoded_SB, vectors_BSH, bits_RL, space)
+    return best_RB
+
+
+class _LogProbs:
+    """Log-probabilities of rows, made again chunk by chunk where they are looked at.
+
+    Args:
+        hidden_BH: of the rows.
+        matrix_UH: of the tokens.
+    """
+
+    def __init__(self, hidden_BH: Tensor, matrix_UH: Tensor) -> None:
+        self.hidden_BH, self.matrix_UH = hidden_BH, matrix_UH
+
+    def beside(self, decoded: _LogProbs, n_followed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return KL(these || decoded) [B], the tokens likeliest in either [B, S], and their log-probabilities [S, B]."""
+        parts = []
+        step = max(1, CHUNK // len(self.matrix_UH))
+        for start in range(0, len(self.hidden_BH), step):
+            own_BU, other_BU = (
+                (rows.hidden_BH[start : start + step] @ self.matrix_UH.T).log_softmax(dim=1)
+                for rows in (self, decoded)
+            )
+            ids_BS = torch.maximum(own_BU, other_BU).topk(n_followed, dim=1).indices
+            own_BS, other_BS = own_BU.gather(1, ids_BS), other_BU.gather(1, ids_BS)
+            kl_B = torch.einsum("bu,bu->b", own_BU.exp(), own_BU.sub(other_BU))
+            parts.append((kl_B, ids_BS, own_BS, other_BS))
+        kl_B, ids_BS, own_BS, other_BS = (torch.cat(part) for part in zip(*parts, strict=True))
+        return kl_B, ids_BS, own_BS.T.contiguous(), other_BS.T.contiguous()
+
+
+def _sweep(
+    levels_RB: Tensor,
+    off_RB: Tensor,
+    teacher_SB: Tensor,
+    decoded_SB: Tensor,
+    vectors_BSH: Tensor,
+    bits_RL: Tensor,
+    space: Space,
+) -> Tensor:
+    """Return levels after one look at every coefficient, those that vary least first.
+
+    Of a row it minimises ln(sum of e^logit over tokens followed, and the bucket) - sum of the teacher's mass x logit
+    + price x bits, which is KL but for a constant.
+    """
+    step, price = space.step, space.price
+    levels_RB, off_RB = levels_RB.clone(), off_RB.clone()
+    # What a step up of each coefficient does to the logit of each token, [R, S, B].
+    moves_RSB = (vectors_BSH @ (space.synthesis_RH.T * step)).permute(2, 1, 0).contiguous()
+    mass_SB = teacher_SB.exp()
+    left_B = (1 - mass_SB.sum(dim=0)).clamp_min(1e-9)
+    tail_R = space.synthesis_RH @ space.tail_H * step
+    gain_RB = torch.einsum("rsb,sb->rb", moves_RSB, mass_SB).addcmul_(tail_R[:, None], left_B)
+    factor_RSB = moves_RSB.exp_()  # e^ of it: what a step up multiplies the token's weight with
+    weight_SB = decoded_SB.exp()
+    sum_B = weight_SB.sum(dim=0)
+    spread_B = off_RB.square().sum(dim=0).mul_(TAIL / 2)
+    # The bucket's weight so that it is what the decoded row has outside of the tokens followed.
+    tail_B = (1 - sum_B).clamp_min(1e-9).log() - spread_B
+    tail = tail_R.tolist()
+    for axis in range(len(levels_RB) - 1, -1, -1):
+        level_B, off_B, factor_SB, move = levels_RB[axis], off_RB[axis], factor_RSB[axis], tail[axis]
+        up_SB, down_SB = weight_SB * factor_SB, weight_SB / factor_SB
+        up_sum_B, down_sum_B = up_SB.sum(dim=0), down_SB.sum(dim=0)
+        slope_B, bend = off_B * (TAIL * step), TAIL / 2 * step * step
+        up_spread_B, down_spread_B = spread_B + slope_B + bend, spread_B - slope_B + bend
+        bits_L = bits_RL[axis]
+        stay_B = torch.log(sum_B + (tail_B + spread_B).exp()) + price * bits_L[level_B + 1]
+        up_B = (
+            torch.log(up_sum_B + (tail_B + up_spread_B + move).exp()) - gain_RB[axis] + price * bits_L[level_B + 2]
+        )
+        down_B = (
+            torch.log(down_sum_B + (tail_B + down_spread_B - move).exp()) + gain_RB[axis] + price * bits_L[level_B]
+        )
+        goes_up_B = (up_B < stay_B) & (up_B <= down_B)
+        goes_down_B = (down_B < stay_B) & ~goes_up_B
+        weight_SB = torch.where(goes_up_B, up_SB, torch.where(goes_down_B, down_SB, weight_SB))
+        sum_B = torch.where(goes_up_B, up_sum_B, torch.where(goes_down_B, down_sum_B, sum_B))
+        spread_B = torch.where(goes_up_B, up_spread_B, torch.where(goes_down_B, down_spread_B, spread_B))
+        by_B = goes_up_B.long() - goes_down_B.long()
+        tail_B += move * by_B
+        off_B += step * by_B
+        level_B += by_B
+    return levels_RB
