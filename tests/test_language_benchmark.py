@@ -47,7 +47,7 @@ def work(tmp_path: Path) -> Path:
 
 
 def room_of(language: SimpleNamespace, work: Path) -> Any:
-    return language.room.Room(work, language.text.QUICK, language.run._no_bar)
+    return language.room.Room(work, language.text.QUICK, (2, 2), language.run._no_bar)
 
 
 # -- text ----------------------------------------------------------------------------------------------

@@ -27,23 +27,23 @@ class Arm:
     Args:
         name: for people.
         codec: id; "dense" for the teacher's logits themselves, "hard" for the next token alone, "distillkit" for
-            its own program.
+            its own program. "head" is given hidden states, all others logits.
         settings: of the codec.
-        rows: what the codec takes: the teacher's "logits", or its last "hidden" states.
         layout: whose bytes are counted: "file", "megatron", "rs-kd", or "fixed" for `n_bytes`.
         n_bytes: of a token in a layout of fixed size.
         tail: what students make of the mass of the tokens that were not kept. "zero": they are taken to have none.
             "spread": equal shares. "ghost": it is the mass of all of them together.
+        epochs: that students are trained for, where not as long as all others.
         ours: whether it is softpack's own.
     """
 
     name: str
     codec: str
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    rows: str = "logits"
     layout: str = "file"
     n_bytes: float = 0.0
     tail: str = "zero"
+    epochs: int = 0
     ours: bool = False
 
     @property
@@ -72,7 +72,7 @@ def _distillkit(n_bytes: int, which: str) -> Arm:
 
 
 def _head(n_bytes: int) -> Arm:
-    return Arm(f"head {n_bytes} B", "head", {"bits": 8.0 * n_bytes}, rows="hidden", ours=True)
+    return Arm(f"head {n_bytes} B", "head", {"bits": 8.0 * n_bytes}, ours=True)
 
 
 def _klt(n_bytes: int) -> Arm:
@@ -82,6 +82,7 @@ def _klt(n_bytes: int) -> Arm:
 
 DENSE = Arm("dense logits", "dense", layout="fixed", n_bytes=4 * 262_144)
 HARD = Arm("hard labels", "hard")
+EARLY = Arm("hard labels, a third of the epochs", "hard", epochs=4)
 SAMPLE = {"draws": 26}  # some 12 classes, as RS-KD has
 RS_KD = Arm("RS-KD, 12 of 26 draws", "sample", SAMPLE, layout="rs-kd")
 MEGATRON = _topk("Megatron top-128", 128, layout="megatron")
@@ -105,6 +106,7 @@ FIDELITY = (
 STUDENTS = (
     DENSE,
     HARD,
+    EARLY,
     _head(64),
     _klt(64),
     _set(64),

@@ -5,7 +5,7 @@ Shapes in names: N sequences, L tokens, V = L - 1 positions, D width of the teac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,11 @@ from language.arms import Arm
 from language.teacher import Teacher, logits
 from language.text import PARTS, Sizes, sequences
 from softpack.codecs.abc import Codec
+from softpack.codecs.head import Head
 from softpack.codecs.registry import make_codec
 from softpack.errors import CodecError, UnsupportedError
 from softpack.records import LabelSpec
 
-FIT_SEQUENCES = 8  # of training text, that codecs are fitted to
-FIT_SPARSE = 16  # the same for codecs that keep some classes of a row alone, and do not hold the rows
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]  # (what, steps) -> so many are done
 
 
@@ -35,11 +34,12 @@ class Room:
     Args:
         work: the folder.
         sizes: of the text.
+        fit: sequences of training text that codecs are fitted to, and those that hold no whole rows of them.
         bar: shows progress.
     """
 
-    def __init__(self, work: Path, sizes: Sizes, bar: Bar) -> None:
-        self.work, self.sizes, self.bar = work, sizes, bar
+    def __init__(self, work: Path, sizes: Sizes, fit: tuple[int, int], bar: Bar) -> None:
+        self.work, self.sizes, self.fit, self.bar = work, sizes, fit, bar
         self._codecs: dict[str, Any] = {}
 
     # -- text and teacher ------------------------------------------------------------------------------
@@ -101,34 +101,32 @@ class Room:
         return ""
 
     def _unfitted(self, arm: Arm) -> Codec:
-        n_classes, width = self.output.shape
-        return make_codec(arm.codec, LabelSpec(n_classes if arm.rows == "logits" else width), arm.settings)
+        if arm.codec == "head":
+            return Head.of_matrix(self.output.half(), **arm.settings)
+        return make_codec(arm.codec, LabelSpec(len(self.output)), arm.settings)
 
     def fitted(self, arm: Arm) -> Any:
         """Return the codec of an arm, fitted to training text."""
         if arm.slug not in self._codecs:
-            path = self.work / "models" / f"{arm.slug}.spkm"
-            codec = self._unfitted(arm)
-            if not getattr(codec, "learns", type(codec).fit is not Codec.fit):
-                self._codecs[arm.slug] = codec
-            else:
+            codec: Any = self._unfitted(arm)
+            if getattr(codec, "learns", type(codec).fit is not Codec.fit):
+                path = self.work / "models" / f"{arm.slug}.spkm"
                 if not path.is_file():
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    rows: Any = (
-                        hidden if arm.rows == "hidden" else rows for _, hidden, rows in self._sample(arm, codec)
-                    )
-                    rows = rows if codec.is_sparse else list(rows)
                     n_rows = int(np.prod(self.hidden("train").shape[:2]))
-                    softpack.save_model(path, codec.fit(rows, n_rows=n_rows), force=True)
-                self._codecs[arm.slug] = softpack.load_model(path)
+                    softpack.save_model(path, codec.fit(self._sample(arm, codec), n_rows=n_rows), force=True)
+                codec = softpack.load_model(path)
+            self._codecs[arm.slug] = codec
         return self._codecs[arm.slug]
 
-    def _sample(self, arm: Arm, codec: Codec) -> Iterator[tuple[int, Tensor, Tensor]]:
-        n = len(self.tokens("train"))
-        which = (
-            np.linspace(0, n - 1, min(n, FIT_SPARSE if codec.is_sparse else FIT_SEQUENCES)).astype(int).tolist()
-        )
-        return self.blocks("train", which, f"fit: {arm.name}")
+    def _sample(self, arm: Arm, codec: Codec) -> Iterable[Tensor]:
+        """Return rows of training text to fit to, of as many sequences as memory has room for."""
+        n, is_light = len(self.tokens("train")), codec.is_sparse or arm.codec == "head"
+        which = np.linspace(0, n - 1, min(n, self.fit[is_light])).astype(int).tolist()
+        if arm.codec == "head":
+            return [torch.from_numpy(self.hidden("train")[n].copy()) for n in which]
+        rows = (logits_VC for _, _, logits_VC in self.blocks("train", which, f"fit: {arm.name}"))
+        return rows if codec.is_sparse else list(rows)
 
     def path(self, arm: Arm, part: str) -> Path:
         """Return the file of an arm's labels of a part."""
@@ -165,7 +163,7 @@ class Room:
             }
             for n, hidden_VD, logits_VC in self.blocks(part, which, f"labels: {part}"):
                 for path, writer in writers.items():
-                    rows = hidden_VD if todo[path].rows == "hidden" else logits_VC
+                    rows = hidden_VD if todo[path].codec == "head" else logits_VC
                     writer.append(rows, item=n, view=np.arange(n_views))
                 for add in also:
                     add(n, logits_VC)

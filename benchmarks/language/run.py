@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Plan:
 
     Args:
         sizes: of the text.
+        fit: sequences of training text that codecs are fitted to, and those that hold no whole rows of them.
         fidelity: sequences of the test that labels are compared on.
         classes: of the student's vocabulary, without the one for all others.
         recipe: of students.
@@ -44,6 +45,7 @@ class Plan:
     """
 
     sizes: Sizes = FULL
+    fit: tuple[int, int] = (8, 16)
     fidelity: int = 16
     classes: int = 4096
     recipe: Recipe = field(default_factory=Recipe)
@@ -52,7 +54,7 @@ class Plan:
     @classmethod
     def quick(cls) -> Plan:
         """Return one that shows that everything works; its figures mean nothing."""
-        return cls(QUICK, 2, 64, Recipe(width=32, depth=1, epochs=2, batch=4), (0,))
+        return cls(QUICK, (2, 2), 2, 64, Recipe(width=32, depth=1, epochs=2, batch=4), (0,))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -61,14 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     use_threads(given.threads)
     distillkit.use(given.distillkit)
     work = given.work / "quick" if given.quick else given.work
-    room = Room(work, (plan := Plan.quick() if given.quick else Plan()).sizes, _bar)
+    plan = Plan.quick() if given.quick else Plan()
+    room = Room(work, plan.sizes, plan.fit, _bar)
     options = Options("language", given.work, None, 0, given.threads, given.quick)
     about = facts(options) | {"command": _command(given), "precision": _precision()}
     out = given.out or (Path("quick-results") if given.quick else FOLDER / "results")
     out.mkdir(parents=True, exist_ok=True)
     room.prepare()
-    add_fidelity(room, plan, _wanted(FIDELITY, room, given.arms), out / "fidelity.csv", about)
-    add_students(room, plan, _wanted(STUDENTS, room, given.arms), out / "students.csv", about, given.threads)
+    arms = [_wanted(arms, room, given) for arms in (FIDELITY, STUDENTS)]
+    add_fidelity(room, plan, arms[0], out / "fidelity.csv", about)
+    add_students(room, plan, arms[1], out / "students.csv", about, given.threads)
     report.write(out)
     if not given.keep:
         shutil.rmtree(work)
@@ -96,12 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _wanted(arms: Sequence[Arm], room: Room, text: str) -> list[Arm]:
+def _wanted(arms: Sequence[Arm], room: Room, given: argparse.Namespace) -> list[Arm]:
     """Return the arms that are asked for and can be made here, and say why others cannot."""
-    found = []
+    found: list[Arm] = []
     for arm in arms:
-        if text not in arm.name:
+        if given.arms not in arm.name:
             continue
+        if given.quick and (arm.codec, arm.layout) in {(other.codec, other.layout) for other in found}:
+            continue  # one of each is enough to show that it works
         why = distillkit.why_not() if arm.codec == "distillkit" else room.why_not(arm)
         if why:
             print(f"left out: {arm.name}: {why}", flush=True)
@@ -136,7 +142,7 @@ def add_students(
         return
     vocabulary = vocabulary_of(room, plan)
     about = about | _text_facts(room, vocabulary)
-    missing = {arm.slug: arm for arm in todo if arm != HARD and not _targets(room, arm).is_dir()}
+    missing = {arm.slug: arm for arm in todo if arm.codec != HARD.codec and not _targets(room, arm).is_dir()}
     everyone = range(len(room.tokens("train")))
     direct = [_writer(room, arm, vocabulary) for arm in missing.values() if not arm.has_file]
     room.write(list(missing.values()), "train", everyone, [writer.add for writer in direct])
@@ -145,7 +151,7 @@ def add_students(
     left = [arm.slug for arm in todo]
     with _pool(threads) as run:
         for arm, seeds in todo.items():
-            if arm != HARD and not _targets(room, arm).is_dir():
+            if arm.codec != HARD.codec and not _targets(room, arm).is_dir():
                 writer = _writer(room, arm, vocabulary)
                 with _bar(f"targets: {arm.name}", len(everyone)) as step:
                     for number in everyone:
@@ -190,12 +196,17 @@ def vocabulary_of(room: Room, plan: Plan) -> targets.Vocabulary:
 def student_row(work: Path, plan: Plan, arm: Arm, seed: int) -> dict[str, Any]:
     """Train one student and return its row of the table."""
     use_threads(1)  # two students at once are faster than one with two threads
-    room = Room(work, plan.sizes, _no_bar)
+    room = Room(work, plan.sizes, plan.fit, _no_bar)
     vocabulary = vocabulary_of(room, plan)
     tokens_NL = vocabulary.of_tokens(room.tokens("train"))
-    labels = Hard(tokens_NL[:, 1:]) if arm == HARD else targets.Soft(_targets(room, arm), vocabulary, arm.tail)
+    labels = (
+        Hard(tokens_NL[:, 1:])
+        if arm.codec == HARD.codec
+        else targets.Soft(_targets(room, arm), vocabulary, arm.tail)
+    )
+    recipe = replace(plan.recipe, epochs=arm.epochs or plan.recipe.epochs)
     begun = time.perf_counter()
-    student = trained(tokens_NL, labels, vocabulary.classes, plan.recipe, seed)
+    student = trained(tokens_NL, labels, vocabulary.classes, recipe, seed)
     taken = time.perf_counter() - begun
     found = {
         part: measured(student, vocabulary.of_tokens(room.tokens(part))) for part in ("test", "validation")
@@ -205,7 +216,7 @@ def student_row(work: Path, plan: Plan, arm: Arm, seed: int) -> dict[str, Any]:
         "arm": arm.name, "seed": seed, "ours": int(arm.ours), "codec": arm.codec,
         "settings": " ".join(f"{name}={value}" for name, value in arm.settings.items()), "layout": arm.layout,
         "tail": arm.tail, "bytes": n_bytes, "shared_MB": shared, **asdict(found["test"]),
-        "validation": found["validation"].cross_entropy, **asdict(plan.recipe),
+        "validation": found["validation"].cross_entropy, **asdict(recipe),
         "parameters": sum(p.numel() for p in student.parameters()), "seconds": round(taken, 1),
     }  # fmt: skip
 

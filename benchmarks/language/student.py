@@ -36,8 +36,8 @@ class Recipe:
 
     width: int = 192
     depth: int = 3
-    epochs: int = 8
-    batch: int = 8
+    epochs: int = 12
+    batch: int = 4
     lr: float = 3e-3
     decay: float = 0.1
     dropout: float = 0.1
