@@ -26,12 +26,14 @@ import vectors_invalid_1_2  # noqa: E402
 import vectors_invalid_1_3  # noqa: E402
 import vectors_invalid_1_4  # noqa: E402
 import vectors_invalid_1_5  # noqa: E402
+import vectors_invalid_1_5_sequences  # noqa: E402
 import vectors_valid  # noqa: E402
 import vectors_valid_1_1  # noqa: E402
 import vectors_valid_1_2  # noqa: E402
 import vectors_valid_1_3  # noqa: E402
 import vectors_valid_1_4  # noqa: E402
 import vectors_valid_1_5  # noqa: E402
+import vectors_valid_1_5_sequences  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
@@ -43,14 +45,14 @@ VALID = {
     "1.2": vectors_valid_1_2.VALID,
     "1.3": vectors_valid_1_3.VALID,
     "1.4": vectors_valid_1_4.VALID,
-    "1.5": vectors_valid_1_5.VALID,
+    "1.5": vectors_valid_1_5.VALID | vectors_valid_1_5_sequences.VALID,
 }
 LATER = {  # by the version that they need
     "1.1": vectors_invalid_1_1.DRAFTS,
     "1.2": vectors_invalid_1_2.DRAFTS,
     "1.3": vectors_invalid_1_3.DRAFTS,
     "1.4": vectors_invalid_1_4.DRAFTS,
-    "1.5": vectors_invalid_1_5.DRAFTS,
+    "1.5": vectors_invalid_1_5.DRAFTS | vectors_invalid_1_5_sequences.DRAFTS,
 }
 INVALID = {
     **vectors_invalid.BYTES,
@@ -91,7 +93,11 @@ def _write_invalid(folder: Path, valid: Path) -> Iterator[Path]:
         path = folder / f"{name}.spk"
         if not path.exists() and not path.with_suffix(path.suffix + ".json").exists():
             path.write_bytes(make(name, INVALID[name], valid))
-            facts = {"error": error, "level": "should" if name in SHOULD else "must", "why": why}
+            facts = {
+                "error": error,
+                "level": "should" if name in SHOULD | vectors_invalid_1_5_sequences.SHOULD else "must",
+                "why": why,
+            }
             # A reader of an earlier version says UnsupportedError.
             versions = [version for version, vectors in LATER.items() if name in vectors]
             yield from _described(path, facts | ({"version": versions[0]} if versions else {}))
@@ -121,13 +127,18 @@ def _expected(path: Path, shows: str) -> dict[str, Any]:
         "tolerance": tolerance if header.correction is None else max(tolerance, CORRECTED),
         # "exp": compare the exponentials, to 1e-6 (codecs/topk.md says when).
         "compare": "exp" if config.get("tail") == "uniform" else "numbers",
-        "columns": {name: _array(values) for name, values in labels.replay(item, view).items()},
+        "columns": {name: _array(values) for name, values in _columns(labels, item, view).items()},
         "item_columns": {name: _array(labels.item_column(name)) for name in labels.item_columns},
         "file_bytes": path.stat().st_size,
         "ledger": {f"{e.scope}: {e.what}": e.n_bits for e in softpack.ledger(path).entries},
         # Of files of several stages: the rows by the first, by the first two, ...
         **({"stages": _stages(path, item, view, labels.n_stages)} if labels.n_stages > 1 else {}),
     }
+
+
+def _columns(labels: Any, item: np.ndarray, view: np.ndarray) -> dict[str, np.ndarray]:
+    forced = {"log_prob": labels.forced(item, view).numpy()} if labels.forced_tokens else {}
+    return labels.replay(item, view) | forced
 
 
 def _stages(path: Path, item: np.ndarray, view: np.ndarray, n_stages: int) -> list[dict[str, Any]]:

@@ -17,13 +17,16 @@ from reference_codecs import (CorruptError, NotSpkError, TruncatedError, Unsuppo
                               read_tensors, read_tile, settings_of)
 from reference_context import context_of, correct, weights_of
 from reference_language import decode, gives_of, page_of
+from reference_sequences import check_sequences
 from reference_recipe import draw, mixes, read_recipe
 
 STREAMS = {  # name: per, scope, and the columns that it may have
     **dict.fromkeys(["codes", *(f"codes_{stage}" for stage in range(2, 65))], ("row", "codes", "")),
     "prototype": ("item", "item", ""), "mix": ("row", "codes", "mix_item mix_share"),
     "replay": ("row", "replay",
-               "crop_xywh crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy patch_order cutout aug_seed"),
+               "crop_xywh crop_xywh_fraction flip mix_item mix_lam mix_box_xyxy patch_order cutout aug_seed "
+               "token log_z"),
+    "forced": ("row", "codes", "log_prob"), "sequence": ("item", "replay", "length first_token token_hash"),
     "correction": ("correction", "codes", "gap value"),
     "source": ("item", "replay", "source_hw"), "target": ("item", "item", "target")}
 COLUMNS = {  # name: kind, bits, shape
@@ -31,7 +34,8 @@ COLUMNS = {  # name: kind, bits, shape
     "mix_item": ("int", 32, []), "mix_lam": ("float32", 32, []), "mix_box_xyxy": ("int", 32, [4]),
     "mix_share": ("uint", 8, []), "patch_order": ("int", 32, [2]), "source_hw": ("int", 32, [2]),
     "target": ("int", 32, []), "cutout": ("float32", 32, [7]), "aug_seed": ("int", 32, []),
-    "gap": ("int", 32, []), "value": ("int", 32, [])}
+    "gap": ("int", 32, []), "value": ("int", 32, []), "token": ("int", 32, []), "log_z": ("float32", 32, []),
+    "length": ("int", 32, []), "first_token": ("int", 32, []), "token_hash": ("int", 32, [2])}
 Array: Any = namedtuple("Array", "name shape kind bits levels")
 Stream: Any = namedtuple("Stream", "name per arrays items_per_tile")
 PRESENCE = Stream("presence", "row", [Array("here", [], "bool", 1, 2)], 0)
@@ -44,7 +48,8 @@ def read_stream(value: Any) -> Any:
     columns = STREAMS[name][2].split()
     for a in arrays:
         need(a.name in columns or (a.kind == "uint" and not columns), f"{name}: {a.name}", UnsupportedError)
-        expected = COLUMNS[a.name] if columns else ("uint", (a.levels - 1).bit_length(), a.shape)
+        column = COLUMNS.get(a.name, ("float32", 32, a.shape))  # of log_prob, which has many shapes
+        expected = column if columns else ("uint", (a.levels - 1).bit_length(), a.shape)
         need((a.kind, a.bits, a.shape) == expected, f"{name}: {a.name}")
     most = (1 << 22) // max(1, sum(math.prod(a.shape) for a in arrays))
     return Stream(name, per, arrays, max(1, min(1 << 16, most)))
@@ -52,8 +57,8 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
     """Return the header, and its streams by their numbers, presence bits first: section 6."""
     root = json.loads(data.decode(), parse_float=str, parse_constant=str)
     need(json.dumps(root, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == data, "JSON")
-    codec, takes, gives, tile, declared, _, context, correction, recipe, images = fields(
-        root, "codec takes gives tile streams made_by", "context correction recipe images")
+    codec, takes, gives, tile, declared, _, context, correction, recipe, images, _, _ = fields(
+        root, "codec takes gives tile streams made_by", "context correction recipe images fingerprints forced")
     spaces = {fields(labels, "classes space temperature")[1] for labels in (takes, gives)}
     need(spaces <= {"logits", "log_probs", "probs"}, f"spaces {spaces}", UnsupportedError)
     c, streams = takes["classes"], [read_stream(value) for value in declared]
@@ -82,6 +87,7 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
         for number in [max_kl, step, *temperatures]:
             need(type(number) is str and 0 < float(number) < math.inf, f"correction: {number}")
         need(1 <= len({*map(float, temperatures)}) == len(temperatures) <= 16, f"temperatures {temperatures}")
+    check_sequences(root, streams)
     if "recipe" in root:
         root["recipe"] = recipe = read_recipe(recipe)
         need("mix" not in whole and (not recipe["scale"] or {"replay", "source"} & {*names}), "a recipe")
@@ -160,7 +166,7 @@ def read_rows(data: bytes, stages: int | None = None) -> dict[str, Any]:
             held[stream.name] = values
     stage_names = [stream.name for stream in streams if stream.name.startswith("codes")][:stages]
     codes = {name: numbers for stage in stage_names for name, numbers in held[stage].items()}
-    columns = {name: numbers for stream in ("replay", "source", "target")
+    columns = {name: numbers for stream in ("forced", "replay", "source", "target", "sequence")
                for name, numbers in held.get(stream, {}).items()}
     recipe, rows_context = header.get("recipe"), None
     need(max(map(int, header.get("images", {})), default=-1) < n_items, "the look of no item")

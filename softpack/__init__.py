@@ -19,11 +19,13 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "ImageFolder": "softpack.folder",
+    "LabelCollator": "softpack.data.collator",
     "Loader": "softpack.data.loader",
     "Recipe": "softpack.recipe",
     "SoftLabelDataset": "softpack.data.dataset",
     "ViewSampler": "softpack.data.sampler",
     "append": "softpack.container.create",
+    "capture": "softpack.capturing.capture",
     "budget": "softpack.presets.registry",
     "check": "softpack.relabelling.check",
     "create": "softpack.container.create",
@@ -42,6 +44,7 @@ __all__ = ["__version__", *sorted([*_PUBLIC, *_MODULES])]
 
 if TYPE_CHECKING:
     from softpack import losses as losses
+    from softpack.capturing.capture import capture as capture
     from softpack.container.create import append as append
     from softpack.container.create import create as create
     from softpack.container.create import load_model as load_model
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from softpack.container.reader import open as open  # noqa: A004
     from softpack.container.recover import recover as recover
     from softpack.container.verify import verify as verify
+    from softpack.data.collator import LabelCollator as LabelCollator
     from softpack.data.dataset import SoftLabelDataset as SoftLabelDataset
     from softpack.data.loader import Loader as Loader
     from softpack.data.replay import replay as replay

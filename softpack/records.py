@@ -76,10 +76,16 @@ COLUMNS = {
         Column("patch_order", (2,), "int32", missing=0),
         Column("cutout", (7,), "float32", missing=-1),
         Column("aug_seed", (), "int32"),
+        Column("token", (), "int32"),
+        Column("log_z", (), "float32"),
         Column("source_hw", (2,), "int32", per_item=True),
         Column("target", (), "int32", per_item=True),
+        Column("length", (), "int32", per_item=True),
+        Column("first_token", (), "int32", missing=-1, per_item=True),
+        Column("token_hash", (2,), "int32", per_item=True),
     )
 }
+SEQUENCE_COLUMNS = ("length", "first_token", "token_hash")  # an item has all of them, or none
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,14 @@ class RowBlock:
         item_B: int64 [B], the item of each row.
         view_B: int64 [B], the view of each row.
         replay: replay columns by name, each [B, ...].
+        forced_BF: float32 [B, F], the log-probabilities at T=1 of classes that are kept exactly beside the codes.
     """
 
     labels_BC: np.ndarray
     item_B: np.ndarray
     view_B: np.ndarray
     replay: dict[str, np.ndarray] = field(default_factory=dict)
+    forced_BF: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels_BC)
@@ -108,4 +116,5 @@ class RowBlock:
             self.item_B[rows],
             self.view_B[rows],
             {name: values[rows] for name, values in self.replay.items()},
+            None if self.forced_BF is None else self.forced_BF[rows],
         )

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = {
     "append_and_recover": r"appended: .*2400 logits.*refused: .*softpack recover.*labelled again: .*2400 .*sound: True",
     "compare_codecs": r"raw dtype=fp16 .* 0\.000 +0\.000 +100\.0%.*quantize.*topk.*lowrank.*vqae",
+    "distill_with_trainer_lm": r"loss: [12]\.\d+ at first, 1\.\d+ after 160 steps",
+    "distill_with_trl": r"KL: 1\.\d+ at first, 0\.\d+ after 80 steps",
     "import_sre2l": r"1,536 of 64 items x 24 views.*order by seed 42.*T=20 is 0\.0[0-4]\d+; right on 6[0-4] of 64",
     "own_augmentations": r"epoch 0: KL of the last batch at T=20\.0 is .*epoch 18: KL of the last batch at T=6\.9 is ",
     "relabel_and_train": r"1024 labels of \d\d bits, 0\.2 of them for replay.*on 9\d% of 200.*in the end: 0\.[0-4]",
@@ -31,7 +33,12 @@ EXAMPLES = {
 # DistributedDataParallel keeps gloo's threads past destroy_process_group (torch 2.13), and once in some
 # hundred runs a process aborts at its very end, in C++, with these words.
 ABORTED = "terminate called without an active exception"
-NEEDS = {"with_lightning": ["lightning"], "with_transformers": ["transformers", "accelerate"]}
+NEEDS = {
+    "with_lightning": ["lightning"],
+    "with_transformers": ["transformers", "accelerate"],
+    "distill_with_trainer_lm": ["transformers", "accelerate"],
+    "distill_with_trl": ["trl"],
+}
 
 
 def test_all_examples_are_known():

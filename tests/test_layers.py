@@ -14,13 +14,26 @@ import softpack
 
 ROOT = Path(softpack.__file__).parent
 LAYERS = (
-    {"errors", "records", "bits", "accounting", "checks", "chance", "recipe", "folder", "presets"},
+    {
+        "errors",
+        "records",
+        "bits",
+        "accounting",
+        "checks",
+        "chance",
+        "recipe",
+        "folder",
+        "presets",
+        "sequences",
+        "fingerprints",
+    },
     {"format", "codecs", "entropy"},
     {"container"},
     {"sources", "data", "losses"},
     {"eval"},
     {"rate"},
     {"demo", "relabelling"},
+    {"capturing"},
     {"cli"},
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

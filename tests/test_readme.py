@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -22,7 +23,7 @@ import softpack
 from softpack.cli import main
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-FILE = re.compile(r"\.(spk|spkm|partial|npy|npz|h5|safetensors)$")
+FILE = re.compile(r"\.(spk|spkm|partial|npy|npz|h5|safetensors|jsonl)$")
 N, V, C = 6, 3, 20
 
 
@@ -47,6 +48,16 @@ def teacher():
     return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, C))
 
 
+def language_model():
+    """Return a module of twenty tokens, called as those of transformers are."""
+
+    class Model(torch.nn.Embedding):
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=super().forward(input_ids))
+
+    return Model(C, C)
+
+
 @pytest.fixture(name="names")
 def names_():
     """What the page's Python takes for granted."""
@@ -57,6 +68,8 @@ def names_():
         "logits_BC": torch.from_numpy(random.normal(size=(N * V, C)).astype("f4")),
         "crops_B4": torch.tensor([[1, 2, 20, 25]]).repeat(N * V, 1), "flips_B": views_B % 2 == 0,
         "images": random.integers(0, 256, (N, 40, 30, 3), np.uint8), "path": "labels.spk", "teacher": teacher(),
+        "model": language_model(), "student": language_model(), "sequences": [[3, 1, 2], [7], [5, 5, 0, 9, 1]] * 9,
+        "torch": torch,
     }  # fmt: skip
 
 

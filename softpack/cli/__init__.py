@@ -17,6 +17,7 @@ COMMANDS = {
     "fit": "softpack.cli.encode:fit",
     "transcode": "softpack.cli.transcode:transcode",
     "relabel": "softpack.cli.relabel:relabel",
+    "capture": "softpack.cli.capture:capture",
     "check": "softpack.cli.relabel:check",
     "info": "softpack.cli.info:info",
     "verify": "softpack.cli.verify:verify",

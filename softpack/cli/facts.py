@@ -11,9 +11,11 @@ from softpack.accounting import size
 from softpack.container.corrections import read_corrections
 from softpack.container.file import SpkFile
 from softpack.container.ledger import ledger_of
+from softpack.container.tiles import read_items
+from softpack.format.language import FINGERPRINTS
 from softpack.format.layout import VERSION_MAJOR
 
-ITEM_STREAMS = ("source", "target")
+ITEM_STREAMS = ("source", "target", "sequence")
 
 
 def facts_of(file: SpkFile) -> dict[str, Any]:
@@ -43,6 +45,9 @@ def facts_of(file: SpkFile) -> dict[str, Any]:
         ],
         "columns_are_drawn": header.recipe is not None and header.stream("replay") is None,
         "recipe": header.recipe and vars(header.recipe),
+        "sequence_tokens": _tokens(file),
+        "fingerprints": dict(header.fingerprints),
+        "forced": list(header.forced),
         "tile": [header.tile_items, header.tile_views],
         "commits": commit.number + 1,
         "bytes": file.file_len,
@@ -78,7 +83,8 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if not facts["rows"]:
         return [file, ("labels", "none: a model for `encode --model`"), *each]
     cells = facts["items"] * facts["views"]
-    missing = "" if facts["rows"] == cells else f" ({cells - facts['rows']:,} views missing)"
+    is_whole = facts["rows"] == cells or facts["sequence_tokens"] is not None  # sequences differ in length
+    missing = "" if is_whole else f" ({cells - facts['rows']:,} views missing)"
     marginal, all_in = facts["marginal_bits_per_label"], facts["all_in_bits_per_label"]
     return [
         file,
@@ -86,6 +92,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         *each,
         ("columns", ", ".join(facts["columns"]) or "none"),
         *_recipe(facts),
+        *_language(facts),
         *_promise(facts),
         ("bits/label", f"{marginal:.2f} marginal; {all_in:.2f} all-in, of which " + _shares(facts)),
         ("ratio", f"{facts['ratio_vs_fp16']:.1f} times smaller than fp16 (whole file)"),
@@ -116,6 +123,31 @@ def _recipe(facts: dict[str, Any]) -> list[tuple[str, str]]:
     )
     what = "columns are drawn by it, not stored" if facts["columns_are_drawn"] else "columns are stored"
     return [("recipe", f"{settings}; {what}")]
+
+
+def _language(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    if facts["sequence_tokens"] is not None:
+        lines.append(
+            ("sequences", f"{facts['items']:,} of {facts['sequence_tokens']:,} tokens in all, every one kept")
+        )
+    if facts["fingerprints"]:
+        said = [
+            f"{name} {facts['fingerprints'][name][:16]}"
+            for name in FINGERPRINTS
+            if name in facts["fingerprints"]
+        ]
+        lines.append(("from", ", ".join(said)))
+    if facts["forced"]:
+        forced = ", ".join(map(str, facts["forced"][:8])) + (", ..." if len(facts["forced"]) > 8 else "")
+        lines.append(("kept exactly", f"{len(facts['forced']):,} tokens of every row: {forced}"))
+    return lines
+
+
+def _tokens(file: SpkFile) -> int | None:
+    """Return the tokens of all sequences of a file; None where it has none."""
+    found = file.header.stream("sequence")
+    return None if found is None else int(read_items(file, *found)["length"].sum(dtype="int64"))
 
 
 def _spelled(value: Any) -> str:

@@ -18,7 +18,7 @@ def row_block(labels_BC: Any, item: Any, view: Any, columns: Mapping[str, Any], 
     Raises:
         DataError: an unknown column, half of how rows are mixed, or another shape or kind of numbers.
     """
-    labels_BC = _array(labels_BC, "labels", where)
+    labels_BC = as_array(labels_BC, "labels", where)
     if labels_BC.ndim != 2:
         raise DataError(f"{where}: labels have the shape {labels_BC.shape}, expected [rows, classes]")
     if labels_BC.dtype not in (np.float16, np.float32):
@@ -61,7 +61,7 @@ def column_values(column: Column, values: Any, n_rows: int | None, where: str) -
     Raises:
         DataError: another shape, fractions where whole numbers belong, or numbers outside 32 bits.
     """
-    array = _array(values, column.name, where)
+    array = as_array(values, column.name, where)
     n = len(array) if n_rows is None and array.ndim else n_rows
     if array.shape != (n, *column.shape):
         raise DataError(
@@ -81,7 +81,7 @@ def column_values(column: Column, values: Any, n_rows: int | None, where: str) -
 
 
 def _index(values: Any, n_rows: int, name: str, where: str) -> np.ndarray:
-    array = _array(values, name, where)
+    array = as_array(values, name, where)
     if array.ndim == 0:
         array = np.full(n_rows, array)
     if array.shape != (n_rows,) or (n_rows and array.dtype.kind not in "iu"):
@@ -96,7 +96,12 @@ def _float32(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32)
 
 
-def _array(values: Any, name: str, where: str) -> np.ndarray:
+def as_array(values: Any, name: str = "an argument", where: str = "softpack") -> np.ndarray:
+    """Return what a caller gave as an array: of a list, an array, or a tensor wherever it is.
+
+    Raises:
+        DataError: it is none.
+    """
     if hasattr(values, "detach"):  # a tensor, wherever it is
         values = values.detach().cpu()
         values = values.float().numpy() if str(values.dtype) == "torch.bfloat16" else values.numpy()

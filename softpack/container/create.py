@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,18 @@ from softpack.codecs.checks import temperatures_of
 from softpack.codecs.registry import make_codec, setting_names
 from softpack.container.blockfile import BlockFile
 from softpack.container.file import SpkFile
+from softpack.container.forcing import check_forced
 from softpack.container.model import Model, as_model, fit_prototype_codec, load_model_of
 from softpack.container.promise import promise
 from softpack.container.viewpoint import ViewpointTable
 from softpack.container.writer import MIX_WH, Writer
 from softpack.errors import CodecError, DataError
 from softpack.format.blocks import read_superblock
+from softpack.format.language import fingerprints_of
 from softpack.format.layout import BLOCK, SUPERBLOCK
 from softpack.recipe import Recipe
 from softpack.records import TEMPERATURES, LabelSpec
+from softpack.sequences import Sequences
 
 PROTOTYPE_BITS = 4  # a view
 PROTOTYPE_VIEWS = 64  # of an item, where nothing is known
@@ -52,6 +55,9 @@ def create(
     recipe: Recipe | None = None,
     images: Mapping[int, bytes] | None = None,
     notes: Mapping[str, Any] | None = None,
+    sequences: Sequences | Iterable[Any] | None = None,
+    fingerprints: Mapping[str, str] | None = None,
+    forced: Sequence[int] = (),
     seed: int = 0,
     device: torch.device | str = "cpu",
     force: bool = False,
@@ -86,6 +92,11 @@ def create(
         images: what some of the labelled images look like, by their items (`softpack.data.thumbprint`), so that
             others are refused.
         notes: for people, kept beside versions and seed.
+        sequences: the tokens of each item, of language: rows get the token that they predict, row v of L tokens the
+            one after tokens 0 to v, and each item must have its L - 1 rows when the writer is closed.
+        fingerprints: SHA-256 in hexadecimal of `teacher`, `tokenizer` and `data`, as `softpack.fingerprints` makes
+            them, so that others are refused.
+        forced: classes whose log-probabilities at T=1 are kept exactly beside the codes.
         seed: of the fit; the same rows and seed give the same bytes on the same machine.
         device: where the codec is fitted and encodes.
         force: overwrite what is there.
@@ -97,6 +108,9 @@ def create(
         CodecError: an unknown codec or setting, or a number that is not positive.
         DataError: items or views are out of range, or the file cannot be written.
     """
+    bound = None if sequences is None else Sequences.of(sequences)
+    if bound is not None:
+        items, views = len(bound) if items is None else items, bound.n_views if views is None else views
     for name, total in (("items", items), ("views", views)):
         if total is not None and not 0 <= total <= MOST + 1:
             raise DataError(f"{path}: {name} is {total}; expected 0 to {MOST + 1}")
@@ -127,11 +141,19 @@ def create(
             out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
             seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
             prototypes=rows_NPC, viewpoints=viewpoints, promised=promised, recipe=recipe, images=images,
-            notes=notes,
+            notes=notes, sequences=bound, fingerprints=_fingerprints(fingerprints, str(path)),
+            forced=check_forced(forced, model.codec.gives.classes, str(path)),
         )  # fmt: skip
     except BaseException:
         out.abandon()
         raise
+
+
+def _fingerprints(given: Mapping[str, str] | None, where: str) -> dict[str, str]:
+    try:
+        return fingerprints_of(dict(given)) if given else {}
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _temperatures(given: Sequence[float] | float | str | None) -> tuple[float, ...]:

@@ -18,10 +18,11 @@ from softpack.container.correcting import correct_by_list, decoding, full_precis
 from softpack.container.corrections import NONE, Corrections
 from softpack.container.drawn import DrawnColumns
 from softpack.container.file import SpkFile
+from softpack.container.language import TokenReader, check_fingerprints
 from softpack.container.model import Model, load_model_of
 from softpack.container.rows import RowMap, row_map
 from softpack.container.tile_cache import TileCache
-from softpack.container.tiles import array_dtype, read_tile
+from softpack.container.tiles import array_dtype, read_items
 from softpack.container.weighing import Weighing
 from softpack.errors import CorruptError, DataError
 from softpack.format.header import CorrectionSpec, StreamSpec
@@ -381,6 +382,64 @@ class Labels:
             self._codecs[device] = self.codec if device.type == "cpu" else self.codec.to(device)
         return self._codecs[device]
 
+    # -- language ------------------------------------------------------------------------------------
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """SHA-256 of `teacher`, `tokenizer` and `data`, those that the file says."""
+        return self.file.header.fingerprints
+
+    def check_fingerprints(self, teacher: Any = None, tokenizer: Any = None, data: str | None = None) -> None:
+        """Check what these labels come from: each is a fingerprint, or the module or tokenizer itself.
+
+        Raises:
+            DataError: one of them is another, or the file does not say it.
+        """
+        given = {"teacher": teacher, "tokenizer": tokenizer, "data": data}
+        check_fingerprints(self.fingerprints, given, self.file.name)
+
+    @cached_property
+    def _sequences(self) -> TokenReader:
+        return TokenReader(self)
+
+    def tokens(self, item: int) -> np.ndarray:
+        """Return the tokens of a sequence, int32 [L]: row v is what the teacher said after tokens 0 to v.
+
+        Raises:
+            DataError: the file has no sequences, no such item, or lacks rows of it.
+            CorruptError: they are not those that its hash was made of.
+        """
+        return self._sequences.tokens(item)
+
+    def check_tokens(self, items: Sequence[int], tokens: Sequence[Any], *, whole: bool = True) -> None:
+        """Check that sequences are those that were labelled, or where not `whole` the beginnings of them.
+
+        Args:
+            items: of the sequences.
+            tokens: of each.
+            whole: False lets sequences end earlier, as a trainer cuts them.
+
+        Raises:
+            DataError: names the first sequence and position that differ.
+        """
+        self._sequences.check(items, tokens, whole)
+
+    @property
+    def forced_tokens(self) -> tuple[int, ...]:
+        """Classes whose log-probabilities are kept exactly beside the codes."""
+        return self.file.header.forced
+
+    def forced(self, items: Indices, views: Indices) -> Tensor:
+        """Return the log-probabilities at T=1 of `forced_tokens` in these (item, view), float32 [B, F], as they were.
+
+        Raises:
+            DataError: the file keeps none, or one of the labels is not in it.
+        """
+        found = self.file.header.stream("forced")
+        if found is None:
+            raise DataError(f"{self.file.name}: keeps no classes exactly; encode or capture with forced=")
+        return torch.from_numpy(self.stored(found[0], *_pair(items, views))["log_prob"])
+
     # -- what items have -------------------------------------------------------------------------------
 
     def _item_streams(self) -> list[tuple[int, StreamSpec]]:
@@ -396,15 +455,7 @@ class Labels:
 
     def _item_stream(self, number: int, stream: StreamSpec) -> dict[str, np.ndarray]:
         """Return the arrays of a stream that is per item, [items, ...]; of prototypes maybe the first items alone."""
-        tiles = sorted(tile for stream_number, tile in self.file.item_parts if stream_number == number)
-        parts = [self.file.item_parts[number, tile] for tile in tiles]
-        read = [read_tile(self.file, part, number) for part in parts]
-        return {
-            a.name: np.concatenate(
-                [np.empty((0, *a.shape), array_dtype(a)), *(arrays[a.name] for arrays in read)]
-            )
-            for a in stream.arrays
-        }
+        return read_items(self.file, number, stream)
 
 
 def as_codes(arrays: dict[str, np.ndarray], stream: StreamSpec) -> dict[str, Tensor]:

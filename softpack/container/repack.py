@@ -13,7 +13,7 @@ from softpack.container.mixing import mix_columns
 from softpack.container.reader import Labels
 from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, most_rows, write_model
 from softpack.errors import DataError
-from softpack.format.header import Header
+from softpack.format.header import FORCED, Header
 
 REPACK_ROWS = 1 << 14
 
@@ -58,12 +58,14 @@ def repack(
     is_drawn = recipe is not None and "mix_item" in recipe.columns
     keeps_mix = model.prototypes is not None and is_mixed and "mix_item" not in columns and not is_drawn
     promised = labels.promise
-    streams = make_streams(model, columns, tuple(item_columns), keeps_mix, corrects=promised is not None)
+    streams = make_streams(
+        model, columns, tuple(item_columns), keeps_mix, promised is not None, len(labels.forced_tokens)
+    )
     tile = choose_tile(streams, most_rows(streams, labels.spec.classes), items, views)
     config = codec.get_config() if stages else old.config
     header = Header(
         old.codec_id, config, old.takes, old.gives, *tile, streams, old.made_by, old.context, promised, recipe,
-        old.images if replay else {},
+        old.images if replay else {}, old.fingerprints, old.forced,
     )  # fmt: skip
     file = BlockFile(out, force)
     try:
@@ -78,6 +80,8 @@ def repack(
             codes = labels.stored_codes(item, view)
             if keeps_mix:
                 codes |= mix_columns(labels.weighing.mixing(item, view))
+            if labels.forced_tokens:
+                codes[FORCED.name] = labels.forced(item, view).numpy()
             columns_B = labels.replay(item, view) if columns else {}
             tiles.add_codes(item, view, codes, columns_B, labels.corrections(item, view))
             if counted is not None:

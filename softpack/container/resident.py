@@ -21,7 +21,8 @@ from softpack.records import LabelSpec
 LOAD_ROWS = 1 << 16
 OF_THE_FILE = (
     "shape", "n_rows", "columns", "item_columns", "promise", "fingerprint", "tile_items", "has", "view_counts",
-    "nth_view", "cells", "replay", "item_column", "recipe", "images",
+    "nth_view", "cells", "replay", "item_column", "recipe", "images", "fingerprints", "check_fingerprints", "tokens",
+    "check_tokens", "forced_tokens", "forced",
 )  # fmt: skip
 
 

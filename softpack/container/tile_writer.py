@@ -32,6 +32,7 @@ from softpack.errors import CodecError, DataError
 from softpack.format import layout
 from softpack.format.blocks import Block
 from softpack.format.header import (
+    FORCED,
     STREAMS,
     ArraySpec,
     Header,
@@ -41,7 +42,7 @@ from softpack.format.header import (
     column_stream,
 )
 from softpack.format.layout import BlockType, ModelPart
-from softpack.records import COLUMNS, RowBlock
+from softpack.records import COLUMNS, SEQUENCE_COLUMNS, RowBlock
 
 PENDING_BYTES = 32 << 20  # of codes and columns that wait for their tiles
 COMMIT_BYTES = 64 << 20  # written between two commits, or an eighth of the file where that is more
@@ -50,6 +51,7 @@ MAX_TILE_ROWS = 8192
 MAX_SIDE_VIEWS = 64
 ENCODE_ROWS = 4096
 MIX_STREAM = column_stream("mix")
+SEQUENCE_STREAM = column_stream("sequence")
 
 
 def make_streams(
@@ -58,6 +60,7 @@ def make_streams(
     item_columns: tuple[str, ...],
     keeps_mix: bool = False,
     corrects: bool = False,
+    n_forced: int = 0,
 ) -> tuple[StreamSpec, ...]:
     """Return the streams of a file: codes by their stages, then columns, then what items have.
 
@@ -67,24 +70,27 @@ def make_streams(
         item_columns: of every item.
         keeps_mix: keep who is mixed into rows for their context, where the replay columns do not.
         corrects: rows may be corrected.
+        n_forced: classes that are kept exactly.
 
     Raises:
         CodecError: codes and columns share a name.
     """
     codec = model.codec
-    twice = {array.name for array in codec.codes} & {*columns, *STREAMS["mix"][2]}
+    twice = {array.name for array in codec.codes} & {*columns, *STREAMS["mix"][2], FORCED.name}
     if twice:
         raise CodecError(f"codec {codec.codec_id} names its codes {', '.join(twice)}, as columns are named")
     streams = {
         code_stream(stage): tuple(code_spec(array) for array in codec.codes if array.stage == stage)
         for stage in range(1, codec.n_stages + 1)
     }
+    streams["forced"] = (replace(column_array(FORCED), shape=(n_forced,)),) if n_forced else ()
     streams["replay"] = tuple(column_array(COLUMNS[name]) for name in columns)
     streams["mix"] = MIX_STREAM.arrays if keeps_mix else ()
     streams["correction"] = CORRECTION_STREAM.arrays if corrects else ()
     streams["prototype"] = tuple(map(code_spec, model.prototype_arrays))
     for stream, column in (("source", "source_hw"), ("target", "target")):
         streams[stream] = (column_array(COLUMNS[column]),) if column in item_columns else ()
+    streams["sequence"] = SEQUENCE_STREAM.arrays if {*SEQUENCE_COLUMNS} <= {*item_columns} and columns else ()
     return tuple(StreamSpec(name, *STREAMS[name][:2], arrays) for name, arrays in streams.items() if arrays)
 
 
@@ -188,6 +194,8 @@ class TileWriter:
         """Encode rows and write the tiles that they complete."""
         mixing, mix, replay = self._mixing(block)
         codes, corrections = self._encode(block, mixing)
+        if block.forced_BF is not None:
+            codes[FORCED.name] = block.forced_BF
         self.add_codes(block.item_B, block.view_B, codes | mix, replay, corrections)
 
     def add_codes(
@@ -203,7 +211,7 @@ class TileWriter:
         Args:
             item_B: of each row.
             view_B: of each row.
-            codes: of the rows, and the columns of `mix`.
+            codes: of the rows, and the columns of `mix` and `forced`.
             replay: columns.
             corrections: of the rows, counted as they come.
         """

@@ -86,6 +86,16 @@ def read_tile(file: SpkFile, part: Part, number: int) -> dict[str, np.ndarray]:
     return decode_tile(payload, stream, part.n_rows, raw_len, where, file.tables)
 
 
+def read_items(file: SpkFile, number: int, stream: StreamSpec) -> dict[str, np.ndarray]:
+    """Return the arrays of stream `number`, which is per item, [items, ...]; those of the tiles that are there."""
+    tiles = sorted(tile for stream_number, tile in file.item_parts if stream_number == number)
+    read = [read_tile(file, file.item_parts[number, tile], number) for tile in tiles]
+    return {
+        a.name: np.concatenate([np.empty((0, *a.shape), array_dtype(a)), *(arrays[a.name] for arrays in read)])
+        for a in stream.arrays
+    }
+
+
 def read_presence(file: SpkFile, part: Part) -> np.ndarray:
     """Return bool [span_items, span_views]: which (item, view) a part holds."""
     if part.is_full:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from softpack.container.corrections import read_corrections
 from softpack.container.file import Part, SpkFile
+from softpack.container.hashes import check_sequences
 from softpack.container.ledger import ledger_of
 from softpack.container.rows import row_map
 from softpack.container.tiles import read_presence, read_tile
@@ -50,7 +51,7 @@ def verify(path: str | os.PathLike[str], progress: Callable[[int, int], None] | 
     problems = [_with_rows(str(error), file, parts.get(number)) for number, error in damaged.items()]
     lost = {parts[number] for number in damaged if number in parts}
     if not problems:
-        for check in (row_map, ledger_of):
+        for check in (row_map, ledger_of, check_sequences):
             try:
                 check(file)
             except FormatError as error:

@@ -14,10 +14,12 @@ from torch import Tensor
 from softpack import __version__
 from softpack.checks import Place, check_cells, check_labels, check_mix
 from softpack.codecs.abc import Codec, Progress
+from softpack.container.binding import Binding
 from softpack.container.blockfile import BlockFile
-from softpack.container.columns import item_values, row_block
+from softpack.container.columns import as_array, item_values, row_block
 from softpack.container.context import Prototypes
 from softpack.container.file import SpkFile
+from softpack.container.forcing import forced_rows
 from softpack.container.mixing import mixing_of
 from softpack.container.model import Model
 from softpack.container.reader import Labels
@@ -34,8 +36,10 @@ from softpack.container.viewpoint import DrawnViewpoints, ViewpointTable, has_vi
 from softpack.errors import CodecError, DataError
 from softpack.format.header import ContextSpec, CorrectionSpec, Header
 from softpack.recipe import Recipe
-from softpack.records import RowBlock
+from softpack.records import COLUMNS, SEQUENCE_COLUMNS, RowBlock
+from softpack.sequences import Sequences
 
+RESUMED_ROWS = 1 << 20  # whose tokens are read at once, where a file is gone on with
 MIX_WH = (224, 224)
 FIT_VALUES = 1 << 25  # numbers in the sample that a codec is fitted to
 LEAST_FIT_ROWS = 4096
@@ -72,6 +76,9 @@ class Writer:
         recipe: draws the replay columns, which rows then come without.
         images: what some of the labelled images look like.
         notes: for people, kept beside versions and seed.
+        sequences: of tokens, an item each, that rows are bound to.
+        fingerprints: of teacher, tokenizer and data.
+        forced: classes whose log-probabilities are kept exactly beside the codes.
     """
 
     def __init__(
@@ -96,6 +103,9 @@ class Writer:
         recipe: Recipe | None = None,
         images: Mapping[int, bytes] | None = None,
         notes: Mapping[str, Any] | None = None,
+        sequences: Sequences | None = None,
+        fingerprints: Mapping[str, str] | None = None,
+        forced: tuple[int, ...] = (),
     ) -> None:
         self.model = model
         self.n_rows = 0
@@ -117,6 +127,13 @@ class Writer:
         self._promised = promised
         self._recipe, self._images, self._notes = recipe, images or {}, notes or {}
         self._viewpoints = ViewpointTable() if viewpoints is None else viewpoints
+        self._sequences, self._binding = (
+            sequences,
+            None if sequences is None else Binding.of(sequences, out.name),
+        )
+        self._fingerprints, self._forced = fingerprints or {}, forced
+        if sequences is not None:
+            self._item_values, self._items_written = sequences.columns(), False
         self._prototypes: Prototypes | None = None
         if model.prototypes is not None and prototypes is not None:
             self._prototypes = Prototypes.of_rows(model.prototypes, prototypes)
@@ -132,11 +149,16 @@ class Writer:
         """The codec of the rows."""
         return self.model.codec
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the codec is, so that rows can be committed without fitting it to fewer than there will be."""
+        return not self._needs_fit
+
     def _resume(self, file: SpkFile) -> None:
         labels = Labels(file.path)
         self._prototypes = labels.prototypes
         self._item_values = {name: labels.item_column(name) for name in labels.item_columns}
-        self._recipe = file.header.recipe
+        self._recipe, self._forced = file.header.recipe, file.header.forced
         drawn = self._drawn_viewpoints()
         if not len(self._viewpoints):
             self._viewpoints = labels.weighing.table() if drawn is None else drawn
@@ -148,14 +170,17 @@ class Writer:
         self._tiles.source_hw_N2 = self._item_values.get("source_hw")
         self._keep_replay = file.header.stream("replay") is not None
         self.n_rows = file.commit.n_rows
+        self._bind()
 
-    def append(self, labels_BC: Any, *, item: Any, view: Any, **columns: Any) -> None:
+    def append(self, labels_BC: Any, *, item: Any, view: Any, forced: Any = None, **columns: Any) -> None:
         """Add rows, in any order.
 
         Args:
             labels_BC: tensor or array [B, C] of floats, in the space that the writer was made for.
             item: integers [B], or one for all rows.
             view: the same of views.
+            forced: log-probabilities at T=1 [B, F] of the classes that are kept exactly, where the file has such and
+                rows do not say them: of hidden states.
             columns: replay columns [B, ...], by the names of `softpack.records.COLUMNS`; the same ones in
                 every call.
 
@@ -173,6 +198,8 @@ class Writer:
         check_labels(block.labels_BC, self.codec.spec, str(block.labels_BC.dtype), place)
         check_cells(block, self._items, self._views, place)
         check_mix(block.replay, place)
+        if forced is not None:
+            block = replace(block, forced_BF=np.array(as_array(forced), np.float32))
         self.add(block)
 
     def add(self, block: RowBlock) -> None:
@@ -188,6 +215,7 @@ class Writer:
             )
         if self._recipe is not None:
             block = self._drawn(block, self._recipe)
+        block = self._bound(forced_rows(block, self._forced, self.codec.spec, self._out.name))
         if self._columns is None:
             self._columns = tuple(block.replay)
             same_item, same_view = (int((np.diff(of_B) == 0).sum()) for of_B in (block.item_B, block.view_B))
@@ -207,6 +235,39 @@ class Writer:
         self.n_rows += len(block)
         if sum(map(len, self._spool)) >= fit_rows(self.codec.spec.classes):
             self._fit()
+
+    def _bound(self, block: RowBlock) -> RowBlock:
+        """Return rows with the tokens that they predict, held to their sequences.
+
+        Raises:
+            DataError: they come with other tokens, or without.
+        """
+        if self._sequences is not None:
+            token_B = self._sequences.next_tokens(block.item_B, block.view_B)
+            if not np.array_equal(block.replay.get("token", token_B), token_B):
+                raise DataError(
+                    f"{self._out.name}: found tokens that are not those of the sequences; leave token= out, it follows"
+                )
+            replay = {"token": token_B, **block.replay}
+            block = replace(block, replay={name: replay[name] for name in COLUMNS if name in replay})
+        if self._binding is not None and self._keep_replay:
+            if "token" not in block.replay:
+                raise DataError(
+                    f"{self._out.name}: is of sequences, and the rows come without the tokens that they predict; give "
+                    "token=, the id of the token after those that the teacher saw"
+                )
+            self._binding.add(block.item_B, block.view_B, block.replay["token"])
+        return block
+
+    def _bind(self) -> None:
+        """Take the sequences of the items, and the tokens of the rows that are there."""
+        columns = {name: self._item_values[name] for name in SEQUENCE_COLUMNS if name in self._item_values}
+        self._binding = Binding(columns, self._out.name) if columns else None
+        if self._binding is not None and self.n_rows:
+            labels = Labels(self._out.path)
+            for start in range(0, labels.n_rows, RESUMED_ROWS):
+                item_B, view_B = labels.cells(np.arange(start, min(start + RESUMED_ROWS, labels.n_rows)))
+                self._binding.add(item_B, view_B, labels.replay(item_B, view_B)["token"])
 
     def _drawn(self, block: RowBlock, recipe: Recipe) -> RowBlock:
         """Return rows with the columns that the recipe draws.
@@ -261,6 +322,10 @@ class Writer:
             )
         self._item_values |= values
         self._items_written = False
+        if values.keys() & {*SEQUENCE_COLUMNS}:
+            if self.n_rows > 0:
+                raise DataError(f"{self._out.name}: say sequences before the first rows")
+            self._bind()
 
     def commit(self) -> None:
         """Write all rows so far and make them last, whatever happens to the process after this.
@@ -275,6 +340,8 @@ class Writer:
         try:
             tiles = self._flushed()
             tiles.presence.check_named()
+            if self._binding is not None and self._keep_replay:
+                self._binding.check_whole()
             tiles.commit()
             self._out.close()
         except BaseException:
@@ -336,6 +403,8 @@ class Writer:
             if self._prototypes is not None:
                 self._tiles.write_items(code_arrays(self._prototypes.codes))
                 self._tiles.items = max(self._tiles.items, len(self._prototypes))
+            if "length" in self._item_values:  # of which the last may have no rows
+                self._tiles.items = max(self._tiles.items, len(self._item_values["length"]))
             if self._items is not None:  # early, so that a stopped writer leaves them too
                 self._write_items(self._tiles)
         return self._tiles
@@ -354,7 +423,9 @@ class Writer:
         keeps_mix = keeps_mix and self._recipe is None  # which says it
         kept = columns if self._keep_replay else ()
         corrects = self._promised is not None
-        streams = make_streams(self.model, kept, tuple(self._item_values), keeps_mix, corrects)
+        streams = make_streams(
+            self.model, kept, tuple(self._item_values), keeps_mix, corrects, len(self._forced)
+        )
         most = most_rows(streams, self.codec.spec.classes)
         tile = self._tile or choose_tile(streams, most, self._items, self._views, self._by_view)
         check_tile(tile, most, self._out.name)
@@ -369,7 +440,7 @@ class Writer:
         codec = self.codec
         return Header(
             codec.codec_id, codec.get_config(), codec.spec, codec.gives, *tile, streams, made_by, context,
-            self._promised, self._recipe, self._images,
+            self._promised, self._recipe, self._images, self._fingerprints, self._forced,
         )  # fmt: skip
 
     def _check_viewpoints(self, columns: tuple[str, ...]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from softpack.bits import MAX_WIDTH
 from softpack.errors import CorruptError, DataError, UnsupportedError
 from softpack.format.canonical import canonical, parse_canonical, without_floats
+from softpack.format.language import check_language, fingerprints_of, forced_of, forced_shape_of
 from softpack.format.layout import (
     ITEM_TILE,
     ITEM_TILE_VALUES,
@@ -35,11 +36,14 @@ from softpack.format.strict import (
     positive_of,
 )
 from softpack.recipe import Recipe
-from softpack.records import COLUMNS, MAX_CLASSES, SPACES, Column, LabelSpec
+from softpack.records import COLUMNS, MAX_CLASSES, SEQUENCE_COLUMNS, SPACES, Column, LabelSpec
 
 MIX_SHARE = Column("mix_share", (), "uint8")  # made of the others where those are not stored
 CORRECTION_COLUMNS = (Column("gap", (), "int32"), Column("value", (), "int32"))
-STORED_COLUMNS = {**COLUMNS, MIX_SHARE.name: MIX_SHARE, **{c.name: c for c in CORRECTION_COLUMNS}}
+FORCED = Column("log_prob", (), "float32")  # of the shape [F] that the header's `forced` has
+STORED_COLUMNS = {
+    **COLUMNS, MIX_SHARE.name: MIX_SHARE, FORCED.name: FORCED, **{c.name: c for c in CORRECTION_COLUMNS},
+}  # fmt: skip
 
 
 def code_stream(stage: int) -> str:
@@ -51,14 +55,18 @@ STREAMS = {  # name: (per, scope, columns)
     **{code_stream(stage): ("row", "codes", ()) for stage in range(1, MAX_STAGES + 1)},
     "prototype": ("item", "item", ()),
     "mix": ("row", "codes", ("mix_item", "mix_share")),
+    "forced": ("row", "codes", (FORCED.name,)),
     "replay": ("row", "replay", tuple(name for name, c in COLUMNS.items() if not c.per_item)),
     "correction": ("correction", "codes", ("gap", "value")),
     "source": ("item", "replay", ("source_hw",)),
     "target": ("item", "item", ("target",)),
+    "sequence": ("item", "replay", SEQUENCE_COLUMNS),
 }
-COLUMN_MINORS = {"patch_order": 3, "cutout": 4, "aug_seed": 4}  # minor versions of columns that came later
+COLUMN_MINORS = {  # minor versions of columns that came later
+    "patch_order": 3, "cutout": 4, "aug_seed": 4, "token": 5, "log_z": 5,
+}  # fmt: skip
 FIRST_STREAMS = ("codes", "replay", "source", "target")  # those of version 1.0
-WHOLE_STREAMS = ("mix", "correction")  # that have all of their arrays, in their order
+WHOLE_STREAMS = ("mix", "correction", "sequence", "forced")  # that have all of their arrays, in their order
 COLUMN_KINDS = {"int32": ("int", 32), "float32": ("float32", 32), "bool": ("bool", 1), "uint8": ("uint", 8)}
 
 
@@ -183,6 +191,8 @@ class Header:
         correction: where some rows may be corrected after decoding.
         recipe: of the replay columns; where there is no stream of them, it draws them.
         images: what some of the labelled images look like, by their items; see `softpack.data.thumbprint`.
+        fingerprints: SHA-256 of what the labels come from, by name; see `softpack.fingerprints`.
+        forced: classes whose log-probabilities are kept exactly beside the codes.
     """
 
     codec_id: str
@@ -197,6 +207,8 @@ class Header:
     correction: CorrectionSpec | None = None
     recipe: Recipe | None = None
     images: Mapping[int, bytes] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    forced: tuple[int, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON."""
@@ -216,6 +228,10 @@ class Header:
             document["recipe"] = recipe_json(self.recipe)
         if self.images:
             document["images"] = images_json(self.images)
+        if self.fingerprints:
+            document["fingerprints"] = dict(self.fingerprints)
+        if self.forced:
+            document["forced"] = list(self.forced)
         return canonical(document)
 
     @property
@@ -234,6 +250,8 @@ class Header:
     @property
     def minor(self) -> int:
         """The least minor version that has all that the header says."""
+        if self.fingerprints or self.forced or self.stream("sequence"):
+            return 5
         of_columns = max((COLUMN_MINORS.get(name, 0) for name in self.replay_columns), default=0)
         if self.recipe is not None or self.images or of_columns:
             return max(3, of_columns)
@@ -287,7 +305,10 @@ def _array_json(a: ArraySpec) -> dict[str, Any]:
 
 def _header(document: Any) -> Header:
     check_fields(
-        document, "header", "codec takes gives tile streams made_by", "context correction recipe images"
+        document,
+        "header",
+        "codec takes gives tile streams made_by",
+        "context correction recipe images fingerprints forced",
     )
     check_fields(document["tile"], "tile", "items views")
     tile_items = integer_of(document["tile"]["items"], "tile.items", 1, MAX_TILE_CELLS)
@@ -313,13 +334,20 @@ def _header(document: Any) -> Header:
     if recipe is not None:
         _check_recipe(recipe, names)
     codec_id, config = _codec(document["codec"], "codec")
+    gives = _spec(document["gives"], "gives")
+    forced = forced_of(document["forced"], gives.classes) if "forced" in document else ()
+    shapes = {
+        array.name: array.shape for stream in streams for array in stream.arrays if stream.name == "forced"
+    }
+    columns = {array.name for stream in streams if stream.name == "replay" for array in stream.arrays}
+    check_language(names, columns, forced, shapes.get(FORCED.name, ()))
     if not isinstance(document["made_by"], dict):
         raise ValueError("made_by: expected objects")
     return Header(
         codec_id=codec_id,
         config=config,
         takes=_spec(document["takes"], "takes"),
-        gives=_spec(document["gives"], "gives"),
+        gives=gives,
         tile_items=tile_items,
         tile_views=tile_views,
         streams=streams,
@@ -328,6 +356,8 @@ def _header(document: Any) -> Header:
         correction=correction,
         recipe=recipe,
         images=images_of(document["images"]) if "images" in document else {},
+        fingerprints=fingerprints_of(document["fingerprints"]) if "fingerprints" in document else {},
+        forced=forced,
     )
 
 
@@ -415,6 +445,8 @@ def _code(value: Any) -> ArraySpec:
 def _column(value: Any, stream: str, known: tuple[str, ...]) -> ArraySpec:
     check_fields(value, f"column of {stream}", "name shape kind bits levels")
     array = column_array(STORED_COLUMNS[known_of(value["name"], known, f"column of {stream}")])
+    if array.name == FORCED.name:
+        array = replace(array, shape=forced_shape_of(value["shape"]))
     if value != _array_json(array):
         raise ValueError(f"column {array.name}: found {value}, expected {_array_json(array)}")
     return array

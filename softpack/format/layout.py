@@ -100,6 +100,7 @@ MAX_STAGES = 64  # of codes
 MAX_TEMPERATURES = 16  # of a promise
 MAX_DEGREE = 3  # of the functions of a viewpoint
 MAX_IMAGES = 64  # whose looks a header has
+MAX_FORCED = 4096  # classes that are kept exactly beside the codes
 THUMBPRINT_LEN = 16  # bytes of how an image looks
 ITEM_TILE = 1 << 16  # items in a tile of a stream per item,
 ITEM_TILE_VALUES = 1 << 22  # but not more than hold this many numbers

@@ -8,29 +8,27 @@ end. Both are committed now and then, so that a run that was stopped goes on whe
 from __future__ import annotations
 
 import dataclasses
-import fcntl
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from softpack.codecs.abc import Progress, Stage
-from softpack.container.blockfile import PARTIAL, refuse_existing
 from softpack.container.create import append, create
 from softpack.container.model import Model
 from softpack.container.reader import Labels
-from softpack.container.recover import recover
 from softpack.container.repack import repack
 from softpack.container.writer import Writer, fit_rows
 from softpack.data.inputs import images_of
 from softpack.data.thumbprint import check_images
-from softpack.errors import DataError, FormatError, UnsupportedError
+from softpack.errors import DataError
 from softpack.rate.choose import Wanted, choose
 from softpack.rate.trial import Trial
 from softpack.recipe import Recipe
 from softpack.relabelling.labeller import Labeller, same_logits
+from softpack.relabelling.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.relabelling.survey import Survey, survey
 from softpack.relabelling.teacher import Teacher
 from softpack.relabelling.views import DrawnViews, ViewPixels
@@ -38,7 +36,7 @@ from softpack.sources.encoding import check_device
 from softpack.sources.learning import learn
 from softpack.sources.opening import open_source
 
-SPOOL, UNFINISHED, LOCK = ".spool", ".unfinished", ".lock"
+SPOOL = ".spool"
 SPOOL_VIEWS = 16  # of each item, which prototypes are learned from
 
 
@@ -76,45 +74,20 @@ class Run:
     @property
     def unfinished(self) -> Path:
         """Of the coded rows so far."""
-        return self.out.with_name(self.out.name + UNFINISHED)
+        return unfinished_of(self.out)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other runs away from the same files.
-
-        Raises:
-            DataError: one is at work.
-        """
-        path = self.out.with_name(self.out.name + LOCK)
-        try:
-            file = path.open("ab")
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written: {error.strerror}; take another folder") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(
-                    f"{self.out}: another run is labelling into it; wait for it, or take another name"
-                ) from None
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other runs away from the same files."""
+        return alone(self.out)
 
     def prepare(self, restart: bool) -> None:
         """Refuse what cannot be done before anything is, and make whole what an interrupted run left."""
         for name, value in (("views", self.n_views), ("batch_size", self.batch_size)):
             check_whole(name, value)
         check_device(self.wanted.device)
-        if self.out.is_dir():
-            raise DataError(f"{self.out}: is a folder; expected the name of a file to write")
-        if self.unfinished.exists() and not self.out.exists():
-            # Our own, stopped while it was written: all of it is there still.
-            self.out.with_name(self.out.name + PARTIAL).unlink(missing_ok=True)
-        refuse_existing(self.out, self.force)
+        make_way(self.out, self.unfinished, self.force)
         for path in (self.spool, self.unfinished):
-            _make_whole(path, restart)
+            make_whole(path, restart)
 
     def label(
         self,
@@ -274,30 +247,3 @@ def _same_images(labels: Labels, found: Survey, images: Any) -> bool:
     except DataError:
         return False
     return True
-
-
-def _make_whole(path: Path, restart: bool) -> None:
-    """Make a file whole that a stopped run left, or take it away.
-
-    Raises:
-        DataError: it is no such file, or is damaged.
-    """
-    partial = path.with_name(path.name + PARTIAL)
-    if restart:
-        partial.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-    if partial.exists():
-        try:
-            recover(partial)
-        except UnsupportedError:
-            raise
-        except FormatError:  # it was never committed
-            partial.unlink()
-    if path.exists():
-        try:
-            recover(path)
-        except FormatError as error:
-            raise DataError(
-                f"{path}: was not left by an interrupted run, or is damaged: {error}. Move it away, or say "
-                "restart=True (--restart) to throw it away"
-            ) from error

@@ -42,14 +42,8 @@ class Teacher:
     @contextmanager
     def at_work(self) -> Iterator[Teacher]:
         """Put the modules into eval mode, and back when it is done."""
-        was_training = [(part, part.training) for module in self.modules for part in module.modules()]
-        for module in self.modules:
-            module.eval()
-        try:
+        with at_work(self.modules):
             yield self
-        finally:
-            for part, training in was_training:
-                part.training = training
 
     def __call__(self, pixels_BCHW: Tensor) -> Tensor:
         """Return logits float32 [B, classes] on the device.
@@ -68,6 +62,19 @@ class Teacher:
                 f"the teachers of the committee give {' and '.join(map(str, classes))} classes; expected as many of all"
             )
         return of_each[0] if len(of_each) == 1 else torch.stack(of_each).mean(0)
+
+
+@contextmanager
+def at_work(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put modules into eval mode, and back when it is done."""
+    was_training = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in was_training:
+            part.training = training
 
 
 def load_teacher(spelt: str) -> Any:

@@ -73,6 +73,16 @@ class Source(ABC):
         return {}
 
     @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """SHA-256 of the teacher, the tokenizer and the data of labels of language, those that are known."""
+        return {}
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """Classes whose log-probabilities are kept exactly beside the rows."""
+        return ()
+
+    @property
     def parts(self) -> np.ndarray | None:
         """Number of the first row of each part that is read whole, and of all; None where rows are read alone."""
         return None

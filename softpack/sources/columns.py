@@ -14,6 +14,7 @@ from softpack.recipe import is_order
 MAX_PIXEL_ERROR = 0.25  # of a fraction times the image's size, against the nearest pixel
 FRACTION_TOLERANCE = 1e-6
 INT32_MAX = 2**31 - 1
+LEAST = {"source_hw": 1, "length": 0, "first_token": -1, "token_hash": -INT32_MAX - 1}  # of columns of items
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,16 @@ def _aug_seed(values_B: np.ndarray, around: Around) -> np.ndarray:
     return _int32("aug_seed", values_B, around)
 
 
+def _token(values_B: np.ndarray, around: Around) -> np.ndarray:
+    around.place.check("token", values_B >= 0, values_B, "the id of a token, from 0 on")
+    return _int32("token", values_B, around)
+
+
+def _log_z(values_B: np.ndarray, around: Around) -> np.ndarray:
+    around.place.check("log_z", np.isfinite(values_B), values_B, "a finite number")
+    return values_B.astype(np.float32)
+
+
 CHECKS: dict[str, Callable[[np.ndarray, Around], np.ndarray]] = {
     "crop_xywh": _crop,
     "flip": _flip,
@@ -164,12 +175,14 @@ CHECKS: dict[str, Callable[[np.ndarray, Around], np.ndarray]] = {
     "patch_order": _patch_order,
     "cutout": _cutout,
     "aug_seed": _aug_seed,
+    "token": _token,
+    "log_z": _log_z,
 }
 
 
 def check_item_column(name: str, values_N: np.ndarray) -> np.ndarray:
-    """Return `target` or `source_hw` as int32, checked."""
-    lowest = 1 if name == "source_hw" else -INT32_MAX
+    """Return a column that each item has as int32, checked."""
+    lowest = LEAST.get(name, -INT32_MAX)
     bad = np.flatnonzero(((values_N < lowest) | (values_N > INT32_MAX)).reshape(len(values_N), -1).any(1))
     if len(bad):
         raise DataError(

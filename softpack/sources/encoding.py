@@ -227,6 +227,8 @@ def encode_source(
             replay=replay and source.recipe is None,
             recipe=source.recipe if replay else None,
             images=source.images if replay else None,
+            fingerprints=source.fingerprints,
+            forced=source.forced,
             max_kl=max_kl,
             temperatures=temperatures if max_kl is not None else None,
             appendable=appendable,

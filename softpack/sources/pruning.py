@@ -9,7 +9,7 @@ import numpy as np
 
 from softpack.errors import DataError
 from softpack.recipe import Recipe
-from softpack.records import RowBlock
+from softpack.records import SEQUENCE_COLUMNS, RowBlock
 from softpack.sources.base import Source
 
 CHUNK = 1 << 20  # rows whose views are looked at together
@@ -52,6 +52,16 @@ class FirstViews(Source):
         """Those of the source."""
         return self.of.images
 
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Those of the source."""
+        return self.of.fingerprints
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """Those of the source."""
+        return self.of.forced
+
     def views_of(self, rows_B: np.ndarray) -> np.ndarray:
         """Return the views of rows."""
         return self.of.views_of(self.rows_R[rows_B])
@@ -76,7 +86,11 @@ def first_views(source: Source, n_views: int | None) -> Source:
         raise DataError(
             f"{source.path}: no row is of the first {n_views} views; keep more of its {source.views}"
         )
+    # A sequence is bound to all of its rows.
+    item_columns = {
+        name: values for name, values in source.item_columns.items() if name not in SEQUENCE_COLUMNS
+    }
     return FirstViews(
-        source.path, source.spec, source.items, n_views, len(rows_R), source.columns, source.item_columns,
+        source.path, source.spec, source.items, n_views, len(rows_R), source.columns, item_columns,
         source.ignored, source, rows_R,
     )  # fmt: skip

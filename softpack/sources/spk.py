@@ -39,6 +39,16 @@ class SpkSource(Source):
         """Those of the file."""
         return self.labels.images
 
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Those of the file."""
+        return self.labels.fingerprints
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """Those of the file."""
+        return self.labels.forced_tokens
+
     def views_of(self, rows_B: np.ndarray) -> np.ndarray:
         """Return the views of rows."""
         return self.labels.cells(rows_B)[1]
@@ -48,7 +58,8 @@ class SpkSource(Source):
         for rows_B in groups:
             item_B, view_B = self.labels.cells(rows_B)
             labels_BC = self.labels.read(item_B, view_B).numpy()
-            yield RowBlock(labels_BC, item_B, view_B, self.labels.replay(item_B, view_B))
+            forced_BF = self.labels.forced(item_B, view_B).numpy() if self.forced else None
+            yield RowBlock(labels_BC, item_B, view_B, self.labels.replay(item_B, view_B), forced_BF)
 
 
 def open_spk(path: Path, space: str | None, temperature: float | None) -> SpkSource:

@@ -114,7 +114,7 @@ def test_commands_that_need_no_torch_do_not_import_it(here):
         [sys.executable, "-c", WITHOUT_TORCH, "labels.spk"], capture_output=True, text=True, env=_environment()
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) == 22
+    assert int(done.stdout) == 23
 
 
 def test_what_is_mistyped_is_refused_before_torch_is_imported(here):
@@ -158,6 +158,10 @@ def test_examples_of_help_run(run_any, here, name):
     (here / "photos").mkdir()
     if name in ("relabel", "check"):
         labelled(here, run_any)
+    if name == "capture":
+        save_language_model(here / "teacher")
+        (here / "texts.jsonl").write_text('{"text": "w1 w2 w3"}\n' * 8)
+        (here / "book.txt").write_text("w5 w6 w7 w8 " * 300)
     for line in examples_of(commands()[name]):
         arguments = shlex.split(line)[1:]
         if "-o" in arguments:
@@ -170,6 +174,22 @@ def test_examples_of_help_run(run_any, here, name):
         ran = run_any(shlex.join(arguments) + short)
         told = [line for line in ran.err.splitlines() if not re.match(TOLD, line)]
         assert (ran.code, told, ran.error) == (0, [], None), line
+
+
+def save_language_model(folder):
+    """Save a tiny model of transformers with its tokenizer."""
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    words = {
+        word: number for number, word in enumerate(["<pad>", "<s>", "</s>", *(f"w{n}" for n in range(97))])
+    }
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, "<pad>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>").save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=100, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def labelled(here, run_any):

@@ -266,6 +266,34 @@ BREAKS_OF_1_2 = {
 }
 
 
+BREAKS_OF_1_5 = {
+    "fingerprints null": ("1.5_fingerprints", lambda h: h.update(fingerprints=None)),
+    "no fingerprints": ("1.5_fingerprints", lambda h: h.update(fingerprints={})),
+    "other fingerprint": ("1.5_fingerprints", lambda h: h["fingerprints"].update(licence="0" * 64)),
+    "long fingerprint": ("1.5_fingerprints", lambda h: h["fingerprints"].update(data="0" * 65)),
+    "forced null": ("1.5_forced", lambda h: h.update(forced=None)),
+    "forced of none": ("1.5_forced", lambda h: h.update(forced=[])),
+    "forced twice": ("1.5_forced", lambda h: h.update(forced=[1, 2, 1])),
+    "forced of text": ("1.5_forced", lambda h: h.update(forced=["7", "0", "11"])),
+    "forced of none below 0": ("1.5_forced", lambda h: h.update(forced=[7, 0, -1])),
+    "forced without its stream": ("1.5_sequences", lambda h: h.update(forced=[7])),
+    "stream without its forced": ("1.5_forced", lambda h: h.pop("forced")),
+    "forced per item": ("1.5_forced", lambda h: stream_of(h, "forced").update(per="item")),
+    "log_prob of a matrix": ("1.5_forced", lambda h: stream_of(h, "forced")["arrays"][0].update(shape=[3, 1])),
+    "log_prob of a number": ("1.5_forced", lambda h: stream_of(h, "forced")["arrays"][0].update(shape=[])),
+    "log_prob of integers": ("1.5_forced", lambda h: stream_of(h, "forced")["arrays"][0].update(kind="int")),
+    "sequence without a hash": ("1.5_sequences", lambda h: stream_of(h, "sequence")["arrays"].pop()),
+    "sequence turned round": ("1.5_sequences", lambda h: stream_of(h, "sequence")["arrays"].reverse()),
+    "sequence of no tokens": ("1.5_sequences", lambda h: stream_of(h, "replay")["arrays"].pop(0)),
+    "sequence per row": ("1.5_sequences", lambda h: stream_of(h, "sequence").update(per="row")),
+    "token of floats": ("1.5_sequences", lambda h: stream_of(h, "replay")["arrays"][0].update(kind="float32")),
+}
+
+
+def stream_of(h: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(stream for stream in h["streams"] if stream["name"] == name)
+
+
 @pytest.mark.parametrize("name", BREAKS)
 def test_schema_and_softpack_refuse_the_same(name: str) -> None:
     assert_both_refuse("1.0_replay", BREAKS[name])
@@ -279,6 +307,11 @@ def test_schema_and_softpack_refuse_the_same_of_1_1(name: str) -> None:
 @pytest.mark.parametrize("name", BREAKS_OF_1_2)
 def test_schema_and_softpack_refuse_the_same_of_1_2(name: str) -> None:
     assert_both_refuse("1.2_correction", BREAKS_OF_1_2[name])
+
+
+@pytest.mark.parametrize("name", BREAKS_OF_1_5)
+def test_schema_and_softpack_refuse_the_same_of_1_5(name: str) -> None:
+    assert_both_refuse(*BREAKS_OF_1_5[name])
 
 
 def assert_both_refuse(vector: str, spoil: Any) -> None:

@@ -46,6 +46,11 @@ def by_softpack(path: Path, stages: int | None = None) -> dict[str, Any]:
     item, view = labels.cells()
     rows = labels.read(item, view).numpy()
     columns = labels.replay(item, view) | {name: labels.item_column(name) for name in labels.item_columns}
+    if labels.forced_tokens:
+        columns["log_prob"] = labels.forced(item, view).numpy()
+    if "length" in labels.item_columns:
+        for sequence in range(labels.shape[0]):
+            labels.tokens(sequence)
     header = json.loads(labels.file.payload(0))
     return {"header": header, "item": item, "view": view, "labels": rows, **columns}
 
@@ -119,6 +124,22 @@ def test_vectors_show_all_of_1_2() -> None:
     parts = files["1.2_correction_parts"].file
     number, _ = parts.header.stream("correction") or (0, None)
     assert {number in part.blocks for part in parts.parts} == {True, False}
+
+
+def test_the_reference_reader_finds_the_tokens_of_sequences() -> None:
+    import reference_sequences
+
+    for path in (
+        path
+        for path in VALID
+        if path.name.startswith("1.5_") and "sequence" in path.read_bytes().decode("latin-1")
+    ):
+        found, labels = by_reference(path), softpack.open(path)
+        for item in range(labels.shape[0]):
+            np.testing.assert_array_equal(reference_sequences.tokens_of(found, item), labels.tokens(item))
+    found["token"][0] += 1
+    with pytest.raises(reference_reader.CorruptError, match="sequence 0: other tokens"):
+        reference_sequences.tokens_of(found, 0)
 
 
 @pytest.mark.parametrize(

@@ -118,9 +118,9 @@ def open_arrays(opener: Opener, path: Path, space: str | None, temperature: floa
         item_columns = {name: _item_column(stored.arrays[name], name, items) for name in layout.item_arrays}
         counts = {name: len(values) for name, values in item_columns.items()}
         if len(set(counts.values())) > 1:
-            raise DataError(
-                f"target has {counts['target']} items, source_hw {counts['source_hw']}; expected as many"
-            )
+            (first, n), *others = counts.items()
+            said = ", ".join([f"{first} has {n} items", *(f"{name} {count}" for name, count in others)])
+            raise DataError(f"{said}; expected as many")
         return ArraySource(
             path=path,
             spec=layout.spec,

@@ -9,14 +9,22 @@ import numpy as np
 
 from softpack.checks import lonely_mix
 from softpack.errors import DataError
-from softpack.records import COLUMNS, SPACES, LabelSpec
+from softpack.records import COLUMNS, SEQUENCE_COLUMNS, SPACES, LabelSpec
 from softpack.sources.files.stored import Stored, StoredArray
 
 INDEX = ("item", "view")
-ROW_COLUMNS = ("crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy", "patch_order", "cutout", "aug_seed")
-ITEM_COLUMNS = ("target", "source_hw")
+ROW_COLUMNS = (
+    "crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy", "patch_order", "cutout", "aug_seed", "token", "log_z",
+)  # fmt: skip
+ITEM_COLUMNS = ("target", "source_hw", *SEQUENCE_COLUMNS)
 WANTED = frozenset((*SPACES, *INDEX, *ROW_COLUMNS, *ITEM_COLUMNS, "temperature"))
-KINDS = {"crop_xywh": "iuf", "flip": "biu", "mix_lam": "iuf", "cutout": "iuf"}  # all others are integers
+KINDS = {
+    "crop_xywh": "iuf",
+    "flip": "biu",
+    "mix_lam": "iuf",
+    "cutout": "iuf",
+    "log_z": "iuf",
+}  # all others are integers
 KIND_WORDS = {"iuf": "integers or floats", "biu": "bool, or the integers 0 and 1", "iu": "integers"}
 
 

@@ -7,10 +7,13 @@ from math import prod
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.sequences import NO_TOKEN, token_hash
 from softpack.sources.files.arrays import INDEX_BLOCK, MAX_ITEM_BYTES, highest
 from softpack.sources.files.stored import StoredArray
 
-UNKNOWN = {"target": -1, "source_hw": 1}  # of an item without a row
+UNKNOWN = {  # of an item without a row; a sequence without one comes back as one without tokens
+    "target": -1, "source_hw": 1, "length": 0, "first_token": NO_TOKEN, "token_hash": token_hash(np.empty(0, np.int32)),
+}  # fmt: skip
 
 
 def one_of_each_item(name: str, item: StoredArray, values: StoredArray) -> np.ndarray:

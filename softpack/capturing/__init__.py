@@ -1,0 +1,1 @@
+"""A language model and sequences -> an `.spk` file; nothing of [tokens, vocabulary] is ever on disk."""

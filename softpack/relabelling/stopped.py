@@ -1,0 +1,86 @@
+"""What a run that asks a teacher leaves when it is stopped, and that only one is at work on a file."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from softpack.container.blockfile import PARTIAL, refuse_existing
+from softpack.container.recover import recover
+from softpack.errors import DataError, FormatError, UnsupportedError
+
+UNFINISHED, LOCK = ".unfinished", ".lock"
+
+
+def unfinished_of(out: Path) -> Path:
+    """Return where the coded rows so far are."""
+    return out.with_name(out.name + UNFINISHED)
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other runs away from the same files.
+
+    Raises:
+        DataError: one is at work.
+    """
+    path = out.with_name(out.name + LOCK)
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}; take another folder") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(
+                f"{out}: another run is labelling into it; wait for it, or take another name"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def make_way(out: Path, unfinished: Path, force: bool) -> None:
+    """Refuse an output that is there, before any work is done.
+
+    Raises:
+        DataError: it is a folder.
+        ExistsError: it is there, and `force` is not given.
+    """
+    if out.is_dir():
+        raise DataError(f"{out}: is a folder; expected the name of a file to write")
+    if unfinished.exists() and not out.exists():
+        # Our own, stopped while it was written: all of it is there still.
+        out.with_name(out.name + PARTIAL).unlink(missing_ok=True)
+    refuse_existing(out, force)
+
+
+def make_whole(path: Path, restart: bool) -> None:
+    """Make a file whole that a stopped run left, or take it away.
+
+    Raises:
+        DataError: it is no such file, or is damaged.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    if restart:
+        partial.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    if partial.exists():
+        try:
+            recover(partial)
+        except UnsupportedError:
+            raise
+        except FormatError:  # it was never committed
+            partial.unlink()
+    if path.exists():
+        try:
+            recover(path)
+        except FormatError as error:
+            raise DataError(
+                f"{path}: was not left by an interrupted run, or is damaged: {error}. Move it away, or say "
+                "restart=True (--restart) to throw it away"
+            ) from error

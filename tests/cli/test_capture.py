@@ -1,0 +1,192 @@
+"""`softpack capture`, with a teacher of a module and with one of transformers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import softpack
+from softpack.cli import main
+
+HELPERS = Path(__file__).resolve().parents[1] / "capturing"
+TOKENS = [[5, 1, 2], [], [7], [3, 3, 0, 9]]
+
+
+def run(*words) -> tuple[int, str, str]:
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(HELPERS))
+    (tmp_path / "ids.jsonl").write_text("\n".join(json.dumps({"input_ids": tokens}) for tokens in TOKENS))
+    return tmp_path
+
+
+def test_ids_are_captured(here):
+    code, out, err = run("capture", "ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model", "--codec", "topk",
+                         "--set", "k=4", "--forced", "3,0", "--json")  # fmt: skip
+    labels = softpack.open("a.spk")
+
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert (facts["codec"], facts["items"], facts["rows"], facts["sequence_tokens"]) == ("topk", 4, 5, 8)
+    assert facts["forced"] == [3, 0]
+    assert facts["fingerprints"].keys() == {"teacher", "data"}
+    assert [labels.tokens(item).tolist() for item in range(4)] == TOKENS
+
+
+def test_info_shows_sequences_fingerprints_and_forced_tokens(here):
+    run(
+        "capture",
+        "ids.jsonl",
+        "-o",
+        "a.spk",
+        "--model",
+        "capturing_helpers:Model",
+        "--forced",
+        "3",
+        "--set",
+        "k=4",
+    )
+    code, out, _ = run("info", "a.spk")
+
+    assert code == 0
+    assert "labels       5 of 4 items x 3 views\n" in out
+    assert "sequences    4 of 8 tokens in all, every one kept\n" in out
+    assert f"from         teacher {softpack.open('a.spk').fingerprints['teacher'][:16]}, data " in out
+    assert "kept exactly 1 tokens of every row: 3\n" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "there"), [("a.npz", TOKENS), ("a.h5", TOKENS), ("a.parquet", [TOKENS[0], [], [], TOKENS[3]])]
+)
+def test_tokens_come_back_from_other_files(here, name, there):
+    run("capture", "ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model", "--codec", "raw")
+    assert run("decode", "a.spk", "-o", name)[0] == 0
+    code, _, err = run("encode", name, "-o", "b.spk", "--codec", "raw")
+    labels, again = softpack.open("a.spk"), softpack.open("b.spk")
+
+    assert code == 0, err
+    assert [again.tokens(item).tolist() for item in range(4)] == there  # rows alone say nothing of the others
+    items, views = labels.cells()
+    for column, values in labels.replay(items, views).items():
+        np.testing.assert_array_equal(again.replay(items, views)[column], values)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["none.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model"], 1, "none.jsonl: is no file"),
+        (["ids.jsonl", "-o", "no/a.spk", "--model", "capturing_helpers:Model"], 1, "there is no folder no"),
+        (["ids.jsonl", "-o", "a.spk"], 2, "Missing option '--model'"),
+        (["ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:None_"], 1, "has no None_"),
+        (
+            ["ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model", "--forced", "a"],
+            2,
+            "expected ids of tokens",
+        ),
+        (
+            ["ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model", "--max-length", "1"],
+            2,
+            "--max-length",
+        ),
+        (
+            ["text.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model"],
+            1,
+            "is text, and there is no tokenizer",
+        ),
+    ],
+)
+def test_what_cannot_be_captured_is_refused(here, words, code, said):
+    Path("text.jsonl").write_text('{"text": "a"}')
+    found, _, err = run("capture", *words)
+
+    assert found == code
+    assert said in err
+    assert not Path("a.spk").exists()
+
+
+def test_without_transformers_a_message_says_what_to_install(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    code, _, err = run("capture", "ids.jsonl", "-o", "a.spk", "--model", "somewhere")
+
+    assert code == 1
+    assert "language models take transformers, which cannot be imported" in err
+    assert "pip install 'softpack[language]'" in err
+
+
+@pytest.fixture
+def saved(here):
+    """A tiny model of transformers with its tokenizer, in a folder."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["<pad>", "<s>", "</s>", *["a", "cat", "sees", "the", "old", "house"]]
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: n for n, word in enumerate(words)}, "<pad>")
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<s>"
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    transformers.set_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(here / "teacher")
+    tokenizer.save_pretrained(here / "teacher")
+    Path("texts.jsonl").write_text('{"text": "a cat sees the old house"}\n{"text": "the cat"}')
+    return transformers
+
+
+def test_texts_are_captured_from_a_model_of_transformers(saved):
+    code, _, err = run(
+        "capture", "texts.jsonl", "-o", "a.spk", "--model", "teacher", "--codec", "raw", "--max-length", "5"
+    )
+    labels = softpack.open("a.spk")
+
+    assert code == 0, err
+    assert [labels.tokens(item).tolist() for item in range(2)] == [[1, 3, 4, 5, 6], [1, 6, 4]]
+    model = saved.AutoModelForCausalLM.from_pretrained("teacher")
+    labels.check_fingerprints(teacher=model, tokenizer=saved.AutoTokenizer.from_pretrained("teacher"))
+    import torch
+
+    with torch.no_grad():
+        expected = model(torch.tensor([[1, 6, 4]])).logits[0, :2]
+    np.testing.assert_allclose(labels[1].numpy(), expected.numpy(), atol=2e-3)
+
+
+def test_padding_and_packing_change_nothing_that_a_model_of_transformers_says(saved):
+    import torch
+
+    model = saved.AutoModelForCausalLM.from_pretrained("teacher").eval()
+    random = np.random.default_rng(0)
+    sequences = [random.integers(1, 9, length) for length in (5, 1, 30, 17, 2, 29)]
+    softpack.capture(model, sequences, "b.spk", "raw", dtype="fp32", batch_tokens=70)
+    labels = softpack.open("b.spk")
+    examples = [{"item": item, "input_ids": tokens} for item, tokens in enumerate(sequences)]
+    for packed in (None, 48):
+        batch = softpack.LabelCollator(labels, packed=packed, decode=True)(examples)
+        soft = batch.pop("soft_labels")
+        with torch.no_grad():
+            said = soft.student(model(**batch).logits)
+        torch.testing.assert_close(said, soft.label, atol=1e-5, rtol=0)
+
+
+def test_a_folder_without_a_model_is_refused(saved):
+    Path("empty").mkdir()
+    code, _, err = run("capture", "texts.jsonl", "-o", "a.spk", "--model", "empty")
+
+    assert code == 1
+    assert "empty: is no causal language model that transformers can load" in err
