@@ -27,6 +27,7 @@ import vectors_invalid_1_3  # noqa: E402
 import vectors_invalid_1_4  # noqa: E402
 import vectors_invalid_1_5  # noqa: E402
 import vectors_invalid_1_5_sequences  # noqa: E402
+import vectors_invalid_1_5_topk  # noqa: E402
 import vectors_valid  # noqa: E402
 import vectors_valid_1_1  # noqa: E402
 import vectors_valid_1_2  # noqa: E402
@@ -34,6 +35,7 @@ import vectors_valid_1_3  # noqa: E402
 import vectors_valid_1_4  # noqa: E402
 import vectors_valid_1_5  # noqa: E402
 import vectors_valid_1_5_sequences  # noqa: E402
+import vectors_valid_1_5_topk  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
@@ -45,14 +47,14 @@ VALID = {
     "1.2": vectors_valid_1_2.VALID,
     "1.3": vectors_valid_1_3.VALID,
     "1.4": vectors_valid_1_4.VALID,
-    "1.5": vectors_valid_1_5.VALID | vectors_valid_1_5_sequences.VALID,
+    "1.5": vectors_valid_1_5.VALID | vectors_valid_1_5_sequences.VALID | vectors_valid_1_5_topk.VALID,
 }
 LATER = {  # by the version that they need
     "1.1": vectors_invalid_1_1.DRAFTS,
     "1.2": vectors_invalid_1_2.DRAFTS,
     "1.3": vectors_invalid_1_3.DRAFTS,
     "1.4": vectors_invalid_1_4.DRAFTS,
-    "1.5": vectors_invalid_1_5.DRAFTS | vectors_invalid_1_5_sequences.DRAFTS,
+    "1.5": vectors_invalid_1_5.DRAFTS | vectors_invalid_1_5_sequences.DRAFTS | vectors_invalid_1_5_topk.DRAFTS,
 }
 INVALID = {
     **vectors_invalid.BYTES,

@@ -9,18 +9,21 @@ from typing import Any
 
 import numpy as np
 import zstandard
+from reference_topk import topk_ids, topk_masses, topk_page, topk_steps
 
 NotSpkError, TruncatedError, CorruptError, UnsupportedError = (
     type(f"{kind}Error", (Exception,), {}) for kind in ("NotSpk", "Truncated", "Corrupt", "Unsupported"))
 SETTINGS = {  # of each codec: those that every file says, and those that it says if they are not as in LATER
-    "raw": ("dtype", ""), "quantize": ("bits", ""), "topk": ("k value tail tail_temperature", ""),
+    "raw": ("dtype", ""), "quantize": ("bits", ""), "topk": (
+        "k value tail tail_temperature", "ids step tail_temperatures orders listed common"),
     "lowrank": ("rank bits", ""), "klt": ("rank bits step context temperatures search axis_price widths", ""),
     "vqae": ("slots k d_c d_h temperatures steps batch lr", "stages context d_x search"),
     "sample": ("draws sampled_at draw_seed common", ""),
     "polyk": ("k exact_k exact_value terms term_value solved_in tail", "")}
-LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0}
+LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0,
+         "ids": "ranked", "step": "0", "tail_temperatures": "", "orders": 0, "listed": 0, "common": 0}
 DTYPES = {"F16": "<f2", "F32": "<f4", "U32": "<u4", "I32": "<i4", "I8": "i1"}  # of tensors
-BITS = {"fp32": 32, "fp16": 16, "bf16": 16}
+BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "steps": 8}
 
 def need(true: Any, what: str, error: Any = CorruptError) -> None:
     """Refuse the file unless `true`."""
@@ -118,8 +121,7 @@ def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
     if name == "quantize":
         return [[("levels", [c], 1 << s["bits"]), ("minimum", [], 1 << 16), ("step", [], 1 << 16)]], {}
     if name == "topk":
-        arrays = [("ids", [s["k"]], c), ("values", [s["k"]], 1 << BITS[s["value"]]), ("tail", [], 1 << 16)]
-        return [arrays if s["tail"] == "bucket" and s["k"] < c else arrays[:2]], {}
+        return topk_page(s, c, BITS[s["value"]])
     if name == "lowrank":
         shapes = {"mean": ("float16", c), "basis": ("float16", s["rank"], c),
                   "offset": ("float32", s["rank"]), "step": ("float32", s["rank"])}
@@ -155,12 +157,17 @@ def decode(codec: Any, takes: Any, codes: Any, tensors: Any, context: Any = None
         step = floats(codes["step"])[:, None]
         rows = floats(codes["minimum"])[:, None] + codes["levels"].astype(np.float32) * step
     elif name == "topk":
-        values = floats(codes["values"], s["value"])
+        is_steps, ids = s["value"] == "steps", topk_ids(s, c, codes, tensors)
+        values = codes["values"]
+        values = topk_steps(values, s["step"]) if is_steps else floats(values, s["value"])
+        if s["tail"] == "mass":
+            return topk_masses(s, takes, ids, values, codes)
         left = (1 - np.exp(values).sum(axis=1)) / max(1, c - s["k"])
-        fill = {"zero": np.full_like(left, -np.inf), "min": values[:, -1], "uniform": np.log(left.clip(1e-8)),
+        fill = {"zero": np.full_like(left, -np.inf), "min": values.min(axis=1),
+                "uniform": np.log(left.clip(1e-8)),
                 "bucket": floats(codes["tail"]) if "tail" in codes else left}[s["tail"]]  # no tail if k is c
         rows = np.repeat(fill[:, None], c, axis=1)
-        np.put_along_axis(rows, codes["ids"], values, axis=1)
+        np.put_along_axis(rows, ids, values, axis=1)
     elif name == "lowrank":
         rows = t["mean"] + (t["offset"] + codes["levels"].astype(np.float32) * t["step"]) @ t["basis"]
     elif name == "klt":

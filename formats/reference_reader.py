@@ -49,7 +49,7 @@ def read_stream(value: Any) -> Any:
     for a in arrays:
         need(a.name in columns or (a.kind == "uint" and not columns), f"{name}: {a.name}", UnsupportedError)
         column = COLUMNS.get(a.name, ("float32", 32, a.shape))  # of log_prob, which has many shapes
-        expected = column if columns else ("uint", (a.levels - 1).bit_length(), a.shape)
+        expected = column if columns else ("uint", (a.levels - 1).bit_length() or 1, a.shape)
         need((a.kind, a.bits, a.shape) == expected, f"{name}: {a.name}")
     most = (1 << 22) // max(1, sum(math.prod(a.shape) for a in arrays))
     return Stream(name, per, arrays, max(1, min(1 << 16, most)))

@@ -15,6 +15,12 @@ import numpy as np
 from softpack.errors import CorruptError
 
 MAX_WIDTH = 32
+FIELDS = {  # by bits: the fields of each byte, as the bytes of one integer
+    bits: (np.arange(256)[:, None] >> np.arange(0, 8, bits) & (1 << bits) - 1)
+    .astype(np.uint8)
+    .view(f"u{8 // bits}")[:, 0]
+    for bits in (1, 2, 4)
+}
 
 
 def field_widths(width: int) -> Iterator[tuple[int, int]]:
@@ -69,15 +75,19 @@ def unpack(data: bytes | memoryview, width: int, n_values: int) -> np.ndarray:
             f"packed array: found {len(data)} bytes, expected {expected} for {n_values} values of {width} bits"
         )
     source = np.frombuffer(data, np.uint8)
-    dtype = np.dtype(np.uint8 if width <= 8 else np.uint16 if width <= 16 else np.uint32)
+    dtype = np.dtype("<u1" if width <= 8 else "<u2" if width <= 16 else "<u4")
     values = np.zeros(n_values, dtype)
+    bytes_NB = values.view(np.uint8).reshape(n_values, dtype.itemsize)
     start = 0
     for shift, bits in field_widths(width):
         stop = start + (n_values * bits + 7) // 8
-        plane = _unpack_fields(source[start:stop], bits, n_values)
-        values |= np.left_shift(plane, shift, dtype=dtype)
+        byte, within = divmod(shift, 8)
+        if bits == 8:
+            bytes_NB[:, byte] = source[start:stop]
+        elif source[start:stop].any():  # high planes of small numbers are often empty
+            bytes_NB[:, byte] |= _unpack_fields(source[start:stop], bits, n_values) << np.uint8(within)
         start = stop
-    return values
+    return values.astype(dtype.newbyteorder("="), copy=False)
 
 
 def _pack_fields(fields: np.ndarray, bits: int) -> np.ndarray:
@@ -94,11 +104,4 @@ def _pack_fields(fields: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _unpack_fields(plane: np.ndarray, bits: int, n_values: int) -> np.ndarray:
-    if bits == 8:
-        return plane
-    per_byte = 8 // bits
-    fields = np.empty((len(plane), per_byte), np.uint8)
-    mask = np.uint8((1 << bits) - 1)
-    for position in range(per_byte):
-        fields[:, position] = (plane >> np.uint8(position * bits)) & mask
-    return fields.reshape(-1)[:n_values]
+    return plane if bits == 8 else FIELDS[bits].take(plane).view(np.uint8)[:n_values]

@@ -143,6 +143,19 @@ class Codec(ABC):
         return False
 
     @property
+    def learns(self) -> bool:
+        """Whether `fit` learns anything with these settings."""
+        return type(self).fit is not Codec.fit
+
+    @property
+    def zstd_level(self) -> int | None:
+        """Level at which zstd is to make codes small, where entropy-coded words would be too slow to read.
+
+        None: its usual level, or words where they are shorter.
+        """
+        return None
+
+    @property
     def is_sparse(self) -> bool:
         """Whether it keeps some classes of a row alone."""
         return False
@@ -221,6 +234,24 @@ class Codec(ABC):
             CodecError: the settings do not suit the rows.
         """
         return self
+
+    def fit_sparse(
+        self: C,
+        blocks: Iterable[SparseRows],
+        seed: int = 0,
+        n_rows: int | None = None,
+        progress: Progress | None = None,
+    ) -> C:
+        """Return this codec fitted to rows of which only some classes are known; see `fit`.
+
+        Raises:
+            CodecError: it learns from whole rows.
+        """
+        if type(self).fit is Codec.fit:
+            return self
+        raise CodecError(
+            f"codec {self.codec_id} learns from all classes of a row, and only some are known; take --codec topk"
+        )
 
     @abstractmethod
     def encode(self, rows_BC: Tensor, context_BC: Tensor | None = None) -> Codes:

@@ -123,7 +123,7 @@ def create(
             raise CodecError(f"{path}: say classes=, the numbers in a row")
         target_bits = settings.pop("target_bits", None)
         made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
-        fitted = type(made).fit is Codec.fit  # nothing to learn
+        fitted = not made.learns
         rows_NPC = _prototype_rows(prototypes, made, 1, str(path))
         model = Model(made, _prototype_codec(rows_NPC, views, seed))
     else:

@@ -32,9 +32,13 @@ class TileCache:
 
     def arrays(self, stream: int, items: np.ndarray, views: np.ndarray) -> Arrays:
         """Return the arrays of a stream for these (item, view), all of which are there, [B, ...] each."""
+        located = [*self._located(items, views)]
+        if len(located) == 1:  # then it has all of them, and they are in order
+            ((number, _, rows),) = located
+            return {name: values[rows] for name, values in self._tile(number, stream).items()}
         specs = self.file.header.streams[stream - 1].arrays
         out = {spec.name: np.empty((len(items), *spec.shape), array_dtype(spec)) for spec in specs}
-        for number, places, rows in self._located(items, views):
+        for number, places, rows in located:
             for name, values in self._tile(number, stream).items():
                 out[name][places] = values[rows]
         return out
@@ -108,4 +112,5 @@ def _read(file: SpkFile, part: Part, stream: int) -> Arrays:
     if file.header.streams[stream - 1].per == "correction":
         found = read_corrections(file, part)
         return {"row": found.row_E, "class": found.class_E, "value": found.value_E}
-    return read_tile(file, part, stream)
+    # Stored number by number; rows are asked for.
+    return {name: np.ascontiguousarray(values) for name, values in read_tile(file, part, stream).items()}

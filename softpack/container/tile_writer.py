@@ -320,7 +320,7 @@ class TileWriter:
         self._write_corrections(part, where)
         for stream_number, stream in enumerate(self._header.streams, 1):
             if stream.per == "row":
-                payload, raw_len = encode_tile(stream, part.arrays, self._tables)
+                payload, raw_len = encode_tile(stream, part.arrays, self._tables, self._codec.zstd_level)
                 self._out.write(replace(where, stream=stream_number), payload, raw_len)
         self.items = max(self.items, part.tile_item * self._header.tile_items + span_items)
         self.views = max(self.views, part.tile_view * self._header.tile_views + span_views)

@@ -29,7 +29,7 @@ def array_dtype(spec: ArraySpec) -> np.dtype:
 
 
 def encode_tile(
-    stream: StreamSpec, arrays: Mapping[str, np.ndarray], tables: Tables = NO_TABLES
+    stream: StreamSpec, arrays: Mapping[str, np.ndarray], tables: Tables = NO_TABLES, level: int | None = None
 ) -> tuple[bytes, int]:
     """Return the payload of a tile, and how long it would be in plain planes.
 
@@ -37,6 +37,7 @@ def encode_tile(
         stream: whose arrays they are.
         arrays: by name, each [n, ...]: unsigned codes, or the dtypes of the columns.
         tables: frequencies of codes, for those arrays that have some.
+        level: of zstd; its usual one by default.
     """
     chunks, raw_len = [], 0
     for spec in stream.arrays:
@@ -44,6 +45,7 @@ def encode_tile(
             _to_integers(arrays[spec.name], spec),
             None if spec.kind == "int" else spec.bits,
             tables.get(table_name(stream.name, spec.name)),
+            level,
         )
         chunks.append(chunk)
         raw_len += raw

@@ -15,7 +15,7 @@ import numpy as np
 
 from softpack.bits import MAX_WIDTH, needed_width, pack, packed_size, unpack
 from softpack.entropy import ans
-from softpack.entropy.zstd import expand, shrink
+from softpack.entropy.zstd import LEVEL, expand, shrink
 from softpack.errors import CorruptError, UnsupportedError
 
 DESCRIPTOR = struct.Struct("<BBHIq")  # coding, width, reserved, stored length, base
@@ -42,7 +42,10 @@ class Described:
 
 
 def encode_array(
-    values_NS: np.ndarray, width: int | None = None, tables_SL: np.ndarray | None = None
+    values_NS: np.ndarray,
+    width: int | None = None,
+    tables_SL: np.ndarray | None = None,
+    level: int | None = None,
 ) -> tuple[bytes, int]:
     """Return the bytes of an integer array [n, S], and how many they would be as plain planes.
 
@@ -50,6 +53,7 @@ def encode_array(
         values_NS: unsigned codes where `width` is given; any integers otherwise.
         width: exact bits; None takes the fewest that the range of the values needs, above its least.
         tables_SL: frequencies of codes; they are used where the array gets smaller by them.
+        level: of zstd; its usual one by default.
     """
     columns = values_NS.reshape(len(values_NS), -1).T.reshape(-1)
     base = 0
@@ -59,7 +63,7 @@ def encode_array(
         columns = (wide - base).astype(np.uint32)
         width = needed_width(int(columns.max()))
     planes = pack(columns, width)
-    frame = shrink(planes) if planes else None
+    frame = shrink(planes, level or LEVEL) if planes else None
     coding, stored = (PLANES, planes) if frame is None else (ZSTD_PLANES, frame)
     if tables_SL is not None and planes:
         words = ans.encode_columns(columns.reshape(len(tables_SL), -1), tables_SL)

@@ -117,6 +117,8 @@ def _tables(
     if prototypes is not None:
         arrays = arrays_of_item(prototypes.codec, prototypes.n)
         tables = fit_tables(arrays, code_arrays(prototypes.codes), source.items, "prototype")
+    if codec.zstd_level is not None:
+        return tables
     parts = []
     for block in source.sample(TABLE_ROWS, seed):
         rows_BC = torch.from_numpy(block.labels_BC).to(device).float()

@@ -61,7 +61,7 @@ def test_the_sum_is_the_file(folder, random_rows, present, columns, item_columns
 )
 def test_codes_cost_what_the_codec_says(tmp_path, random_rows, monkeypatch, codec, settings):
     """Where zstd does not help, the two independent counts agree to the bit."""
-    monkeypatch.setattr("softpack.entropy.arrays.shrink", lambda planes: None)
+    monkeypatch.setattr("softpack.entropy.arrays.shrink", lambda planes, level: None)
     rows = random_rows(np.ones((7, 3), bool), classes=9)
     with softpack.create(tmp_path / "a.spk", codec, classes=9, tile=(4, 2), **settings) as writer:
         rows.append_to(writer)
