@@ -36,6 +36,7 @@ import vectors_valid_1_4  # noqa: E402
 import vectors_valid_1_5  # noqa: E402
 import vectors_valid_1_5_sequences  # noqa: E402
 import vectors_valid_1_5_topk  # noqa: E402
+import vectors_valid_1_5_klt  # noqa: E402
 from vectors_invalid import SHOULD, make  # noqa: E402
 
 import softpack  # noqa: E402
@@ -47,7 +48,10 @@ VALID = {
     "1.2": vectors_valid_1_2.VALID,
     "1.3": vectors_valid_1_3.VALID,
     "1.4": vectors_valid_1_4.VALID,
-    "1.5": vectors_valid_1_5.VALID | vectors_valid_1_5_sequences.VALID | vectors_valid_1_5_topk.VALID,
+    "1.5": vectors_valid_1_5.VALID
+    | vectors_valid_1_5_sequences.VALID
+    | vectors_valid_1_5_topk.VALID
+    | vectors_valid_1_5_klt.VALID,
 }
 LATER = {  # by the version that they need
     "1.1": vectors_invalid_1_1.DRAFTS,

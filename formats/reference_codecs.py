@@ -16,11 +16,12 @@ NotSpkError, TruncatedError, CorruptError, UnsupportedError = (
 SETTINGS = {  # of each codec: those that every file says, and those that it says if they are not as in LATER
     "raw": ("dtype", ""), "quantize": ("bits", ""), "topk": (
         "k value tail tail_temperature", "ids step tail_temperatures orders listed common"),
-    "lowrank": ("rank bits", ""), "klt": ("rank bits step context temperatures search axis_price widths", ""),
+    "lowrank": ("rank bits", ""),
+    "klt": ("rank bits step context temperatures search axis_price widths", "weighted"),
     "vqae": ("slots k d_c d_h temperatures steps batch lr", "stages context d_x search"),
     "sample": ("draws sampled_at draw_seed common", ""),
     "polyk": ("k exact_k exact_value terms term_value solved_in tail", "")}
-LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0,
+LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0, "weighted": False,
          "ids": "ranked", "step": "0", "tail_temperatures": "", "orders": 0, "listed": 0, "common": 0}
 DTYPES = {"F16": "<f2", "F32": "<f4", "U32": "<u4", "I32": "<i4", "I8": "i1"}  # of tensors
 BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "steps": 8}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from softpack.records import LabelSpec, RowBlock
 if TYPE_CHECKING:
     from softpack.container.resident import ResidentLabels
 
+T = TypeVar("T")
 Indices = Sequence[int] | np.ndarray | Tensor
 
 
@@ -254,8 +255,7 @@ class Labels:
         if self.promise is None:
             return NONE
         items, views = _pair(items, views)
-        self._rows.need(items, views, self.file.name)
-        return self._tiles.corrections(items, views)
+        return self._there(self._tiles.corrections, items, views)
 
     def context(self, items: Indices, views: Indices, device: torch.device | str = "cpu") -> Tensor | None:
         """Return what these labels are coded given: float32 [B, C] logits, or None."""
@@ -287,8 +287,15 @@ class Labels:
 
     def stored(self, number: int, items: np.ndarray, views: np.ndarray) -> dict[str, np.ndarray]:
         """Return the arrays of a stream for these (item, view), as they are stored."""
-        self._rows.need(items, views, self.file.name)
-        return self._tiles.arrays(number, items, views)
+        return self._there(partial(self._tiles.arrays, number), items, views)
+
+    def _there(self, read: Callable[[np.ndarray, np.ndarray], T], items: np.ndarray, views: np.ndarray) -> T:
+        """Return what is read of these (item, view), and say which is not in the file: tiles know only their own."""
+        try:
+            return read(items, views)
+        except KeyError:
+            self._rows.need(items, views, self.file.name)  # has all there are, and raises
+            raise
 
     def _checked(self, stages: int | None) -> int:
         there = len(self.file.header.code_streams)

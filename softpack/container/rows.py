@@ -122,7 +122,11 @@ def row_map(file: SpkFile) -> RowMap:
         tiles = {(part.first_item, part.first_view) for part in file.parts}
         if len(tiles) == len(file.parts):
             return RowMap(commit.items, commit.views, None)
-    keys = np.sort(np.concatenate([np.empty(0, np.int64), *_part_keys(file)]))
+    keys = np.empty(commit.n_rows, np.int64)
+    stop = 0
+    for band in _bands(file):
+        keys[stop : stop + len(band)] = band
+        stop += len(band)
     if (keys[1:] == keys[:-1]).any():
         twice = int(keys[1:][keys[1:] == keys[:-1]][0])
         item, view = divmod(twice, commit.views)
@@ -130,7 +134,14 @@ def row_map(file: SpkFile) -> RowMap:
     return RowMap(commit.items, commit.views, None if len(keys) == commit.items * commit.views else keys)
 
 
-def _part_keys(file: SpkFile) -> Iterator[np.ndarray]:
+def _bands(file: SpkFile) -> Iterator[np.ndarray]:
+    """Yield the keys of the rows of those tiles that have the same items, rising, one after the other."""
+    parts: dict[int, list[Part]] = {}
     for part in file.parts:
-        items, views = part_cells(file, part)
-        yield items * np.int64(file.commit.views) + views
+        parts.setdefault(part.first_item, []).append(part)
+    for _, of_band in sorted(parts.items()):
+        cells = [part_cells(file, part) for part in of_band]
+        keys = np.concatenate([items * np.int64(file.commit.views) + views for items, views in cells])
+        if len(of_band) > 1:  # one part's rows are in order
+            keys.sort(kind="stable")  # which finds the runs that they are in
+        yield keys

@@ -12,6 +12,7 @@ import numpy as np
 from softpack.container.corrections import Corrections, read_corrections
 from softpack.container.file import Part, SpkFile
 from softpack.container.tiles import array_dtype, read_presence, read_tile
+from softpack.errors import CorruptError
 from softpack.format import layout
 
 CACHE_BYTES = 256 << 20
@@ -31,7 +32,12 @@ class TileCache:
         self._kept_bytes = 0
 
     def arrays(self, stream: int, items: np.ndarray, views: np.ndarray) -> Arrays:
-        """Return the arrays of a stream for these (item, view), all of which are there, [B, ...] each."""
+        """Return the arrays of a stream for these (item, view), all of which are there, [B, ...] each.
+
+        Raises:
+            KeyError: one of them is not there.
+            CorruptError: one of them is there twice.
+        """
         located = [*self._located(items, views)]
         if len(located) == 1:  # then it has all of them, and they are in order
             ((number, _, rows),) = located
@@ -44,7 +50,11 @@ class TileCache:
         return out
 
     def corrections(self, items: np.ndarray, views: np.ndarray) -> Corrections:
-        """Return the corrections of these (item, view), all of which are there, counted as they are asked for."""
+        """Return the corrections of these (item, view), all of which are there, counted as they are asked for.
+
+        Raises:
+            KeyError, CorruptError: as `arrays` does.
+        """
         number, _ = self.file.header.stream("correction")  # type: ignore[misc]
         parts = []
         for part, places, rows in self._located(items, views):
@@ -55,15 +65,28 @@ class TileCache:
         return Corrections.join(parts)
 
     def _located(self, items: np.ndarray, views: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield parts by number, which of the cells asked for are in each, and their rows in it."""
+        """Yield parts by number, which of the cells asked for are in each, and their rows in it.
+
+        Only the presence bits of these tiles are read, however many rows the file has.
+        """
         keys = self._tile_keys(items, views)
         order = np.argsort(keys, kind="stable")
         bounds = np.flatnonzero(np.diff(keys[order])) + 1
         for group in np.split(order, bounds) if len(order) else ():
-            for number in self._parts[int(keys[group[0]])]:
+            times = np.zeros(len(group), np.int64)
+            for number in self._parts.get(int(keys[group[0]]), ()):
                 inside, rows = self._rows_in_part(number, items[group], views[group])
+                times += inside
                 if len(rows):
                     yield number, group[inside], rows
+            if (times != 1).any():
+                wrong = group[times == times[times != 1].max()][0]
+                self._refuse(int(items[wrong]), int(views[wrong]), bool((times > 1).any()))
+
+    def _refuse(self, item: int, view: int, is_twice: bool) -> None:
+        if is_twice:
+            raise CorruptError(f"{self.file.name}: item {item}, view {view} is there twice")
+        raise KeyError(item, view)
 
     @cached_property
     def _parts(self) -> dict[int, list[int]]:
@@ -82,7 +105,7 @@ class TileCache:
         """Return which of the cells a part holds, and their rows in it."""
         part = self.file.parts[number]
         i, v = items - part.first_item, views - part.first_view
-        inside = (i < part.span_items) & (v < part.span_views)
+        inside = (i >= 0) & (i < part.span_items) & (v >= 0) & (v < part.span_views)
         cells = i[inside] * part.span_views + v[inside]
         if part.is_full:
             return inside, cells

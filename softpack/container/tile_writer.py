@@ -50,6 +50,7 @@ TILE_BITS = 8 << 20  # of codes and columns in a tile, about
 MAX_TILE_ROWS = 8192
 MAX_SIDE_VIEWS = 64
 ENCODE_ROWS = 4096
+ENCODE_VALUES = 1 << 24  # numbers in the rows that are encoded at a time: fewer rows of very many classes
 MIX_STREAM = column_stream("mix")
 SEQUENCE_STREAM = column_stream("sequence")
 
@@ -271,8 +272,9 @@ class TileWriter:
         """Return the codes of rows, and the corrections that hold them to what the file promises."""
         out = {a.name: np.empty((len(block), *a.shape), array_dtype(code_spec(a))) for a in self._codec.codes}
         corrections = []
-        for start in range(0, len(block), ENCODE_ROWS):
-            part = slice(start, start + ENCODE_ROWS)
+        step = max(1, min(ENCODE_ROWS, ENCODE_VALUES // self._codec.spec.classes))
+        for start in range(0, len(block), step):
+            part = slice(start, start + step)
             rows_BC = torch.from_numpy(block.labels_BC[part]).to(self._device).float()
             with torch.no_grad(), full_precision(self._device):
                 context_BC = None

@@ -43,11 +43,12 @@ RESUMED_ROWS = 1 << 20  # whose tokens are read at once, where a file is gone on
 MIX_WH = (224, 224)
 FIT_VALUES = 1 << 25  # numbers in the sample that a codec is fitted to
 LEAST_FIT_ROWS = 4096
+MOST_FIT_VALUES = 1 << 29  # 2 GiB: of a vocabulary of 262,144, 2048 rows
 
 
 def fit_rows(classes: int) -> int:
     """Return how many rows a codec is fitted to at most."""
-    return max(LEAST_FIT_ROWS, FIT_VALUES // classes)
+    return max(min(LEAST_FIT_ROWS, MOST_FIT_VALUES // classes), FIT_VALUES // classes, 1)
 
 
 class Writer:
@@ -366,15 +367,15 @@ class Writer:
     # -- stages ----------------------------------------------------------------------------------------
 
     def _fit(self) -> None:
-        rows = [torch.from_numpy(block.labels_BC).to(self._device).float() for block in self._spool]
+        rows = (torch.from_numpy(block.labels_BC).to(self._device).float() for block in self._spool)
         n_rows = self._items * self._views if self._items and self._views else None
         contexts = None
         if self._prototypes is not None:
             prototypes = self._prototypes.to(self._device)
-            contexts = [
+            contexts = (
                 prototypes.context_of(block.item_B, mixing_of(block.replay, self._mix_wh, len(block)))
                 for block in self._spool
-            ]
+            )
         codec = self.codec.fit(rows, seed=self._seed, n_rows=n_rows, progress=self._progress, contexts=contexts)
         self.model = replace(self.model, codec=codec)
         self._needs_fit = False

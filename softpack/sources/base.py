@@ -14,13 +14,17 @@ from softpack.recipe import Recipe
 from softpack.records import LabelSpec, RowBlock
 
 BLOCK_VALUES = 1 << 22  # numbers in a block that is read at once
+WIDE_BLOCK_ROWS = (
+    64  # where classes are so many that these are more: products of fewer rows wait for their matrix
+)
+WIDE_BLOCK_VALUES = 1 << 24
 SAMPLE_BLOCK_BYTES = 4 << 20  # of labels, in one block of a sample
 SAMPLE_PARTS = 64  # at least, of which a sample is drawn where parts are read whole
 
 
 def block_rows(classes: int) -> int:
     """Return how many rows are read at once."""
-    return max(1, BLOCK_VALUES // classes)
+    return max(1, BLOCK_VALUES // classes, min(WIDE_BLOCK_ROWS, WIDE_BLOCK_VALUES // classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +122,9 @@ class Source(ABC):
             drawn = [sample_rows(self.n_rows, n_rows, seed)]
         else:
             drawn = sample_parts(self.parts, n_rows, seed)
-        step = max(1, SAMPLE_BLOCK_BYTES // (self.spec.classes * 4))
+        step = min(
+            block_rows(self.spec.classes), max(WIDE_BLOCK_ROWS, SAMPLE_BLOCK_BYTES // (self.spec.classes * 4))
+        )
         return self.read_rows(
             rows_B[start : start + step] for rows_B in drawn for start in range(0, len(rows_B), step)
         )

@@ -29,6 +29,7 @@ from softpack.sources.learning import Learned, learn
 
 COMMIT_NUMBERS = 1 << 26  # in labels, between two commits that an interrupted run goes on from
 TABLE_ROWS = 8192  # whose codes the entropy coder's tables are made from
+TABLE_VALUES = 1 << 28  # numbers in them: fewer rows of very many classes
 
 Counted = Callable[[int, int], None]  # (rows done, rows in all)
 
@@ -120,7 +121,7 @@ def _tables(
     if codec.zstd_level is not None:
         return tables
     parts = []
-    for block in source.sample(TABLE_ROWS, seed):
+    for block in source.sample(min(TABLE_ROWS, max(1, TABLE_VALUES // source.spec.classes)), seed):
         rows_BC = torch.from_numpy(block.labels_BC).to(device).float()
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
         parts.append(code_arrays(codec.encode(rows_BC, context_BC)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 MOST_ENTRY = 127  # of a class in an axis, in int8
+CLASSES_AT_ONCE = 1 << 16  # in float64
 COARSEST = 2.0  # step of an axis of which little is left, in root mean squares of its entries
 
 
@@ -48,12 +49,17 @@ def round_axes(axes_RC: Tensor, step_R: Tensor | None = None) -> tuple[Tensor, T
     return (axes_RC / scale_R[:, None]).round_().to(torch.int8), scale_R
 
 
-def analysis(axes_RC: Tensor) -> Tensor:
+def analysis(axes_RC: Tensor, weight_C: Tensor | None = None) -> Tensor:
     """Return the [C, R] that turns rows into their coefficients of least squared error.
 
-    It is the transpose of the axes but for what rounding has done to them.
+    It is the transpose of the axes but for what rounding has done to them. Where classes have weights it is the
+    weighted error that is least, and the constant of a row is not seen.
     """
-    gram_RR = (axes_RC @ axes_RC.T).double()
+    parts = [slice(start, start + CLASSES_AT_ONCE) for start in range(0, axes_RC.shape[1], CLASSES_AT_ONCE)]
+    weighed = axes_RC if weight_C is None else axes_RC * weight_C
+    gram_RR = (weighed @ axes_RC.T).double()
     inverse_RR = torch.linalg.pinv(gram_RR, hermitian=True)
-    found_CR: Tensor = (axes_RC.double().T @ inverse_RR).float()
+    found_CR = torch.cat([(weighed[:, part].double().T @ inverse_RR).float() for part in parts])
+    if weight_C is not None:
+        found_CR -= torch.outer(weight_C / weight_C.sum(), found_CR.sum(dim=0))
     return found_CR

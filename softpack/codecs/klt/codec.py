@@ -12,18 +12,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values
+from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values, later
 from softpack.codecs.checks import check_integer, check_positive, check_tensors, temperatures_of
 from softpack.codecs.klt import fit, pack
 from softpack.codecs.klt.axes import analysis
 from softpack.codecs.klt.levels import Levels
-from softpack.codecs.klt.search import search
+from softpack.codecs.klt.wide_search import best_codes
+from softpack.codecs.principal import joined
 from softpack.codecs.spaces import centred_logits, log_domain
 from softpack.codecs.widths import Group, groups_of
 from softpack.errors import CodecError
 from softpack.records import MAX_CLASSES, LabelSpec
 
 MOST_ROUNDS = 100
+ENCODER = ("threshold", "weight")  # tensors that only encoding needs
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class KLT(Codec):
         search: rounds of the search; 0 = squared error alone, as prototypes want it, and many times faster.
         axis_price: of a bit of the axes, in bits of the codes: 1 makes the whole file smallest.
         widths: bits and number of axes, such as "5x2,3x10"; the fit fills them in.
+        weighted: let errors count by the mass that the average row gives to their class, for the axes and for the
+            search; a vocabulary, where half of the squared error lies in tokens that never matter, wants it.
     """
 
     codec_id: ClassVar[str] = "klt"
@@ -56,10 +60,12 @@ class KLT(Codec):
     search: int = 3
     axis_price: float = 0.1
     widths: str = ""
+    weighted: bool = later(False)
 
     def __post_init__(self) -> None:
-        if type(self.context) is not bool:
-            raise CodecError(f"klt: context is {self.context!r}; expected true or false")
+        for name in ("context", "weighted"):
+            if type(getattr(self, name)) is not bool:
+                raise CodecError(f"klt: {name} is {getattr(self, name)!r}; expected true or false")
         check_integer(self.codec_id, "rank", self.rank, 0, MAX_CLASSES)
         check_integer(self.codec_id, "search", self.search, 0, MOST_ROUNDS)
         for name in ("bits", "axis_price", *(["step"] if self.step or self.widths else [])):
@@ -85,8 +91,8 @@ class KLT(Codec):
 
     @property
     def minor(self) -> int:
-        """The first version of the format that has it is 1.1."""
-        return 1
+        """The first version of the format that has it is 1.1; of what is `weighted`, 1.5."""
+        return 5 if self.weighted else 1
 
     @property
     def takes_context(self) -> bool:
@@ -128,10 +134,10 @@ class KLT(Codec):
         Raises:
             CodecError: there are no rows, they hold nan or inf, or their contexts are missing.
         """
-        parts = [rows_BC for rows_BC in blocks if len(rows_BC)]
+        parts = [self._logits(rows_BC) for rows_BC in blocks if len(rows_BC)]
         if not parts:
             raise CodecError("klt: there are no rows to fit to; expected at least one")
-        rows_BC = self._logits(torch.cat(parts))
+        rows_BC = joined(parts)
         context_BC = self._context(None if contexts is None else torch.cat([*contexts]), len(rows_BC))
         steps_done = count(1)
 
@@ -146,6 +152,7 @@ class KLT(Codec):
             axis_price=self.axis_price,
             temperatures=self._temperatures,
             rounds=self.search,
+            weighted=self.weighted,
             n_rows=n_rows or len(rows_BC),
             seed=seed,
             report=report,
@@ -154,6 +161,8 @@ class KLT(Codec):
             self._refuse(context_BC, "the context of row")
         fitted = fit.fit(rows_BC, context_BC, plan)
         widths, tensors = pack.pack(fitted, keep_still=self.rank > 0)
+        if fitted.weight_C is not None:
+            tensors["weight"] = fitted.weight_C
         rank, step = len(tensors["first"]), fitted.levels.step
         return dataclasses.replace(self, rank=rank, step=step, widths=widths).with_tensors(tensors)
 
@@ -175,7 +184,9 @@ class KLT(Codec):
         self._refuse(coefficients_BR, "the context of row")
         codes_RB = levels.nearest(coefficients_BR.T.contiguous())
         if self.search:
-            codes_RB = search(codes_RB, rows_BC, base_BC, axes_RC, levels, self._temperatures, self.search)
+            codes_RB = best_codes(
+                codes_RB, rows_BC, base_BC, axes_RC, levels, self._temperatures, self.search, self.weighted
+            )
         return {
             group.name: codes_RB[group.axes].T.to(code_dtype(group.bits)).contiguous() for group in self._groups
         }
@@ -222,11 +233,11 @@ class KLT(Codec):
 
     def state(self) -> dict[str, Tensor]:
         """Return the mean and the axes as int8 with their scales, and the levels of each axis."""
-        return {name: tensor for name, tensor in self.tensors.items() if name != "threshold"}
+        return {name: tensor for name, tensor in self.tensors.items() if name not in ENCODER}
 
     def encoder_state(self) -> dict[str, Tensor]:
-        """Return the thresholds between levels, float32."""
-        return {name: tensor for name, tensor in self.tensors.items() if name == "threshold"}
+        """Return the thresholds between levels and, where `weighted`, the weights of classes, float32."""
+        return {name: tensor for name, tensor in self.tensors.items() if name in ENCODER}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> KLT:
         """Return this codec with the tensors of `state()`, or of `state()` and `encoder_state()`.
@@ -244,8 +255,10 @@ class KLT(Codec):
             "shift": (torch.int8, (n_levels,)),
             "threshold": (torch.float32, (n_levels - self.rank,)),
         }
-        if "threshold" not in tensors:
-            del expected["threshold"]
+        if self.weighted:
+            expected["weight"] = (torch.float32, (self.spec.classes,))
+        if not tensors.keys() & {*ENCODER}:
+            expected = {name: layout for name, layout in expected.items() if name not in ENCODER}
         check_tensors(self.codec_id, tensors, expected)
         return self.with_tensors(tensors)
 
@@ -269,7 +282,7 @@ class KLT(Codec):
 
     @cached_property
     def _analysis(self) -> Tensor:
-        return analysis(self._transform.axes_RC)
+        return analysis(self._transform.axes_RC, self.tensors.get("weight"))
 
     def _base(self, context_BC: Tensor | None, n_rows: int) -> Tensor:
         """Return what rows [B, C] are before their coefficients: context and mean."""

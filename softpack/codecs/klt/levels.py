@@ -53,6 +53,17 @@ class Levels:
         """Return the levels int64 [R, B] that cost least."""
         return torch.searchsorted(self.threshold_RL, coefficients_RB)
 
+    def bits(self) -> Tensor:
+        """Return the bits [R, L] for which the thresholds are right, 0 for the cheapest level of each axis."""
+        value_RL = self.values()
+        apart_RL = value_RL.diff(dim=1).clamp_min(self.step / 16)
+        middle_RL = (value_RL[:, 1:] + value_RL[:, :-1]) / 2
+        more_RL = (self.threshold_RL - middle_RL) * apart_RL / (PRICE / 2 * self.step**2)
+        inside_RL = self.inside()
+        more_RL = more_RL.masked_fill(~inside_RL[:, 1:], 0.0).clamp(-MOST_BITS, MOST_BITS)
+        bits_RL = pad(more_RL.cumsum(dim=1), (1, 0)).masked_fill(~inside_RL, torch.inf)
+        return bits_RL - bits_RL.amin(dim=1, keepdim=True)
+
     def priced(self, counts_RL: Tensor) -> Levels:
         """Return the levels with thresholds for how often each was chosen: error^2 + PRICE * step^2 * bits is least."""
         value_RL, bits_RL = self.values(), bits_of(counts_RL)

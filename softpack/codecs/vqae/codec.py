@@ -14,6 +14,7 @@ from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values, later
 from softpack.codecs.checks import check_integer, check_tensors, temperatures_of
+from softpack.codecs.principal import joined
 from softpack.codecs.spaces import centred_logits, log_domain
 from softpack.codecs.vqae import fit, nets
 from softpack.codecs.vqae.rate import slots_at, widths_at
@@ -144,8 +145,7 @@ class VQAE(Codec):
         parts = [self._centred(block) for block in blocks]
         if not sum(map(len, parts)):
             raise CodecError("vqae: there are no rows to fit; give at least one")
-        residual_RC, context_RC = torch.cat(parts), None
-        del parts
+        residual_RC, context_RC = joined(parts), None
         if contexts is not None:
             context_RC = torch.cat([*contexts])
         self._check_context(residual_RC, context_RC)

@@ -26,6 +26,7 @@ START_ITERATIONS = 8
 MAX_BATCH_ENTRIES = 1 << 22  # numbers in a batch: fewer rows when there are very many classes
 TOGETHER = 0.6  # share of the steps in the first phase
 CODE_ROWS = 4096  # coded at a time between the phases
+CODE_ENTRIES = 1 << 24  # numbers in them: fewer rows when there are very many classes
 ROUNDS = 2  # of searching codes and training the decoder on them, where codes are searched
 AGAIN = 0.6  # learning rate of the second round, relative to the first
 WARM_UP = 30  # steps
@@ -101,7 +102,7 @@ def begin(
     residual_RC -= mean_C
     directions_CL, variances_L = start.principal_directions(residual_RC, sizes.latent, generator)
     least = 1e-2 + 1e-3 * mean_C.norm()  # keeps the encoder within float16 where rows hardly differ
-    spread = residual_RC.square().mean().sqrt().maximum(least)
+    spread = (torch.linalg.vector_norm(residual_RC) / residual_RC.numel() ** 0.5).maximum(least)
     directions_CL = directions_CL[:, start.deal_out(variances_L, sizes.slots).to(device)]
     unit = variances_L[0].sqrt().maximum(least)  # latents of order one, whatever the logits
     project_CL = directions_CL / unit
@@ -200,8 +201,9 @@ class _Trainer:
         """Return the codes of all rows, int32 [R, N, S], as the stored encoder will choose them."""
         encoder = {n: t.half().float() if n not in DECODER else t for n, t in self.nets.items()}
         parts = []
-        for start_row in range(0, len(self.residual_RC), CODE_ROWS):
-            index_B = slice(start_row, start_row + CODE_ROWS)
+        step = max(1, min(CODE_ROWS, CODE_ENTRIES // self.residual_RC.shape[1]))
+        for start_row in range(0, len(self.residual_RC), step):
+            index_B = slice(start_row, start_row + step)
             residual_BC, context_BC = self._rows(index_B)
             plan = self.plan
             codes_BNS = encode(
