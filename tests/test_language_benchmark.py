@@ -124,6 +124,16 @@ def test_a_ghost_is_all_that_was_not_kept(language: SimpleNamespace, tmp_path: P
     assert float(found) == pytest.approx(expected, rel=2e-3)
 
 
+def test_curves_that_have_more_than_all_mass_leave_some(language: SimpleNamespace) -> None:
+    kept_BK = torch.tensor([[0.9, 0.2], [0.5, 0.1]]).log()
+    rows = SparseRows(LabelSpec(102, "log_probs"), torch.tensor([[0, 1], [5, 6]]), kept_BK)
+    found = language.decoded.with_some_left(rows).dense().exp()
+    assert torch.isfinite(found.log()).all()
+    assert found.sum(1) == pytest.approx(torch.ones(2))
+    assert found[0, 2:].sum() == pytest.approx(1e-4 / 1.1001, rel=1e-3)
+    assert found[1, 50] == pytest.approx(0.004)
+
+
 # -- students ------------------------------------------------------------------------------------------
 
 

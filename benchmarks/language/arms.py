@@ -71,13 +71,15 @@ def _distillkit(n_bytes: int, which: str) -> Arm:
     return Arm(f"DistillKit {which}", "distillkit", DISTILLKIT[n_bytes], layout="fixed", n_bytes=n_bytes)
 
 
-def _head(n_bytes: int) -> Arm:
-    return Arm(f"head {n_bytes} B", "head", {"bits": 8.0 * n_bytes}, ours=True)
+def _head(n_bytes: int, search: int = 3) -> Arm:
+    said = "" if search == 3 else f", {search} round{'s' * (search != 1)} of search"
+    return Arm(f"head {n_bytes} B{said}", "head", {"bits": 8.0 * n_bytes, "search": search}, ours=True)
 
 
-def _klt(n_bytes: int) -> Arm:
-    settings = {"bits": 8.0 * n_bytes, "temperatures": "1,2", "search": 0}
-    return Arm(f"klt {n_bytes} B", "klt", settings, ours=True)
+def _klt(n_bytes: int, search: int = 3) -> Arm:
+    said = "" if search else ", no search"
+    settings = {"bits": 8.0 * n_bytes, "temperatures": "1", "search": search, "weighted": True}
+    return Arm(f"klt {n_bytes} B{said}", "klt", settings, ours=True)
 
 
 DENSE = Arm("dense logits", "dense", layout="fixed", n_bytes=4 * 262_144)
@@ -94,12 +96,15 @@ FIDELITY = (
     *(_topk(f"fp16 top-{k}, uniform tail", k) for k in (50, 128, 256)),
     MEGATRON,
     _distillkit(344, "recommended"), _distillkit(127, "budget"),
-    Arm("polyk, DistillKit's recommended", "polyk", {"k": 128, "tail": "uniform"}),
-    Arm("polyk, DistillKit's budget", "polyk", {"k": 50, "exact_k": 1, "terms": "0,1,sqrt", "tail": "uniform"}),
+    Arm("polyk, DistillKit's recommended", "polyk", {"k": 128}),
+    Arm("polyk, DistillKit's budget", "polyk", {"k": 50, "exact_k": 1, "terms": "0,1,sqrt"}),
     RS_KD,
     Arm("sample, 26 draws", "sample", SAMPLE, ours=True),
     *(_set(k) for k in (16, 32, 64, 128)),
+    _klt(64, search=0),
     *(_klt(n) for n in (64, 120)),
+    _head(64, search=0),
+    _head(64, search=1),
     *(_head(n) for n in (36, 64, 120, 240)),
 )  # fmt: skip
 
@@ -107,8 +112,7 @@ STUDENTS = (
     DENSE,
     HARD,
     EARLY,
-    _head(64),
-    _klt(64),
+    _head(64, search=1),  # a third round takes hours for the text of students
     _set(64),
     _set(32),
     _topk("fp16 top-50, renormalised", 50),

@@ -6,6 +6,7 @@ Shapes in names: V positions, C tokens of the vocabulary, K kept ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from language.room import Room
 from softpack.codecs.sparse import SparseRows
 from softpack.records import LabelSpec
 
+LEAST_LEFT = 1e-4  # mass that DistillKit's curves leave for the tokens that were not kept
 Rows = Tensor | SparseRows
 Reader = Callable[
     [int, Tensor], Rows
@@ -32,11 +34,20 @@ def reader(arm: Arm, room: Room, part: str) -> tuple[Reader, LabelSpec]:
     if arm.codec == "dense":
         return lambda n, logits_VC: logits_VC, logits
     if arm.codec == "distillkit":
-        return lambda n, logits_VC: roundtrip(logits_VC, **arm.settings), logits
+        return lambda n, logits_VC: with_some_left(roundtrip(logits_VC, **arm.settings)), logits
     labels = softpack.open(room.path(arm, part))
     views = np.arange(labels.shape[1])
     read = labels.read_sparse if labels.codec.is_sparse else labels.read
+    if arm.codec == "polyk":
+        return lambda n, logits_VC: with_some_left(read(np.full_like(views, n), views)), labels.spec
     return lambda n, logits_VC: read(np.full_like(views, n), views), labels.spec
+
+
+def with_some_left(rows: SparseRows) -> SparseRows:
+    """Return rows of DistillKit's curves, whose kept tokens may have more than all mass, with some for the others."""
+    n_others = rows.spec.classes - rows.ids_BK.shape[1]
+    left_B = (1 - rows.log_probs_BK.exp().sum(1)).clamp_min(LEAST_LEFT)
+    return replace(rows, fill_B=(left_B / n_others).log())
 
 
 def bytes_a_token(arm: Arm, room: Room, part: str) -> tuple[float, float]:

@@ -50,11 +50,9 @@ def _compressor(d: int, k: int, exact_k: int, polynomial_terms: tuple[int | str,
 
 
 def roundtrip(logits_VC: Tensor, k: int, exact_k: int, polynomial_terms: tuple[int | str, ...]) -> SparseRows:
-    """Return what it gives back of rows; what mass it leaves, if any, is spread over the other tokens."""
+    """Return what it gives back of rows, and nothing for the tokens that it did not keep."""
     n_classes = logits_VC.shape[1]
     program = _compressor(n_classes, k, exact_k, polynomial_terms)
     ids_VK, log_probs_VK = program.decompress_to_sparse(program.compress(logits_VC.log_softmax(1)))
-    log_probs_VK = log_probs_VK.float()
-    left_V = (1 - log_probs_VK.exp().sum(1)).clamp_min(0)
-    fill_V = left_V.log() - torch.log(torch.tensor(float(n_classes - k)))
-    return SparseRows(LabelSpec(n_classes, "log_probs"), ids_VK.long(), log_probs_VK, fill_B=fill_V)
+    nothing_V = torch.full((len(ids_VK),), -torch.inf)
+    return SparseRows(LabelSpec(n_classes, "log_probs"), ids_VK.long(), log_probs_VK.float(), fill_B=nothing_V)
