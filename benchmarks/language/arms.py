@@ -84,9 +84,9 @@ def _klt(n_bytes: int, search: int = 3) -> Arm:
 
 DENSE = Arm("dense logits", "dense", layout="fixed", n_bytes=4 * 262_144)
 HARD = Arm("hard labels", "hard")
-EARLY = Arm("hard labels, a third of the epochs", "hard", epochs=4)
-SAMPLE = {"draws": 26}  # some 12 classes, as RS-KD has
-RS_KD = Arm("RS-KD, 12 of 26 draws", "sample", SAMPLE, layout="rs-kd")
+EARLY = Arm("hard labels, half of the epochs", "hard", epochs=6)
+SAMPLE = {"draws": 28}  # some 12 classes, as RS-KD has
+RS_KD = Arm("RS-KD, 28 draws", "sample", SAMPLE, layout="rs-kd")
 MEGATRON = _topk("Megatron top-128", 128, layout="megatron")
 
 FIDELITY = (
@@ -99,7 +99,7 @@ FIDELITY = (
     Arm("polyk, DistillKit's recommended", "polyk", {"k": 128}),
     Arm("polyk, DistillKit's budget", "polyk", {"k": 50, "exact_k": 1, "terms": "0,1,sqrt"}),
     RS_KD,
-    Arm("sample, 26 draws", "sample", SAMPLE, ours=True),
+    Arm("sample, 28 draws", "sample", SAMPLE, ours=True),
     *(_set(k) for k in (16, 32, 64, 128)),
     _klt(64, search=0),
     *(_klt(n) for n in (64, 120)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,19 +17,16 @@ from softpack.records import LabelSpec
 TEMPERATURES = (1.0, 2.0)
 
 
-def compare(room: Room, arms: Sequence[Arm], n_sequences: int) -> list[dict[str, Any]]:
-    """Return a row of figures for each arm, of so many sequences of the test."""
-    if not arms:
-        return []
+def compare(room: Room, arm: Arm, n_sequences: int) -> dict[str, Any]:
+    """Return a row of figures for an arm, of so many sequences of the test."""
     n = len(room.tokens("test"))
     which = list(range(0, n, -(-n // n_sequences)))
-    room.write(arms, "test", which)
-    readers = {arm: reader(arm, room, "test") for arm in arms}
-    meters = {arm: FidelityMeter(TEMPERATURES) for arm in arms}
-    for number, _, logits_VC in room.blocks("test", which, "fidelity"):
-        for arm, (read, spec) in readers.items():
-            meters[arm].update(logits_VC, _logits(read(number, logits_VC), spec))
-    return [_row(arm, meters[arm], *bytes_a_token(arm, room, "test")) for arm in arms]
+    room.write([arm], "test", which)
+    read, spec = reader(arm, room, "test")
+    meter = FidelityMeter(TEMPERATURES)
+    for number, _, logits_VC in room.blocks("test", which, f"fidelity: {arm.name}"):
+        meter.update(logits_VC, _logits(read(number, logits_VC), spec))
+    return _row(arm, meter, *bytes_a_token(arm, room, "test"))
 
 
 def _logits(rows: Rows, spec: LabelSpec) -> Tensor:

@@ -120,11 +120,14 @@ def _wanted(arms: Sequence[Arm], room: Room, given: argparse.Namespace) -> list[
 
 
 def add_fidelity(room: Room, plan: Plan, arms: Sequence[Arm], table: Path, about: dict[str, str]) -> None:
-    """Measure the arms that are not in the table, and add them."""
+    """Measure the arms that are not in the table, and add them one by one."""
     rows = read_csv(table)[1] if table.is_file() else []
-    todo = [arm for arm in arms if arm.name not in {row["arm"] for row in rows}]
-    if found := fidelity.compare(room, todo, plan.fidelity):
-        write_csv(table, about, rows + [_shown(row) for row in found])
+    known = {row["arm"] for row in rows}
+    todo = [arm for arm in arms if arm.name not in known]
+    for arm in todo:
+        rows.append(_shown(fidelity.compare(room, arm, plan.fidelity)))
+        write_csv(table, about, rows)
+        room.path(arm, "test").unlink(missing_ok=True)  # gigabytes, where whole rows are kept
 
 
 # -- students ------------------------------------------------------------------------------------------
