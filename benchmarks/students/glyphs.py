@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from packages import debian
 
-from students.packages import debian
 from students.pictures import Part, Pictures
 
 CLASSES = 1000

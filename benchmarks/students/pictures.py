@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from packages import debian, npm
 from torch import Tensor
-
-from students.packages import debian, npm
 
 VALIDATION = 5_000  # images that are kept from a training set, to choose settings by
 

