@@ -12,6 +12,7 @@ Shapes: B rows, H numbers of a hidden state, R axes, L levels, V tokens, S token
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,8 @@ TAIL = 1.5  # squared spread of an average tail's logits for a coefficient of 1
 OUTSIDE = 0.01  # of a row's mass: where more lies outside the likely tokens, all tokens are looked at
 CHUNK = 1 << 24  # logits at a time
 ROWS = 256  # searched together
-NEVER = 1e6  # bits of a level that is not there
+NEVER = math.inf  # bits of a level that is not there
+LEAST_GAIN = 1e-5  # nats: less is rounding, and no reason to move
 
 
 @dataclass(frozen=True)
@@ -79,25 +81,23 @@ def _outside(hidden_BH: Tensor, space: Space) -> Tensor:
     """Return which rows have mass outside the likely tokens: bool [B]."""
     if len(space.likely_V) == len(space.matrix_VH):
         return torch.zeros(len(hidden_BH), dtype=torch.bool, device=hidden_BH.device)
-    found = []
-    for start in range(0, len(hidden_BH), max(1, CHUNK // len(space.matrix_VH))):
-        logits_BV = hidden_BH[start : start + max(1, CHUNK // len(space.matrix_VH))] @ space.matrix_VH.T
-        inside_B = logits_BV[:, space.likely_V].logsumexp(dim=1)
-        found.append(inside_B < logits_BV.logsumexp(dim=1) + torch.log1p(torch.tensor(-OUTSIDE)))
+    found, n_rows = [], max(1, CHUNK // len(space.matrix_VH))
+    for start in range(0, len(hidden_BH), n_rows):
+        logits_BV = hidden_BH[start : start + n_rows] @ space.matrix_VH.T
+        inside_B = logits_BV[:, space.likely_V].logsumexp(dim=1) - logits_BV.logsumexp(dim=1)
+        found.append(inside_B < math.log1p(-OUTSIDE))
     return torch.cat(found)
 
 
 def _searched(
     levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, matrix_UH: Tensor, space: Space, rounds: int
 ) -> Tensor:
-    teacher = _LogProbs(hidden_BH, matrix_UH)
     best_RB, best_B = levels_RB, torch.full_like(hidden_BH[:, 0], torch.inf)
-    bits_RL = torch.nn.functional.pad(space.cost_RL, (1, 1), value=NEVER)
+    bits_RL = torch.nn.functional.pad(space.cost_RL, (1, 1), value=NEVER)  # of level n at n + 1
     for turn in range(rounds + 1):
         coefficients_RB = (levels_RB + space.first_R[:, None]) * space.step
-        decoded = _LogProbs(torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH), matrix_UH)
-        n_followed = min(FOLLOWED, len(matrix_UH))
-        kl_B, ids_BS, teacher_SB, decoded_SB = teacher.beside(decoded, n_followed)
+        decoded_BH = torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH)
+        kl_B, ids_BS, teacher_SB, decoded_SB = _beside(hidden_BH, decoded_BH, matrix_UH)
         sum_B = kl_B + space.price * bits_RL.gather(1, levels_RB + 1).sum(dim=0)
         best_RB = torch.where(sum_B < best_B, levels_RB, best_RB)
         best_B = torch.minimum(sum_B, best_B)
@@ -108,32 +108,21 @@ def _searched(
     return best_RB
 
 
-class _LogProbs:
-    """Log-probabilities of rows, made again chunk by chunk where they are looked at.
-
-    Args:
-        hidden_BH: of the rows.
-        matrix_UH: of the tokens.
-    """
-
-    def __init__(self, hidden_BH: Tensor, matrix_UH: Tensor) -> None:
-        self.hidden_BH, self.matrix_UH = hidden_BH, matrix_UH
-
-    def beside(self, decoded: _LogProbs, n_followed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return KL(these || decoded) [B], the tokens likeliest in either [B, S], and their log-probabilities [S, B]."""
-        parts = []
-        step = max(1, CHUNK // len(self.matrix_UH))
-        for start in range(0, len(self.hidden_BH), step):
-            own_BU, other_BU = (
-                (rows.hidden_BH[start : start + step] @ self.matrix_UH.T).log_softmax(dim=1)
-                for rows in (self, decoded)
-            )
-            ids_BS = torch.maximum(own_BU, other_BU).topk(n_followed, dim=1).indices
-            own_BS, other_BS = own_BU.gather(1, ids_BS), other_BU.gather(1, ids_BS)
-            kl_B = torch.einsum("bu,bu->b", own_BU.exp(), own_BU.sub(other_BU))
-            parts.append((kl_B, ids_BS, own_BS, other_BS))
-        kl_B, ids_BS, own_BS, other_BS = (torch.cat(part) for part in zip(*parts, strict=True))
-        return kl_B, ids_BS, own_BS.T.contiguous(), other_BS.T.contiguous()
+def _beside(teacher_BH: Tensor, decoded_BH: Tensor, matrix_UH: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return KL(teacher || decoded) [B], the tokens likeliest in either [B, S], and their log-probabilities [S, B]."""
+    parts = []
+    n_rows, n_followed = max(1, CHUNK // len(matrix_UH)), min(FOLLOWED, len(matrix_UH))
+    for start in range(0, len(teacher_BH), n_rows):
+        teacher_BU, decoded_BU = (
+            (hidden_BH[start : start + n_rows] @ matrix_UH.T).log_softmax(dim=1)
+            for hidden_BH in (teacher_BH, decoded_BH)
+        )
+        ids_BS = torch.maximum(teacher_BU, decoded_BU).topk(n_followed, dim=1).indices
+        teacher_BS, decoded_BS = teacher_BU.gather(1, ids_BS), decoded_BU.gather(1, ids_BS)
+        kl_B = torch.einsum("bu,bu->b", teacher_BU.exp(), teacher_BU - decoded_BU)
+        parts.append((kl_B, ids_BS, teacher_BS, decoded_BS))
+    kl_B, ids_BS, teacher_BS, decoded_BS = (torch.cat(part) for part in zip(*parts, strict=True))
+    return kl_B, ids_BS, teacher_BS.T.contiguous(), decoded_BS.T.contiguous()
 
 
 def _sweep(
@@ -172,12 +161,16 @@ def _sweep(
         slope_B, bend = off_B * (TAIL * step), TAIL / 2 * step * step
         up_spread_B, down_spread_B = spread_B + slope_B + bend, spread_B - slope_B + bend
         bits_L = bits_RL[axis]
-        stay_B = torch.log(sum_B + (tail_B + spread_B).exp()) + price * bits_L[level_B + 1]
+        stay_B = torch.log(sum_B + (tail_B + spread_B).exp()) + price * bits_L[level_B + 1] - LEAST_GAIN
         up_B = (
-            torch.log(up_sum_B + (tail_B + up_spread_B + move).exp()) - gain_RB[axis] + price * bits_L[level_B + 2]
+            torch.log(up_sum_B + (tail_B + up_spread_B + move).exp())
+            - gain_RB[axis]
+            + price * bits_L[level_B + 2]
         )
         down_B = (
-            torch.log(down_sum_B + (tail_B + down_spread_B - move).exp()) + gain_RB[axis] + price * bits_L[level_B]
+            torch.log(down_sum_B + (tail_B + down_spread_B - move).exp())
+            + gain_RB[axis]
+            + price * bits_L[level_B]
         )
         goes_up_B = (up_B < stay_B) & (up_B <= down_B)
         goes_down_B = (down_B < stay_B) & ~goes_up_B

@@ -36,8 +36,8 @@ class Transform:
     step: float
 
     @property
-    def synthesis_RH(self) -> Tensor:
-        """What one coefficient of each axis adds to a hidden state, float32."""
+    def synthesis(self) -> Tensor:
+        """What one coefficient of each axis adds to a hidden state, float32 [R, H]."""
         return self.axes_RH * self.scale_R[:, None]
 
     @property
@@ -67,9 +67,7 @@ def rounded(synthesis_RH: Tensor) -> tuple[Tensor, Tensor]:
 
 def to_codes(levels_RB: Tensor, groups: tuple[Group, ...]) -> Codes:
     """Return levels as arrays of codes, one for the axes of each width."""
-    return {
-        group.name: levels_RB[group.axes].T.to(code_dtype(group.bits)).contiguous() for group in groups
-    }
+    return {group.name: levels_RB[group.axes].T.to(code_dtype(group.bits)).contiguous() for group in groups}
 
 
 def to_levels(codes: Codes, groups: tuple[Group, ...]) -> Tensor:
