@@ -25,7 +25,7 @@ def matrix_hash(matrix_VH: Tensor) -> str:
     digest = hashlib.sha256()
     bytes_ = matrix_VH.detach().cpu().contiguous().view(torch.uint8).reshape(-1)
     for start in range(0, len(bytes_), HASHED_BYTES):
-        digest.update(bytes_[start : start + HASHED_BYTES].numpy())
+        digest.update(bytes_[start : start + HASHED_BYTES].numpy().data)
     return digest.hexdigest()
 
 
