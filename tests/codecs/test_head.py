@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import softpack
 from softpack.codecs.head import Head
 from softpack.codecs.head.fit import LEAST_BITS, Grid
 from softpack.codecs.head.matrix import matrix_hash
 from softpack.codecs.registry import make_codec
 from softpack.codecs.widths import groups_of
-from softpack.errors import CodecError
+from softpack.errors import CodecError, DataError
 from softpack.records import HIDDEN, LabelSpec
 from softpack.testing import check_codec
 
@@ -167,6 +168,15 @@ def test_rank_and_step_that_are_given_are_kept(rows):
 
     assert (codec.rank, codec.step) == (7, 0.75)
     assert sum(group.n_axes for group in groups_of(codec.widths)) == 7
+
+
+def test_a_step_that_is_too_fine_for_12_bits_becomes_larger(rows):
+    hidden_BH, matrix_VH = rows
+    codec = Head.of_matrix(matrix_VH, step=1e-4, search=0).fit([hidden_BH])
+
+    assert codec.step > 1e-4
+    assert codec.widths.startswith("12x")
+    assert kl(codec, hidden_BH) < 1e-3
 
 
 def test_axes_that_say_nothing_are_left_out(rows):
@@ -511,6 +521,33 @@ def test_the_order_of_sums_stays_within_the_tolerance(rows, fitted):
 
     off_B = (found_BV - expected_BV).abs().amax(1) / expected_BV.abs().amax(1)
     assert float(off_B.max()) < 1e-5  # a tenth of the page's tolerance
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_files_take_finite_hidden_states_alone(bad, rows, fitted, tmp_path):
+    hidden_BH = rows[0][:5].clone()
+    hidden_BH[3, 2] = bad
+
+    with (
+        pytest.raises(
+            DataError, match=r"hidden, class 2, of row 3 \(item 3, view 0\) is .*; expected finite numbers; "
+        ),
+        softpack.create(tmp_path / "labels.spk", fitted, items=5, views=1) as w,
+    ):
+        w.append(hidden_BH, item=range(5), view=0)
+
+
+def test_files_give_logits(rows, fitted, tmp_path):
+    hidden_BH = rows[0][:50]
+    path = tmp_path / "labels.spk"
+    with softpack.create(path, fitted, items=5, views=10) as w:
+        w.append(hidden_BH, item=torch.arange(50) // 10, view=torch.arange(50) % 10)
+
+    labels = softpack.open(path)
+    assert (labels.shape, labels.spec, labels.file.minor) == ((5, 10, V), LabelSpec(V), 5)
+    found_BV = labels.read(*labels.cells())
+    expected_BV = fitted.decode(fitted.encode(hidden_BH))
+    torch.testing.assert_close(found_BV, expected_BV, rtol=0, atol=1e-4 * float(expected_BV.abs().max()))
 
 
 def test_hidden_states_are_for_no_other_codec():

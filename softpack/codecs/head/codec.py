@@ -45,7 +45,8 @@ class Head(Codec):
         matrix_dtype: of the tensor, "bf16", "fp16" or "fp32".
         rank: axes; 0 = as many as say something.
         bits: of a label after an ideal entropy code; the fit comes as near as it can from below.
-        step: between the levels of a coefficient; 0 = chosen for `bits`, which it else replaces.
+        step: between the levels of a coefficient; 0 = chosen for `bits`, which it else replaces. A coefficient has at
+            most 12 bits: the fit makes a step larger that is too fine for that.
         search: rounds of the search; 0 = nearest levels alone, many times faster and several times worse.
         widths: bits and number of axes, such as "5x2,3x10"; the fit fills them in.
     """
@@ -149,7 +150,8 @@ class Head(Codec):
         stored = matrix.detach().to(DTYPES[self.matrix_dtype]).contiguous()
         if not bool(torch.isfinite(stored).all()):
             raise CodecError(f"{where}: the output matrix holds inf or nan; expected finite numbers")
-        return self.with_tensors({**self.tensors, "matrix": stored})
+        device = self.tensors["mean"].device if "mean" in self.tensors else stored.device
+        return self.with_tensors({**self.tensors, "matrix": stored.to(device)})
 
     @classmethod
     def of_matrix(cls, matrix_VH: Tensor, *, named: bool = False, **settings: Any) -> Head:

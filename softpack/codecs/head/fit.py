@@ -115,7 +115,7 @@ class Plan:
 
 def fit(hidden_BH: Tensor, matrix_VH: Tensor, plan: Plan) -> Fitted:
     """Return axes and levels for hidden states [B, H] of a teacher with this output matrix, float32."""
-    metric = metric_of(hidden_BH[_evenly(len(hidden_BH), METRIC_ROWS)], matrix_VH)
+    metric = metric_of(hidden_BH[_evenly(len(hidden_BH), METRIC_ROWS, hidden_BH.device)], matrix_VH)
     mean_H = hidden_BH.mean(dim=0)
     felt_BH = (hidden_BH - mean_H) @ metric.root_HH
     _, axes_HR = torch.linalg.eigh((felt_BH.T @ felt_BH).double())
@@ -123,8 +123,9 @@ def fit(hidden_BH: Tensor, matrix_VH: Tensor, plan: Plan) -> Fitted:
     axes_RH, scale_R = rounded(axes_HR.T @ metric.inverse_HH)
     analysis_HR = metric.root_HH @ axes_HR
     coefficients_RB = (felt_BH @ axes_HR).T.contiguous()
-    transform = Transform(mean_H, axes_RH, scale_R, torch.zeros(0), plan.step or 1.0)
-    some = _evenly(len(hidden_BH), SEARCH_ROWS)
+    # Grids have levels of their own; those of the one that is kept fill in the last two.
+    transform = Transform(mean_H, axes_RH, scale_R, torch.zeros_like(scale_R, dtype=torch.int32), 1.0)
+    some = _evenly(len(hidden_BH), SEARCH_ROWS, hidden_BH.device)
     trial = _Trial(hidden_BH[some], matrix_VH, coefficients_RB[:, some], transform, metric)
     step = plan.step or _step_for(coefficients_RB, plan.bits)
     plan.report(f"{len(axes_RH)} axes")
@@ -242,7 +243,7 @@ class _Trial:
 
 def _step_for(coefficients_RB: Tensor, bits: float) -> float:
     """Return the step at which coefficients, merely rounded, have about so many bits."""
-    some_RB = coefficients_RB[:, _evenly(coefficients_RB.shape[1], SEARCH_ROWS)]
+    some_RB = coefficients_RB[:, _evenly(coefficients_RB.shape[1], SEARCH_ROWS, coefficients_RB.device)]
     coarse = _spread(some_RB)
     fine = coarse / (1 << 10)
     for _ in range(12):
@@ -278,7 +279,7 @@ def _packed(grid: Grid, is_kept_R: Tensor, transform: Transform, analysis_HR: Te
     return Fitted(stored, bits_R, analysis_HR[:, order_R].contiguous(), moved.priced_as(old).cost_RL, metric)
 
 
-def _evenly(n_rows: int, most: int) -> Tensor:
+def _evenly(n_rows: int, most: int, device: torch.device) -> Tensor:
     """Return the numbers of at most `most` rows, evenly spread."""
     n_some = min(n_rows, most)
-    return torch.arange(n_some) * n_rows // n_some
+    return torch.arange(n_some, device=device) * n_rows // n_some
