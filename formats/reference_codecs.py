@@ -20,10 +20,12 @@ SETTINGS = {  # of each codec: those that every file says, and those that it say
     "klt": ("rank bits step context temperatures search axis_price widths", "weighted"),
     "vqae": ("slots k d_c d_h temperatures steps batch lr", "stages context d_x search"),
     "sample": ("draws sampled_at draw_seed common", ""),
-    "polyk": ("k exact_k exact_value terms term_value solved_in tail", "")}
+    "polyk": ("k exact_k exact_value terms term_value solved_in tail", ""),
+    "head": ("vocabulary matrix matrix_dtype rank bits step search widths", "")}
 LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0, "weighted": False,
          "ids": "ranked", "step": "0", "tail_temperatures": "", "orders": 0, "listed": 0, "common": 0}
-DTYPES = {"F16": "<f2", "F32": "<f4", "U32": "<u4", "I32": "<i4", "I8": "i1"}  # of tensors
+DTYPES = {"F16": "<f2", "F32": "<f4", "U32": "<u4", "I32": "<i4", "I8": "i1",  # of tensors
+          "BF16": "<u2", "I16": "<i2"}
 BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "steps": 8}
 
 def need(true: Any, what: str, error: Any = CorruptError) -> None:
@@ -112,8 +114,17 @@ def settings_of(codec: Any) -> tuple[str, dict[str, Any]]:
     return name, LATER | config
 def gives_of(codec: Any, takes: dict[str, Any]) -> dict[str, Any]:
     """Return what decoded rows are."""
+    need(takes["space"] != "hidden", "hidden states of another codec than head")
     as_given = codec["id"] == "raw" or (codec["id"] != "topk" and takes["space"] == "logits")
     return takes if as_given else {**takes, "space": "log_probs"}
+def groups_of(s: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return bits and number of the axes of each array of a transform coder."""
+    groups = [(int(bits), int(n)) for bits, n in (part.split("x") for part in s["widths"].split(","))]
+    need(",".join(f"{bits}x{n}" for bits, n in groups) == s["widths"], "widths: spelling")
+    widths, counts = zip(*groups, strict=True)
+    falling = [*widths] == sorted({*widths} & {*range(1, 13)}, reverse=True)
+    need(falling and min(counts) > 0 and sum(counts) == s["rank"], "widths")
+    return groups
 def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
     """Return the arrays (name, shape, levels) of each stage, and dtype and shape of the decoder's tensors."""
     name, s = settings_of(codec)
@@ -128,11 +139,7 @@ def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
                   "offset": ("float32", s["rank"]), "step": ("float32", s["rank"])}
         return [[("levels", [s["rank"]], 1 << s["bits"])]], shapes
     if name == "klt":
-        groups = [(int(bits), int(n)) for bits, n in (part.split("x") for part in s["widths"].split(","))]
-        need(",".join(f"{bits}x{n}" for bits, n in groups) == s["widths"], "widths: spelling")
-        widths, counts = zip(*groups, strict=True)
-        falling = [*widths] == sorted({*widths} & {*range(1, 13)}, reverse=True)
-        need(falling and min(counts) > 0 and sum(counts) == s["rank"], "widths")
+        groups = groups_of(s)
         shapes = {"axes": ("int8", 1 + s["rank"], c), "scale": ("float32", 1 + s["rank"]),
                   "first": ("int32", s["rank"]), "shift": ("int8", sum(n << bits for bits, n in groups))}
         return [[(f"levels_{bits}", [n], 1 << bits) for bits, n in groups]], shapes

@@ -1,14 +1,22 @@
 # fmt: off
-"""The codecs for language models: codecs/sample.md and codecs/polyk.md in Python, plain and slow."""
+"""The codecs for language models: codecs/ sample.md, polyk.md and head.md in Python, plain and slow."""
+import hashlib
+import re
 from typing import Any
 
 import numpy as np
 import reference_codecs as others
-from reference_codecs import BITS, floats, need, settings_of
+from reference_codecs import BITS, floats, groups_of, need, settings_of
+
+NUMPY = {"fp32": "float32", "fp16": "float16", "bf16": "uint16"}  # which has no bf16: bit patterns
 
 
 def gives_of(codec: Any, takes: dict[str, Any]) -> dict[str, Any]:
     """Return what decoded rows are."""
+    if codec["id"] == "head":
+        need(takes["space"] == "hidden" and float(takes["temperature"]) == 1, "head of no hidden states")
+        need(1 < codec["config"]["vocabulary"] <= 1 << 24, "vocabulary")
+        return {"classes": codec["config"]["vocabulary"], "space": "logits", "temperature": "1.0"}
     if codec["id"] == "sample":
         return {**takes, "space": "log_probs", "temperature": codec["config"]["sampled_at"]}
     return others.gives_of(codec, takes) if codec["id"] != "polyk" else {**takes, "space": "log_probs"}
@@ -31,16 +39,42 @@ def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
         arrays = [("ids", [k], c), ("exact", [exact_k], 1 << BITS[s["exact_value"]]),
                   ("terms", [len(terms) if exact_k < k else 0], 1 << BITS[s["term_value"]])]
         return [[array for array in arrays if array[1] != [0]]], {}
+    if name == "head":
+        need(re.fullmatch("inside|[0-9a-f]{64}", s["matrix"]) and s["rank"] <= c, "matrix or rank")
+        need(0 < float(s["step"]) < np.inf, "step")
+        arrays = [(f"levels_{bits}", [n], 1 << bits) for bits, n in groups_of(s)]
+        return [arrays], {"mean": ("float32", c), "axes": ("int16", s["rank"], c),
+                          "scale": ("float32", s["rank"]), "first": ("int32", s["rank"]),
+                          "matrix": (NUMPY[s["matrix_dtype"]], s["vocabulary"], c)}
     return others.page_of(codec, c)
 
 def decode(codec: Any, takes: Any, codes: Any, tensors: Any, context: Any = None) -> Any:
     """Return rows of labels, float32 [n, classes], of codes [n, ...] of all stages or the first."""
     (name, s), c = settings_of(codec), takes["classes"]
-    if name not in ("sample", "polyk"):
+    if name not in ("sample", "polyk", "head"):
         return others.decode(codec, takes, codes, tensors, context)
     shapes = {key: (value.dtype.name, *value.shape) for key, value in tensors.items()}
     need(shapes == page_of(codec, c)[1], f"tensors of {name}: {shapes}")
+    if name == "head":
+        return times_matrix(s, codes, tensors)
     return drawn(s, c, codes, tensors) if name == "sample" else curved(s, c, codes)
+
+def with_matrix(codec: Any, tensors: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the tensors of a decoder, with the matrix of the teacher's checkpoint if the file names one."""
+    sha256 = codec["config"].get("matrix", "inside")
+    if codec["id"] != "head" or sha256 == "inside":
+        return tensors
+    need("matrix" not in tensors, "a matrix that is named and inside")
+    found = [t for t in checkpoint.values() if hashlib.sha256(t.tobytes()).hexdigest() == sha256]
+    need(found, f"give the checkpoint that has the matrix of SHA-256 {sha256}", FileNotFoundError)
+    return {**tensors, "matrix": found[0]}
+def times_matrix(s: dict[str, Any], codes: Any, t: Any) -> Any:
+    """Return rows of the codec head."""
+    stored = t["matrix"]
+    matrix = floats(stored.astype(np.int64), "bf16") if stored.dtype == np.uint16 else stored.astype(np.float32)
+    need(np.isfinite(matrix).all(), "a matrix of infinite numbers")
+    a = (np.hstack([*codes.values()]) + t["first"]).astype(np.float32) * np.float32(s["step"])
+    return (t["mean"] + a @ (t["axes"] * t["scale"][:, None])) @ matrix.T
 
 def drawn(s: dict[str, Any], c: int, codes: Any, tensors: Any) -> Any:
     """Return rows of the codec sample."""

@@ -1,6 +1,6 @@
 # fmt: off
 # ruff: noqa: I001, F401
-"""Read an .spk file: spk.md in Python, plain and slow (python THIS FILE.spk -o OUT.npz)."""
+"""Read an .spk file: spk.md in Python, plain and slow (python THIS FILE.spk -o OUT.npz [CHECKPOINT])."""
 import json
 import math
 import re
@@ -16,7 +16,7 @@ from reference_blocks import (DECODER, ENCODER, MODEL, PARTS, PROTOTYPE_ENCODER,
 from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, fields, need,
                               read_tensors, read_tile, settings_of)
 from reference_context import context_of, correct, weights_of
-from reference_language import decode, gives_of, page_of
+from reference_language import decode, gives_of, page_of, with_matrix
 from reference_sequences import check_sequences
 from reference_recipe import draw, mixes, read_recipe
 
@@ -60,7 +60,7 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
     codec, takes, gives, tile, declared, _, context, correction, recipe, images, _, _ = fields(
         root, "codec takes gives tile streams made_by", "context correction recipe images fingerprints forced")
     spaces = {fields(labels, "classes space temperature")[1] for labels in (takes, gives)}
-    need(spaces <= {"logits", "log_probs", "probs"}, f"spaces {spaces}", UnsupportedError)
+    need(spaces <= {"logits", "log_probs", "probs", "hidden"}, f"spaces {spaces}", UnsupportedError)
     c, streams = takes["classes"], [read_stream(value) for value in declared]
     need(1 < c <= 1 << 24 >= math.prod(fields(tile, "items views")) > 0, "classes or tile")
     pages = {f"codes_{n}" if n > 1 else "codes": arrays for n, arrays in enumerate(page_of(codec, c)[0], 1)}
@@ -138,7 +138,7 @@ def read_cells(presence: Any, parts: Any, tile: Any) -> Any:
     need(not presence, "presence bits of a full part, or of none")
     return np.concatenate(cells)
 
-def read_rows(data: bytes, stages: int | None = None) -> dict[str, Any]:
+def read_rows(data: bytes, stages: int | None = None, checkpoint: Any = None) -> dict[str, Any]:
     """Return what the bytes of a file hold, as `read` does."""
     blocks, (n_items, n_views, n_rows) = read_blocks(data)
     header, streams = read_header(blocks[0].payload)
@@ -182,17 +182,22 @@ def read_rows(data: bytes, stages: int | None = None) -> dict[str, Any]:
         known = decode(context["codec"], logits, each, model[PROTOTYPES])
         known = known.reshape(-1, n, takes["classes"])
         rows_context = context_of(known, weights, cells, held.get("mix", columns), sides)
-    labels = decode(header["codec"], takes, codes, model[DECODER], rows_context)
+    tensors = with_matrix(header["codec"], model[DECODER], checkpoint or {})
+    labels = decode(header["codec"], takes, codes, tensors, rows_context)
     for stream, found in zip(streams[1:], tiles, strict=True):
         if stream.per == "correction" and len(stage_names) == sum(s.name.startswith("codes") for s in streams):
             labels = correct(labels, found, parts, order, header["correction"]["step"], header["gives"])
     found = {"header": blocks[0].payload.decode(), "item": cells[:, 0], "view": cells[:, 1], "labels": labels}
     return found | columns
-def read(path: Any, stages: int | None = None) -> dict[str, Any]:
-    """Return "header" (JSON), "item" and "view" [n], "labels" float32 [n, classes], and the columns by name."""
+def read(path: Any, stages: int | None = None, checkpoint: Any = None) -> dict[str, Any]:
+    """Return "header" (JSON), "item" and "view" [n], "labels" float32 [n, classes], and the columns by name.
+
+    `checkpoint` is the safetensors file that has the output matrix, where the file names one (codecs/head.md).
+    """
     try:
-        return read_rows(np.fromfile(path, np.uint8).tobytes(), stages)
+        given = {} if checkpoint is None else read_tensors(np.fromfile(checkpoint, np.uint8).tobytes())
+        return read_rows(np.fromfile(path, np.uint8).tobytes(), stages, given)
     except (ValueError, LookupError, TypeError, RecursionError, struct.error, zstandard.ZstdError) as error:
         raise CorruptError(f"{type(error).__name__}: {error}") from None
 if __name__ == "__main__":
-    np.savez(sys.argv[3], **read(sys.argv[1]))
+    np.savez(sys.argv[3], **read(sys.argv[1], None, *sys.argv[4:]))

@@ -15,6 +15,7 @@ from softpack.bits import pack, unpack
 # fmt: off
 C, U = "CorruptError", "UnsupportedError"
 SAMPLE, BARE, POLYK = "1.5_sample", "1.5_sample_bare_log_probs_t4", "1.5_polyk"
+HEAD, HEAD16, NAMED = "1.5_head", "1.5_head_fp16", "1.5_head_named"
 ROWS = 20  # of the vectors whose codes are changed
 
 
@@ -69,5 +70,37 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "polyk_terms_twice": (C, POLYK, "a term twice", setting(terms="0,1,1")),
     "polyk_term_unknown": (C, POLYK, "a term that there is not", setting(terms="0,1,log")),
     "polyk_tail_unknown": (C, POLYK, "a tail that there is not", setting(tail="bucket")),
+    "head_widths_rise": (C, HEAD, "widths that rise", setting(widths="3x2,4x1", rank=3)),
+    "head_widths_of_fewer_axes": (C, HEAD, "widths of fewer axes than the rank",
+     header(lambda h: h["codec"]["config"].update(rank=h["codec"]["config"]["rank"] + 1))),
+    "head_rank_above_the_hidden_numbers": (C, HEAD, "more axes than a hidden state has numbers",
+     setting(rank=17, widths="4x17")),
+    "head_axes_short": (C, HEAD16, "axes of fewer numbers than a hidden state",
+     tensors(lambda t: t.update(axes=t["axes"][:, :-1]))),
+    "head_axes_of_bytes": (C, HEAD16, "axes of another dtype",
+     tensors(lambda t: t.update(axes=t["axes"].astype("i1")))),
+    "head_mean_nan": (C, HEAD16, "a mean that is not finite", tensors(lambda t: t["mean"].__setitem__(0, np.nan))),
+    "head_without_matrix": (C, HEAD16, "a matrix that is said to be inside and is not",
+     tensors(lambda t: t.pop("matrix"))),
+    "head_matrix_of_fewer_tokens": (C, HEAD16, "a matrix of fewer tokens than the vocabulary",
+     tensors(lambda t: t.update(matrix=t["matrix"][:-1]))),
+    "head_matrix_of_another_dtype": (C, HEAD16, "a matrix in another dtype than is said",
+     setting(matrix_dtype="fp32")),
+    "head_matrix_infinite": (C, HEAD16, "a matrix that is not finite",
+     tensors(lambda t: t["matrix"].__setitem__((3, 2), np.inf))),
+    "head_named_and_inside": (C, HEAD16, "a matrix that is named and in the file", setting(matrix="0" * 64)),
+    "head_hash_short": (C, NAMED, "a hash of 63 digits", header(lambda h: h["codec"]["config"].update(
+        matrix=h["codec"]["config"]["matrix"][1:]))),
+    "head_hash_uppercase": (C, NAMED, "a hash in capitals", setting(matrix="A" * 64)),
+    "head_matrix_dtype_unknown": (C, NAMED, "a matrix in a dtype that there is not", setting(matrix_dtype="fp8")),
+    "head_step_zero": (C, HEAD, "levels without a distance", setting(step="0.0")),
+    "head_vocabulary_of_another": (C, HEAD, "another vocabulary than decoded rows have", setting(vocabulary=41)),
+    "head_of_logits": (C, HEAD, "rows that are logits before encoding",
+     header(lambda h: h["takes"].update(space="logits"))),
+    "hidden_of_raw": (C, "1.0_raw_fp32", "hidden states of another codec",
+     header(lambda h: [h[name].update(space="hidden") for name in ("takes", "gives")])),
+    "hidden_of_topk": (C, "1.0_topk_zero", "hidden states that give log-probabilities",
+     header(lambda h: h["takes"].update(space="hidden"))),
+    "head_unknown_setting": (U, HEAD, "a setting of a later version", setting(bias=True)),
     "polyk_fewer_terms": (C, POLYK, "fewer terms than coefficients", setting(terms="0,1")),
 }

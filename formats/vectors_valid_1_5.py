@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from vectors_valid import grid, logits, plain
 
 import softpack
+from softpack.codecs.head import Head
+from softpack.codecs.head.matrix import DTYPES
 from softpack.codecs.registry import make_codec
 from softpack.container.model import Model
 from softpack.container.tables import fit_tables
@@ -16,6 +20,7 @@ from softpack.container.tile_writer import code_arrays
 from softpack.records import LabelSpec
 
 WIDE = 300  # classes, so that gaps have several bits
+HIDDEN_NUMBERS, TOKENS = 16, 40
 
 
 def sampled(path: Path) -> None:
@@ -26,6 +31,24 @@ def sampled(path: Path) -> None:
     tables = fit_tables(codec.codes, code_arrays(codec.encode(rows)), 1 << 20, "codes")
     with softpack.create(path, Model(codec, None, tables), items=20, views=30) as w:
         w.append(rows, item=item, view=view)
+
+
+def hidden(
+    path: Path, matrix_dtype: str = "bf16", named: bool = False, tables: bool = False, **settings: Any
+) -> None:
+    """Write hidden states of 16 numbers, and the output matrix of 40 tokens in or beside the file."""
+    item, view = grid(6, 10)
+    rows = torch.from_numpy(logits(len(item), HIDDEN_NUMBERS)) * torch.arange(HIDDEN_NUMBERS, 0, -1) / 8
+    matrix = torch.from_numpy(logits(TOKENS, HIDDEN_NUMBERS, seed=1) / 4).to(DTYPES[matrix_dtype])
+    codec = Head.of_matrix(matrix, named=named, **settings).fit([rows])
+    arrays = code_arrays(codec.encode(rows))
+    model = Model(codec, None, fit_tables(codec.codes, arrays, 1 << 20, "codes") if tables else {})
+    with softpack.create(path, model, items=6, views=10) as w:
+        w.append(rows, item=item, view=view)
+    if named:
+        save_file(
+            {"model.norm.weight": matrix[0].clone(), "lm_head.weight": matrix}, path.with_suffix(".safetensors")
+        )
 
 
 VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
@@ -40,4 +63,11 @@ VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
     "polyk_exact_alone": ("no curve", lambda path: plain(path, "polyk", k=4, exact_k=4, exact_value="fp32")),
     "polyk_curve_alone_probs_t4": ("curves from the first rank on, whose coefficients are in fp16", lambda path: plain(
         path, "polyk", "probs", 4.0, k=8, exact_k=0, terms="exp,0,2", term_value="fp16", solved_in="fp64")),
+    "head": ("hidden states, with the output matrix in bf16", lambda path: hidden(path, bits=20.0)),
+    "head_fp16": ("an output matrix in fp16, and axes of one width", lambda path: hidden(
+        path, "fp16", rank=3, step=0.5, search=0)),
+    "head_fp32_tables": ("an output matrix in fp32; levels entropy-coded", lambda path: hidden(
+        path, "fp32", tables=True, bits=40.0, search=1)),
+    "head_named": ("an output matrix that is not in the file but in the .safetensors beside it", lambda path: hidden(
+        path, named=True, bits=20.0)),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from math import log
 import numpy as np
 
 from softpack.errors import DataError
-from softpack.records import LabelSpec, RowBlock, SparseLabels
+from softpack.records import HIDDEN, LabelSpec, RowBlock, SparseLabels
 
 MOST = (1 << 31) - 2  # the largest item and view
 SUM_TOLERANCE = 1e-2
@@ -95,7 +95,7 @@ def check_labels(labels_BC: np.ndarray, spec: LabelSpec, stored_dtype: str, plac
         rows = slice(start, start + step)
         here = Place(place.name, place.row_B[rows], place.item_B[rows], place.view_B[rows])
         _check_finite(labels_BC[rows], spec, here)
-        if spec.space != "logits":
+        if spec.space not in ("logits", HIDDEN):
             _check_sums(labels_BC[rows], spec, sum_tolerance(spec, stored_dtype), here)
 
 
@@ -198,7 +198,7 @@ def _check_finite(labels_BC: np.ndarray, spec: LabelSpec, place: Place) -> None:
         return
     good_BC = np.isfinite(labels_BC)
     good_B, expected = good_BC.all(1), "finite numbers"
-    if spec.space != "probs":
+    if spec.space not in ("probs", HIDDEN):
         expected = "finite numbers, or -inf for a probability of zero, but not in a whole row"
         good_BC = np.less(labels_BC, np.inf) & good_BC.any(1, keepdims=True)
         good_B = good_BC.all(1)

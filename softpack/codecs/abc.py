@@ -43,7 +43,7 @@ from torch import Tensor
 
 from softpack.codecs.sparse import SparseRows
 from softpack.errors import CodecError
-from softpack.records import LabelSpec
+from softpack.records import SPACES, LabelSpec
 
 Codes = dict[str, Tensor]
 Progress = Callable[[int, int, str], None]  # (steps done, steps in all, what is seen, such as "KL 0.061")
@@ -113,6 +113,7 @@ class Codec(ABC):
     """
 
     codec_id: ClassVar[str]
+    spaces: ClassVar[tuple[str, ...]] = SPACES  # that its rows may be of
 
     spec: LabelSpec
     tensors: Mapping[str, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)

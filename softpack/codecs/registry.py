@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from softpack.errors import CodecError, UnsupportedError
-from softpack.records import LabelSpec
+from softpack.records import HIDDEN, LabelSpec
 
 if TYPE_CHECKING:
     from softpack.codecs.abc import Codec
@@ -76,6 +76,11 @@ def make_codec(
     """
     cls = codec_class(codec_id)
     settings = typed_settings(codec_id, config)
+    if spec.space == HIDDEN not in cls.spaces:
+        raise CodecError(
+            f"codec {codec_id} takes rows of {', '.join(cls.spaces)}; these are hidden states of a language model, of "
+            "which codec head makes logits; take --codec head"
+        )
     if target_bits is None:
         return cls(spec, **settings)
     return cls.at_bits(spec, target_bits, **settings)

@@ -36,7 +36,7 @@ from softpack.format.strict import (
     positive_of,
 )
 from softpack.recipe import Recipe
-from softpack.records import COLUMNS, MAX_CLASSES, SEQUENCE_COLUMNS, SPACES, Column, LabelSpec
+from softpack.records import COLUMNS, HIDDEN, MAX_CLASSES, SEQUENCE_COLUMNS, SPACES, Column, LabelSpec
 
 MIX_SHARE = Column("mix_share", (), "uint8")  # made of the others where those are not stored
 CORRECTION_COLUMNS = (Column("gap", (), "int32"), Column("value", (), "int32"))
@@ -408,7 +408,7 @@ def _spec(value: Any, where: str) -> LabelSpec:
     check_fields(value, where, "classes space temperature")
     temperature = decimal_of(value["temperature"], f"{where}.temperature")
     classes = integer_of(value["classes"], f"{where}.classes", 2, MAX_CLASSES)
-    return LabelSpec(classes, known_of(value["space"], SPACES, f"{where}.space"), temperature)
+    return LabelSpec(classes, known_of(value["space"], (*SPACES, HIDDEN), f"{where}.space"), temperature)
 
 
 def _stream(value: Any) -> StreamSpec:

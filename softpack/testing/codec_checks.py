@@ -16,7 +16,7 @@ from softpack.codecs.registry import codec_ids, make_codec
 from softpack.codecs.spaces import centred_logits
 from softpack.codecs.sparse import NO_CLASS
 from softpack.errors import CodecError
-from softpack.records import LabelSpec
+from softpack.records import HIDDEN, SPACES, LabelSpec
 from softpack.testing.rows import random_rows
 
 SEED = 7
@@ -33,7 +33,7 @@ def check_codec(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None)
     """Check that a codec keeps the contract of `softpack.codecs.abc`.
 
     Args:
-        codec: not yet fitted; its settings are those to be checked.
+        codec: not yet fitted; its settings are those to be checked. One of hidden states has its output matrix.
         rows_BC: float32 rows [B, C] of `codec.spec`, some tens or more, on the device to be checked.
         context_BC: float32 [B, C], for codecs that take a context; made up of the rows where None.
 
@@ -53,7 +53,8 @@ def check_codec(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None)
     check_batches(fitted, rows_BC, context_BC)
     check_state(fitted, rows_BC, context_BC)
     check_at_bits(codec)
-    check_other_sizes(codec)
+    if codec.spec.space != HIDDEN:  # whose output matrix is of one size
+        check_other_sizes(codec)
 
 
 def made_up_context(codec: Codec, rows_BC: Tensor) -> Tensor | None:
@@ -84,7 +85,9 @@ def check_settings(codec: Codec) -> None:
     _require(
         again.takes_context == codec.takes_context, f"{codec!r}: takes_context does not follow from settings"
     )
-    _require(codec.gives.classes == codec.spec.classes, f"gives {codec.gives}, but takes {codec.spec}")
+    same_classes = codec.gives.classes == codec.spec.classes
+    _require(same_classes or codec.spec.space == HIDDEN, f"gives {codec.gives}, but takes {codec.spec}")
+    _require(codec.gives.space in SPACES, f"gives {codec.gives.space}; expected one of {', '.join(SPACES)}")
     names = [array.name for array in codec.codes]
     _require(bool(names) and len(set(names)) == len(names), f"arrays are named {names}; expected unique names")
     for array in codec.codes:
@@ -163,7 +166,7 @@ def check_decode(codec: Codec, codes: Codes, context_BC: Tensor | None = None) -
     rows_BC = codec.decode(codes, context_BC)
     n_rows = len(next(iter(codes.values())))
     found = f"{rows_BC.dtype} {list(rows_BC.shape)} on {rows_BC.device.type}"
-    expected = f"torch.float32 {[n_rows, codec.spec.classes]} on {next(iter(codes.values())).device.type}"
+    expected = f"torch.float32 {[n_rows, codec.gives.classes]} on {next(iter(codes.values())).device.type}"
     _require(found == expected, f"decode gives {found}; expected {expected}")
     gives = codec.gives.space
     allowed_BC = torch.isfinite(rows_BC) | ((rows_BC == -torch.inf) & (gives == "log_probs"))
@@ -187,7 +190,7 @@ def check_sparse(codec: Codec, codes: Codes) -> None:
     _require(found == expected, f"decode_sparse gives ids {list(found)}; expected {list(expected)}")
     sorted_BK = rows.ids_BK.sort(dim=1).values
     is_twice_BK = (sorted_BK.diff(dim=1) == 0) & (sorted_BK[:, 1:] != NO_CLASS)
-    inside = bool(((sorted_BK >= NO_CLASS) & (sorted_BK < codec.spec.classes)).all())
+    inside = bool(((sorted_BK >= NO_CLASS) & (sorted_BK < codec.gives.classes)).all())
     _require(
         inside and not bool(is_twice_BK.any()), "decode_sparse names a class twice, or one that there is not"
     )
@@ -205,7 +208,7 @@ def check_batches(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = Non
         expected = {name: values[:n_rows] for name, values in codes.items()}
         _same_codes(f"a batch of {n_rows}", codec, found, expected, part_context_BC)
         found_BC = codec.decode(expected, part_context_BC)
-        shape = (n_rows, codec.spec.classes)
+        shape = (n_rows, codec.gives.classes)
         _require(
             found_BC.shape == shape, f"{n_rows} rows decode to {list(found_BC.shape)}; expected {list(shape)}"
         )

@@ -41,8 +41,14 @@ def numbers(facts: dict[str, Any]) -> np.ndarray:
     return np.array(facts["values"], np.int64).reshape(facts["shape"])
 
 
+def checkpoint_of(path: Path) -> Path | None:
+    """Return what is beside a vector whose output matrix is not in it."""
+    checkpoint = path.with_suffix(".safetensors")
+    return checkpoint if checkpoint.exists() else None
+
+
 def by_softpack(path: Path, stages: int | None = None) -> dict[str, Any]:
-    labels = softpack.open(path, stages=stages)
+    labels = softpack.open(path, stages=stages, matrix=checkpoint_of(path))
     item, view = labels.cells()
     rows = labels.read(item, view).numpy()
     columns = labels.replay(item, view) | {name: labels.item_column(name) for name in labels.item_columns}
@@ -56,7 +62,7 @@ def by_softpack(path: Path, stages: int | None = None) -> dict[str, Any]:
 
 
 def by_reference(path: Path, stages: int | None = None) -> dict[str, Any]:
-    found = reference_reader.read(path, stages)
+    found = reference_reader.read(path, stages, checkpoint_of(path))
     return {**found, "header": json.loads(found["header"])}
 
 

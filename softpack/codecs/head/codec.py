@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from softpack.codecs.abc import CodeArray, Codec, Codes, Progress
 from softpack.codecs.checks import check_choice, check_integer, check_positive, check_tensors
 from softpack.codecs.head import fit
 from softpack.codecs.head.matrix import DTYPES, NAMES, find_matrix, matrix_hash
-from softpack.codecs.head.search import Space, search
+from softpack.codecs.head.search import NEVER, Space, search
 from softpack.codecs.head.transform import Transform, to_codes, to_levels
 from softpack.codecs.widths import Group, groups_of, widths_of
 from softpack.errors import CodecError
@@ -25,7 +26,7 @@ from softpack.records import HIDDEN, MAX_CLASSES, LabelSpec
 MOST_ROUNDS = 100
 INSIDE = "inside"
 ENCODER = ("analysis", "cost", "likely", "tail")
-HASH = "0123456789abcdef"
+HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Head(Codec):
         matrix_dtype: of the tensor, "bf16", "fp16" or "fp32".
         rank: axes; 0 = as many as say something.
         bits: of a label after an ideal entropy code; the fit comes as near as it can from below.
-        step: between the levels of a coefficient; 0 = chosen for `bits`, which it else replaces.
+        step: between the levels of a coefficient; 0 = chosen for `bits`, which it else replaces. A coefficient has at
+            most 12 bits: the fit makes a step larger that is too fine for that.
         search: rounds of the search; 0 = nearest levels alone, many times faster and several times worse.
         widths: bits and number of axes, such as "5x2,3x10"; the fit fills them in.
     """
 
     codec_id: ClassVar[str] = "head"
+    spaces: ClassVar[tuple[str, ...]] = (HIDDEN,)
 
     vocabulary: int = 0
     matrix: str = INSIDE
@@ -72,8 +75,7 @@ class Head(Codec):
         check_integer(self.codec_id, "search", self.search, 0, MOST_ROUNDS)
         for name in ("bits", *(["step"] if self.step or self.widths else [])):
             check_positive(self.codec_id, name, getattr(self, name))
-        is_hash = len(self.matrix) == 64 and not set(self.matrix) - set(HASH)
-        if self.matrix != INSIDE and not is_hash:
+        if self.matrix != INSIDE and not (isinstance(self.matrix, str) and HASH.fullmatch(self.matrix)):
             raise CodecError(
                 f"head: matrix is {self.matrix!r}; expected {INSIDE!r}, or the 64 lowercase hexadecimal digits of a "
                 "SHA-256"
@@ -148,7 +150,8 @@ class Head(Codec):
         stored = matrix.detach().to(DTYPES[self.matrix_dtype]).contiguous()
         if not bool(torch.isfinite(stored).all()):
             raise CodecError(f"{where}: the output matrix holds inf or nan; expected finite numbers")
-        return self.with_tensors({**self.tensors, "matrix": stored})
+        device = self.tensors["mean"].device if "mean" in self.tensors else stored.device
+        return self.with_tensors({**self.tensors, "matrix": stored.to(device)})
 
     @classmethod
     def of_matrix(cls, matrix_VH: Tensor, *, named: bool = False, **settings: Any) -> Head:
@@ -159,6 +162,9 @@ class Head(Codec):
             named: leave it out of the file, which names it by its hash.
             settings: of the codec.
         """
+        if not isinstance(matrix_VH, Tensor) or matrix_VH.ndim != 2:
+            found = list(matrix_VH.shape) if isinstance(matrix_VH, Tensor) else type(matrix_VH).__name__
+            raise CodecError(f"head: the output matrix is {found}; expected a tensor [tokens, hidden numbers]")
         vocabulary, width = matrix_VH.shape
         dtype = NAMES.get(matrix_VH.dtype)
         if dtype is None:
@@ -174,15 +180,19 @@ class Head(Codec):
 
     def rows_of(self, rows_BC: Tensor) -> Tensor:
         """Return the teacher's logits [B, V] of its hidden states [B, H]."""
-        return rows_BC.float() @ self._matrix_VH.T
+        return rows_BC.float() @ self._matrix.T
 
     @cached_property
-    def _matrix_VH(self) -> Tensor:
-        if "matrix" not in self.tensors:
+    def _matrix(self) -> Tensor:
+        if self.needs_matrix:
             raise CodecError(
                 f"head: the labels are decoded by an output matrix {self.matrix_dtype} "
                 f"{[self.vocabulary, self.spec.classes]} that is not in the file, of SHA-256 {self.matrix[:16]}...; "
                 "give the teacher's checkpoint: softpack.open(path, matrix='model.safetensors')"
+            )
+        if "matrix" not in self.tensors:
+            raise CodecError(
+                "head: the codec has no output matrix yet; make it by Head.of_matrix, or give with_matrix one"
             )
         return self.tensors["matrix"].float()
 
@@ -205,22 +215,22 @@ class Head(Codec):
         if not parts:
             raise CodecError("head: there are no rows to fit to; expected at least one")
         hidden_BH = torch.cat(parts).float()
-        self._refuse(hidden_BH)
+        self._check_finite(hidden_BH)
         steps_done = count(1)
 
         def report(seen: str) -> None:
             if progress:
-                progress(next(steps_done), plan.n_reports, seen)
+                progress(next(steps_done), fit.REPORTS, seen)
 
         plan = fit.Plan(self.rank, self.bits, self.step, self.search, report)
-        matrix_VH = self._matrix_VH.to(hidden_BH.device)
+        matrix_VH = self._matrix.to(hidden_BH.device)
         with torch.no_grad():
             fitted = fit.fit(hidden_BH, matrix_VH, plan)
         codec = dataclasses.replace(
             self, rank=len(fitted.bits_R), step=fitted.transform.step, widths=widths_of(fitted.bits_R)
         )
         tensors = {
-            "matrix": self.tensors["matrix"],
+            "matrix": self.tensors["matrix"].to(hidden_BH.device),
             **fitted.transform.tensors,
             "analysis": fitted.analysis_HR,
             "cost": fitted.cost_RL[codec._inside(fitted.cost_RL.device)],
@@ -237,12 +247,12 @@ class Head(Codec):
         """
         if not self.can_encode:
             raise CodecError(
-                "head: this codec was not fitted, or has its decoder alone, as files do, or lacks the output matrix, and "
-                "cannot encode; pass the model that `softpack fit` wrote, or fit the codec to the rows"
+                "head: this codec was not fitted, or has its decoder alone, as files do, or lacks the output matrix, "
+                "and cannot encode; pass the model that `softpack fit` wrote, or fit the codec to the rows"
             )
         hidden_BH = rows_BC.float()
-        self._refuse(hidden_BH)
-        transform, count_R = self._transform, self._count_R
+        self._check_finite(hidden_BH)
+        transform, count_R = self._transform, self._counts
         wanted_RB = ((hidden_BH - transform.mean_H) @ self.tensors["analysis"]).T.contiguous()
         levels_RB = fit.nearest(wanted_RB, transform.first_R.long(), count_R, transform.step)
         if self.search:
@@ -255,7 +265,7 @@ class Head(Codec):
         Raises:
             CodecError: the codec was neither fitted nor loaded, or the output matrix is not there.
         """
-        return self.hidden(codes) @ self._matrix_VH.T
+        return self.hidden(codes) @ self._matrix.T
 
     def hidden(self, codes: Codes) -> Tensor:
         """Return hidden states [B, H] as they decode, without the output matrix."""
@@ -263,7 +273,7 @@ class Head(Codec):
             raise CodecError(
                 "head: this codec was neither fitted nor loaded, and cannot decode; call fit() first"
             )
-        return self._transform.hidden(to_levels(codes, self._groups), self._synthesis_RH)
+        return self._transform.hidden(to_levels(codes, self._groups), self._synthesis)
 
     def state(self) -> dict[str, Tensor]:
         """Return mean and axes, and the output matrix where it is inside."""
@@ -316,11 +326,11 @@ class Head(Codec):
         return Transform.of(self.tensors, self.step)
 
     @cached_property
-    def _synthesis_RH(self) -> Tensor:
-        return self._transform.synthesis_RH
+    def _synthesis(self) -> Tensor:
+        return self._transform.synthesis
 
     @cached_property
-    def _count_R(self) -> Tensor:
+    def _counts(self) -> Tensor:
         count_R = torch.tensor([1 << group.bits for group in self._groups])
         return count_R.repeat_interleave(torch.tensor([group.n_axes for group in self._groups])).to(
             self.tensors["scale"].device
@@ -336,14 +346,14 @@ class Head(Codec):
     def _space(self) -> Space:
         tensors, transform = self.tensors, self._transform
         inside_RL = self._inside(tensors["cost"].device)
-        cost_RL = torch.full(inside_RL.shape, 1e6, device=inside_RL.device)
+        cost_RL = torch.full(inside_RL.shape, NEVER, device=inside_RL.device)
         cost_RL[inside_RL] = tensors["cost"]
         return Space(
-            self._matrix_VH, tensors["likely"].long(), transform.mean_H, self._synthesis_RH, tensors["tail"],
+            self._matrix, tensors["likely"].long(), transform.mean_H, self._synthesis, tensors["tail"],
             transform.first_R.long(), transform.step, cost_RL, fit.PRICE * transform.step**2,
         )  # fmt: skip
 
-    def _refuse(self, hidden_BH: Tensor) -> None:
+    def _check_finite(self, hidden_BH: Tensor) -> None:
         finite_B = torch.isfinite(hidden_BH).all(dim=1)
         if not bool(finite_B.all()):
             first = int((~finite_B).nonzero()[0, 0])

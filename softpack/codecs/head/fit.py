@@ -23,9 +23,12 @@ FLATTEST = 1e-6  # of the largest eigenvalue of the metric, the least that a dir
 DEAD_ZONE = 0.35  # of a step, below which a coefficient is rounded towards 0 to begin with
 PRICE = 0.12  # of a bit in squared steps, as KL is half a squared coefficient on average
 TRIALS = 7
+SETTLED = 3  # trials at least: each searches by what levels cost in the one before
 CLOSE = 0.985  # share of the bits asked for that is near enough
 UNSEEN = 0.5  # counts of a level that the sample never took
-WORTH = 0.002  # bits of an axis, below which it is left out
+LEAST_BITS = 0.01  # of an axis in the sample's rows, below which it is left out
+LEAST_SPREAD = 0.1  # of coefficients: rows that differ by less are all the same to KL
+REPORTS = 1 + TRIALS  # at most
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Plan:
         bits: of a label after entropy coding.
         step: between levels; 0 = chosen for `bits`.
         rounds: of the search.
-        report: is told what is seen.
+        report: is told what is seen, `REPORTS` times at most.
     """
 
     rank: int
@@ -109,15 +112,10 @@ class Plan:
     rounds: int
     report: Callable[[str], None]
 
-    @property
-    def n_reports(self) -> int:
-        """How often `report` is called at most."""
-        return 1 + TRIALS
-
 
 def fit(hidden_BH: Tensor, matrix_VH: Tensor, plan: Plan) -> Fitted:
     """Return axes and levels for hidden states [B, H] of a teacher with this output matrix, float32."""
-    metric = metric_of(hidden_BH[_evenly(len(hidden_BH), METRIC_ROWS)], matrix_VH)
+    metric = metric_of(hidden_BH[_evenly(len(hidden_BH), METRIC_ROWS, hidden_BH.device)], matrix_VH)
     mean_H = hidden_BH.mean(dim=0)
     felt_BH = (hidden_BH - mean_H) @ metric.root_HH
     _, axes_HR = torch.linalg.eigh((felt_BH.T @ felt_BH).double())
@@ -125,30 +123,31 @@ def fit(hidden_BH: Tensor, matrix_VH: Tensor, plan: Plan) -> Fitted:
     axes_RH, scale_R = rounded(axes_HR.T @ metric.inverse_HH)
     analysis_HR = metric.root_HH @ axes_HR
     coefficients_RB = (felt_BH @ axes_HR).T.contiguous()
-    transform = Transform(mean_H, axes_RH, scale_R, torch.zeros(0), plan.step or 1.0)
-    some = _evenly(len(hidden_BH), SEARCH_ROWS)
+    # Grids have levels of their own; those of the one that is kept fill in the last two.
+    transform = Transform(mean_H, axes_RH, scale_R, torch.zeros_like(scale_R, dtype=torch.int32), 1.0)
+    some = _evenly(len(hidden_BH), SEARCH_ROWS, hidden_BH.device)
     trial = _Trial(hidden_BH[some], matrix_VH, coefficients_RB[:, some], transform, metric)
     step = plan.step or _step_for(coefficients_RB, plan.bits)
     plan.report(f"{len(axes_RH)} axes")
-    best: tuple[tuple[bool, float], Grid] | None = None
-    grid = Grid.of(coefficients_RB, step)
-    for n_tried in range(TRIALS):
+    best_off = (True, math.inf)
+    best = grid = Grid.of(coefficients_RB, step)
+    best_RL = trial.counts(grid, 0)
+    for n_tried in range(1, TRIALS + 1):
         counts_RL = trial.counts(grid, plan.rounds)
         grid = grid.priced(counts_RL)
         bits = grid.bits(counts_RL)
         plan.report(f"step {grid.step:.4g}, {bits:.1f} bits")
-        off = (bits > plan.bits, abs(plan.bits - bits)) if not plan.step else (False, -n_tried)
-        if best is None or off < best[0]:
-            best = (off, grid)
-        if n_tried > 1 and (plan.step or CLOSE * plan.bits <= bits <= plan.bits):
+        off = (bits > plan.bits, abs(plan.bits - bits))
+        if plan.step or off < best_off:  # of the same step the last, whose prices have settled
+            best_off, best, best_RL = off, grid, counts_RL
+        if n_tried >= SETTLED and (plan.step or CLOSE * plan.bits <= bits <= plan.bits):
             break
         if not plan.step:
             ratio = (bits / (plan.bits * (1 + CLOSE) / 2)) ** 0.5
             # Counts of other levels say what levels cost near 0, where nearly all are.
             grid = Grid.of(coefficients_RB, grid.step * min(max(ratio, 0.6), 1.6)).priced_as(grid)
-    if best is None:
-        raise AssertionError("a fit has trials")
-    return _packed(best[1], transform, analysis_HR, metric, keep_all=plan.rank > 0)
+    is_kept_R = best.entropy(best_RL) >= (0 if plan.rank else LEAST_BITS)
+    return _packed(best, is_kept_R, transform, analysis_HR, metric)
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class Grid:
         step: between levels.
         first_R: int64, the multiple that level 0 is.
         count_R: int64, levels of each axis.
-        cost_RL: bits of levels; those that are not there are dear.
+        cost_RL: bits of levels; infinity of those that are not there.
     """
 
     step: float
@@ -170,7 +169,7 @@ class Grid:
     @classmethod
     def of(cls, coefficients_RB: Tensor, step: float) -> Grid:
         """Return levels that cover coefficients, priced by how often these fall on them."""
-        step = max(step, float(coefficients_RB.abs().amax()) * 2 / ((1 << MOST_WIDTH) - 4))
+        step = max(step, _spread(coefficients_RB) * 2 / ((1 << MOST_WIDTH) - 4))
         low_R = (coefficients_RB.amin(dim=1) / step).round().long().clamp_max(-1)
         count_R = (coefficients_RB.amax(dim=1) / step).round().long().clamp_min(1) - low_R + 1
         grid = cls(step, low_R, count_R, coefficients_RB.new_zeros(len(low_R), int(count_R.max())))
@@ -190,7 +189,7 @@ class Grid:
         inside_RL = torch.arange(counts_RL.shape[1], device=counts_RL.device) < self.count_R[:, None]
         weight_RL = (counts_RL + UNSEEN) * inside_RL
         share_RL = weight_RL / weight_RL.sum(dim=1, keepdim=True)
-        return replace(self, cost_RL=share_RL.clamp_min(1e-30).log2().neg())
+        return replace(self, cost_RL=share_RL.log2().neg())
 
     def priced_as(self, other: Grid) -> Grid:
         """Return the grid with what the same multiples cost in another; what is not there costs what the ends do."""
@@ -200,7 +199,7 @@ class Grid:
         share_RL = other.cost_RL.gather(1, there_RL).neg().exp2()
         share_RL = share_RL * (torch.arange(share_RL.shape[1], device=share_RL.device) < self.count_R[:, None])
         share_RL = share_RL / share_RL.sum(dim=1, keepdim=True)
-        return replace(self, cost_RL=share_RL.clamp_min(1e-30).log2().neg())
+        return replace(self, cost_RL=share_RL.log2().neg())
 
     def bits(self, counts_RL: Tensor) -> float:
         """Return the bits of a row whose levels come so often, under an ideal entropy code for just that."""
@@ -235,7 +234,7 @@ class _Trial:
         levels_RB = grid.nearest(self._wanted_RB)
         if rounds:
             space = Space(
-                self._matrix_VH, self._metric.likely_V, self._transform.mean_H, self._transform.synthesis_RH,
+                self._matrix_VH, self._metric.likely_V, self._transform.mean_H, self._transform.synthesis,
                 self._metric.tail_H, grid.first_R, grid.step, grid.cost_RL, PRICE * grid.step**2,
             )  # fmt: skip
             levels_RB = search(levels_RB, self._hidden_BH, self._wanted_RB, space, rounds)
@@ -244,8 +243,9 @@ class _Trial:
 
 def _step_for(coefficients_RB: Tensor, bits: float) -> float:
     """Return the step at which coefficients, merely rounded, have about so many bits."""
-    some_RB = coefficients_RB[:, _evenly(coefficients_RB.shape[1], SEARCH_ROWS)]
-    fine, coarse = float(some_RB.abs().amax()) / (1 << 10), float(some_RB.abs().amax())
+    some_RB = coefficients_RB[:, _evenly(coefficients_RB.shape[1], SEARCH_ROWS, coefficients_RB.device)]
+    coarse = _spread(some_RB)
+    fine = coarse / (1 << 10)
     for _ in range(12):
         step = (fine * coarse) ** 0.5
         grid = Grid.of(some_RB, step)
@@ -254,21 +254,21 @@ def _step_for(coefficients_RB: Tensor, bits: float) -> float:
     return coarse
 
 
-def _packed(grid: Grid, transform: Transform, analysis_HR: Tensor, metric: Metric, keep_all: bool) -> Fitted:
-    """Return what is stored: the axes that say something, by the bits of their levels."""
-    share_RL = grid.cost_RL.neg().exp2()
-    spent_R = (share_RL * grid.cost_RL).nan_to_num(0.0).sum(dim=1)
-    keep_R = (spent_R > WORTH * 8) if not keep_all else torch.ones_like(spent_R, dtype=torch.bool)
-    keep_R[0] = True
-    width_R = torch.frexp((grid.count_R - 1).clamp_min(1).double()).exponent.long()
+def _spread(coefficients_RB: Tensor) -> float:
+    return max(float(coefficients_RB.abs().amax()), LEAST_SPREAD)
+
+
+def _packed(grid: Grid, is_kept_R: Tensor, transform: Transform, analysis_HR: Tensor, metric: Metric) -> Fitted:
+    """Return what is stored: the axes that are kept, by the bits of their levels; the first at least."""
+    is_kept_R[0] = True
+    width_R = torch.frexp((grid.count_R - 1).double()).exponent.long()
     order_R = width_R.argsort(descending=True, stable=True)
-    order_R = order_R[keep_R[order_R]]
+    order_R = order_R[is_kept_R[order_R]]
     bits_R: list[int] = width_R[order_R].tolist()
     count_R = 2 ** width_R[order_R]
     first_R = grid.first_R[order_R] - (count_R - grid.count_R[order_R]) // 2
-    moved = replace(
-        grid, first_R=first_R, count_R=count_R, cost_RL=grid.cost_RL.new_zeros(len(order_R), int(count_R.max()))
-    )
+    no_cost_RL = grid.cost_RL.new_zeros(len(order_R), int(count_R.max()))
+    moved = replace(grid, first_R=first_R, count_R=count_R, cost_RL=no_cost_RL)
     old = replace(
         grid, first_R=grid.first_R[order_R], count_R=grid.count_R[order_R], cost_RL=grid.cost_RL[order_R]
     )
@@ -279,7 +279,7 @@ def _packed(grid: Grid, transform: Transform, analysis_HR: Tensor, metric: Metri
     return Fitted(stored, bits_R, analysis_HR[:, order_R].contiguous(), moved.priced_as(old).cost_RL, metric)
 
 
-def _evenly(n_rows: int, most: int) -> Tensor:
+def _evenly(n_rows: int, most: int, device: torch.device) -> Tensor:
     """Return the numbers of at most `most` rows, evenly spread."""
     n_some = min(n_rows, most)
-    return torch.arange(n_some) * n_rows // n_some
+    return torch.arange(n_some, device=device) * n_rows // n_some

@@ -25,7 +25,7 @@ def matrix_hash(matrix_VH: Tensor) -> str:
     digest = hashlib.sha256()
     bytes_ = matrix_VH.detach().cpu().contiguous().view(torch.uint8).reshape(-1)
     for start in range(0, len(bytes_), HASHED_BYTES):
-        digest.update(bytes_[start : start + HASHED_BYTES].numpy())
+        digest.update(bytes_[start : start + HASHED_BYTES].numpy().data)
     return digest.hexdigest()
 
 
@@ -37,15 +37,26 @@ def find_matrix(
     Raises:
         CodecError: it is not there; the message says what is.
     """
-    candidates = [("the tensor", given)] if isinstance(given, Tensor) else [*_tensors_of(Path(given), shape)]
-    for _, matrix_VH in candidates:
+    if not isinstance(given, (Tensor, str, os.PathLike)):
+        raise CodecError(
+            f"{where}: the output matrix is {type(given).__name__}; expected a tensor, or a path to safetensors"
+        )
+    found = []
+    for name, matrix_VH in (
+        [("the tensor", given)] if isinstance(given, Tensor) else _tensors_of(Path(given), shape)
+    ):
         is_like = tuple(matrix_VH.shape) == shape and matrix_VH.dtype == DTYPES[dtype]
-        if is_like and matrix_hash(matrix_VH) == sha256:
+        found_sha256 = matrix_hash(matrix_VH) if is_like else ""
+        if found_sha256 == sha256:
             return matrix_VH
-    found = ", ".join(f"{name} is {m.dtype} {list(m.shape)}" for name, m in candidates[:4]) or "no such tensor"
+        kind = NAMES.get(matrix_VH.dtype, matrix_VH.dtype)
+        found.append(
+            f"{name}, {kind} {list(matrix_VH.shape)}" + (f" of {found_sha256[:16]}..." if is_like else "")
+        )
     raise CodecError(
-        f"{where}: needs the output matrix {dtype} {list(shape)} of SHA-256 {sha256[:16]}..., and found {found} of "
-        "another; give the checkpoint of the teacher that the labels are of"
+        f"{where}: needs the output matrix {dtype} {list(shape)} of SHA-256 {sha256[:16]}..., and found "
+        f"{'; '.join(found[:4]) or f'no tensor of that shape in {given}'}; give the checkpoint of the teacher that the "
+        "labels are of"
     )
 
 

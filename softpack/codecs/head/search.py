@@ -12,7 +12,9 @@ Shapes: B rows, H numbers of a hidden state, R axes, L levels, V tokens, S token
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,7 +24,21 @@ TAIL = 1.5  # squared spread of an average tail's logits for a coefficient of 1
 OUTSIDE = 0.01  # of a row's mass: where more lies outside the likely tokens, all tokens are looked at
 CHUNK = 1 << 24  # logits at a time
 ROWS = 256  # searched together
-NEVER = 1e6  # bits of a level that is not there
+NEVER = math.inf  # bits of a level that is not there
+LEAST_GAIN = 1e-5  # nats: less is rounding, and no reason to move
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens among which rows are searched.
+
+    Args:
+        matrix_UH: float32, their vectors.
+        moves_UR: what a coefficient of 1 adds to their logits; None where it is computed for those followed alone.
+    """
+
+    matrix_UH: Tensor
+    moves_UR: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,17 @@ class Space:
     cost_RL: Tensor
     price: float
 
+    @cached_property
+    def likely(self) -> Tokens:
+        """The likely tokens."""
+        matrix_UH = self.matrix_VH[self.likely_V]
+        return Tokens(matrix_UH, matrix_UH @ self.synthesis_RH.T)
+
+    @property
+    def all(self) -> Tokens:
+        """All tokens."""
+        return Tokens(self.matrix_VH)
+
 
 def search(levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, space: Space, rounds: int) -> Tensor:
     """Return better levels int64 [R, B] than those given.
@@ -62,78 +89,67 @@ def search(levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, space: Space
         space: to search in.
         rounds: times that every coefficient is looked at.
     """
-    matrix_UH = space.matrix_VH[space.likely_V]
     out_RB = levels_RB.clone()
+
+    def look(rows: Tensor, teacher_BU: Tensor, tokens: Tokens) -> None:
+        out_RB[:, rows] = _searched(levels_RB[:, rows], teacher_BU, wanted_RB[:, rows], tokens, space, rounds)
+
+    n_whole = max(1, CHUNK // len(space.matrix_VH))  # rows whose logits are all held
     for start in range(0, len(hidden_BH), ROWS):
-        part = slice(start, start + ROWS)
-        outside_B = _outside(hidden_BH[part], space)
-        for chosen_B, matrix in ((~outside_B, matrix_UH), (outside_B, space.matrix_VH)):
-            rows = start + chosen_B.nonzero()[:, 0]
-            if len(rows):
-                wanted = wanted_RB[:, rows]
-                out_RB[:, rows] = _searched(levels_RB[:, rows], hidden_BH[rows], wanted, matrix, space, rounds)
+        teacher_BU, outside_B = _teacher(hidden_BH[start : start + ROWS], space, n_whole)
+        inside, outside = (start + is_B.nonzero()[:, 0] for is_B in (~outside_B, outside_B))
+        if len(inside):
+            look(inside, teacher_BU[inside - start], space.likely)
+        for rows in torch.split(outside, n_whole) if len(outside) else ():
+            look(rows, (hidden_BH[rows] @ space.matrix_VH.T).log_softmax(dim=1), space.all)
     return out_RB
 
 
-def _outside(hidden_BH: Tensor, space: Space) -> Tensor:
-    """Return which rows have mass outside the likely tokens: bool [B]."""
-    if len(space.likely_V) == len(space.matrix_VH):
-        return torch.zeros(len(hidden_BH), dtype=torch.bool, device=hidden_BH.device)
-    found = []
-    for start in range(0, len(hidden_BH), max(1, CHUNK // len(space.matrix_VH))):
-        logits_BV = hidden_BH[start : start + max(1, CHUNK // len(space.matrix_VH))] @ space.matrix_VH.T
-        inside_B = logits_BV[:, space.likely_V].logsumexp(dim=1)
-        found.append(inside_B < logits_BV.logsumexp(dim=1) + torch.log1p(torch.tensor(-OUTSIDE)))
-    return torch.cat(found)
+def _teacher(hidden_BH: Tensor, space: Space, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities among the likely tokens [B, U], and which rows have mass outside of them, bool [B].
+
+    Args:
+        hidden_BH: the teacher's.
+        space: of the search.
+        n_rows: whose logits of all tokens are made at a time.
+    """
+    parts = []
+    for some_BH in torch.split(hidden_BH, n_rows):
+        logits_BV = some_BH @ space.matrix_VH.T
+        logits_BU = logits_BV[:, space.likely_V]
+        inside_B = logits_BU.logsumexp(dim=1) - logits_BV.logsumexp(dim=1)
+        parts.append((logits_BU.log_softmax(dim=1), inside_B < math.log1p(-OUTSIDE)))
+    teacher_BU, outside_B = (torch.cat(part) for part in zip(*parts, strict=True))
+    return teacher_BU, outside_B
 
 
 def _searched(
-    levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, matrix_UH: Tensor, space: Space, rounds: int
+    levels_RB: Tensor, teacher_BU: Tensor, wanted_RB: Tensor, tokens: Tokens, space: Space, rounds: int
 ) -> Tensor:
-    teacher = _LogProbs(hidden_BH, matrix_UH)
-    best_RB, best_B = levels_RB, torch.full_like(hidden_BH[:, 0], torch.inf)
-    bits_RL = torch.nn.functional.pad(space.cost_RL, (1, 1), value=NEVER)
+    best_RB, best_B = levels_RB, torch.full_like(teacher_BU[:, 0], torch.inf)
+    bits_RL = torch.nn.functional.pad(space.cost_RL, (1, 1), value=NEVER)  # of level n at n + 1
     for turn in range(rounds + 1):
         coefficients_RB = (levels_RB + space.first_R[:, None]) * space.step
-        decoded = _LogProbs(torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH), matrix_UH)
-        n_followed = min(FOLLOWED, len(matrix_UH))
-        kl_B, ids_BS, teacher_SB, decoded_SB = teacher.beside(decoded, n_followed)
+        decoded_BH = torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH)
+        decoded_BU = (decoded_BH @ tokens.matrix_UH.T).log_softmax(dim=1)
+        kl_B = torch.einsum("bu,bu->b", teacher_BU.exp(), teacher_BU - decoded_BU)
         sum_B = kl_B + space.price * bits_RL.gather(1, levels_RB + 1).sum(dim=0)
         best_RB = torch.where(sum_B < best_B, levels_RB, best_RB)
         best_B = torch.minimum(sum_B, best_B)
         if turn < rounds:
-            vectors_BSH = matrix_UH[ids_BS]
-            off_RB = coefficients_RB - wanted_RB
-            levels_RB = _sweep(levels_RB, off_RB, teacher_SB, decoded_SB, vectors_BSH, bits_RL, space)
-    return best_RB
-
-
-class _LogProbs:
-    """Log-probabilities of rows, made again chunk by chunk where they are looked at.
-
-    Args:
-        hidden_BH: of the rows.
-        matrix_UH: of the tokens.
-    """
-
-    def __init__(self, hidden_BH: Tensor, matrix_UH: Tensor) -> None:
-        self.hidden_BH, self.matrix_UH = hidden_BH, matrix_UH
-
-    def beside(self, decoded: _LogProbs, n_followed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return KL(these || decoded) [B], the tokens likeliest in either [B, S], and their log-probabilities [S, B]."""
-        parts = []
-        step = max(1, CHUNK // len(self.matrix_UH))
-        for start in range(0, len(self.hidden_BH), step):
-            own_BU, other_BU = (
-                (rows.hidden_BH[start : start + step] @ self.matrix_UH.T).log_softmax(dim=1)
-                for rows in (self, decoded)
+            # The tokens that are likeliest in either.
+            n_followed = min(FOLLOWED, teacher_BU.shape[1])
+            ids_BS = torch.maximum(teacher_BU, decoded_BU).topk(n_followed, dim=1).indices
+            teacher_SB, decoded_SB = (
+                rows_BU.gather(1, ids_BS).T.contiguous() for rows_BU in (teacher_BU, decoded_BU)
             )
-            ids_BS = torch.maximum(own_BU, other_BU).topk(n_followed, dim=1).indices
-            own_BS, other_BS = own_BU.gather(1, ids_BS), other_BU.gather(1, ids_BS)
-            kl_B = torch.einsum("bu,bu->b", own_BU.exp(), own_BU.sub(other_BU))
-            parts.append((kl_B, ids_BS, own_BS, other_BS))
-        kl_B, ids_BS, own_BS, other_BS = (torch.cat(part) for part in zip(*parts, strict=True))
-        return kl_B, ids_BS, own_BS.T.contiguous(), other_BS.T.contiguous()
+            if tokens.moves_UR is None:
+                moves_BSR = tokens.matrix_UH[ids_BS] @ space.synthesis_RH.T
+            else:
+                moves_BSR = tokens.moves_UR[ids_BS]
+            off_RB = coefficients_RB - wanted_RB
+            levels_RB = _sweep(levels_RB, off_RB, teacher_SB, decoded_SB, moves_BSR, bits_RL, space)
+    return best_RB
 
 
 def _sweep(
@@ -141,7 +157,7 @@ def _sweep(
     off_RB: Tensor,
     teacher_SB: Tensor,
     decoded_SB: Tensor,
-    vectors_BSH: Tensor,
+    moves_BSR: Tensor,
     bits_RL: Tensor,
     space: Space,
 ) -> Tensor:
@@ -153,7 +169,7 @@ def _sweep(
     step, price = space.step, space.price
     levels_RB, off_RB = levels_RB.clone(), off_RB.clone()
     # What a step up of each coefficient does to the logit of each token, [R, S, B].
-    moves_RSB = (vectors_BSH @ (space.synthesis_RH.T * step)).permute(2, 1, 0).contiguous()
+    moves_RSB = moves_BSR.permute(2, 1, 0).contiguous().mul_(step)
     mass_SB = teacher_SB.exp()
     left_B = (1 - mass_SB.sum(dim=0)).clamp_min(1e-9)
     tail_R = space.synthesis_RH @ space.tail_H * step
@@ -172,7 +188,7 @@ def _sweep(
         slope_B, bend = off_B * (TAIL * step), TAIL / 2 * step * step
         up_spread_B, down_spread_B = spread_B + slope_B + bend, spread_B - slope_B + bend
         bits_L = bits_RL[axis]
-        stay_B = torch.log(sum_B + (tail_B + spread_B).exp()) + price * bits_L[level_B + 1]
+        stay_B = torch.log(sum_B + (tail_B + spread_B).exp()) + price * bits_L[level_B + 1] - LEAST_GAIN
         up_B = (
             torch.log(up_sum_B + (tail_B + up_spread_B + move).exp())
             - gain_RB[axis]

@@ -36,8 +36,8 @@ class Transform:
     step: float
 
     @property
-    def synthesis_RH(self) -> Tensor:
-        """What one coefficient of each axis adds to a hidden state, float32."""
+    def synthesis(self) -> Tensor:
+        """What one coefficient of each axis adds to a hidden state, float32 [R, H]."""
         return self.axes_RH * self.scale_R[:, None]
 
     @property
