@@ -46,6 +46,7 @@ class Ledger:
         n_rows: labels in it.
         classes: numbers in a label.
         image_bytes: size of the images beside it, None where they were not given.
+        matrix_bytes: size of an output matrix beside it, without which nothing is decoded; None where there is none.
         items: images labelled.
         views: of an image, at most.
     """
@@ -56,6 +57,7 @@ class Ledger:
     n_rows: int
     classes: int
     image_bytes: int | None = None
+    matrix_bytes: int | None = None
     items: int = 0
     views: int = 0
 
@@ -97,6 +99,7 @@ class Ledger:
             "ratio_vs_fp16": self.ratio_vs(16),
             "ratio_vs_fp32": self.ratio_vs(32),
             "image_bytes": self.image_bytes,
+            "matrix_bytes": self.matrix_bytes,
             "entries": [{"what": e.what, "bits": e.n_bits, "scope": e.scope} for e in self.entries],
         }
 
@@ -161,6 +164,11 @@ def _one(ledger: Ledger, form: str) -> str:
         f"all-in {ledger.all_in_bits_per_label:.2f}",
         f"{ledger.ratio_vs(16):.1f} times smaller than fp16, {ledger.ratio_vs(32):.1f} than fp32 (whole file)",
     ]
+    if ledger.matrix_bytes is not None:
+        both = ledger.matrix_bytes + ledger.file_bytes
+        lines.append(
+            f"output matrix beside it, named by its hash, {size(ledger.matrix_bytes)}; matrix and labels {size(both)}"
+        )
     if ledger.image_bytes is not None:
         both = ledger.image_bytes + ledger.file_bytes
         lines.append(f"images {size(ledger.image_bytes)}; images and labels {size(both)}")
@@ -184,6 +192,9 @@ def _csv(ledgers: Sequence[Ledger]) -> str:
     for ledger in ledgers:
         for entry in ledger.entries:
             rows.append((ledger.name, entry.what, entry.scope, entry.n_bits, ledger.n_rows))
+        if ledger.matrix_bytes is not None:
+            what = "output matrix, beside the file"
+            rows.append((ledger.name, what, "model", 8 * ledger.matrix_bytes, ledger.n_rows))
         if ledger.image_bytes is not None:
             rows.append((ledger.name, "images", "images", 8 * ledger.image_bytes, ledger.n_rows))
     return separated(rows)

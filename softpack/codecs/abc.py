@@ -149,6 +149,28 @@ class Codec(ABC):
         return type(self).fit is not Codec.fit
 
     @property
+    def wants_tables(self) -> bool:
+        """Whether codes take far fewer bits under an entropy coder, which is then fitted to the first rows, too."""
+        return False
+
+    @property
+    def needs_matrix(self) -> bool:
+        """Whether rows are decoded by an output matrix that the file names by its hash, and that is not here yet."""
+        return False
+
+    def with_matrix(self: C, matrix: Any, where: str) -> C:
+        """Return this codec with the output matrix that it needs.
+
+        Raises:
+            CodecError: the codec has no use for one, or it is another.
+        """
+        raise CodecError(f"{where}: codec {self.codec_id} has no use for an output matrix; leave matrix= out")
+
+    def teacher_rows(self, rows_BC: Tensor) -> Tensor:
+        """Return rows that `encode` takes as rows that decoded ones can be compared with."""
+        return rows_BC
+
+    @property
     def zstd_level(self) -> int | None:
         """Level at which zstd is to make codes small, where entropy-coded words would be too slow to read.
 

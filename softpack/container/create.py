@@ -15,7 +15,7 @@ from torch import Tensor
 from softpack.checks import MOST
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.checks import temperatures_of
-from softpack.codecs.registry import make_codec, setting_names
+from softpack.codecs.registry import make_codec, setting_names, typed_settings
 from softpack.container.blockfile import BlockFile
 from softpack.container.file import SpkFile
 from softpack.container.forcing import check_forced
@@ -57,6 +57,8 @@ def create(
     notes: Mapping[str, Any] | None = None,
     sequences: Sequences | Iterable[Any] | None = None,
     fingerprints: Mapping[str, str] | None = None,
+    matrix: Any = None,
+    matrix_inside: bool = True,
     forced: Sequence[int] = (),
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -96,6 +98,8 @@ def create(
             one after tokens 0 to v, and each item must have its L - 1 rows when the writer is closed.
         fingerprints: SHA-256 in hexadecimal of `teacher`, `tokenizer` and `data`, as `softpack.fingerprints` makes
             them, so that others are refused.
+        matrix: output matrix [tokens, width] of the teacher, for rows of hidden states (`codec="head"`).
+        matrix_inside: store the matrix in the file. Else the file names it by its hash, and readers give it again.
         forced: classes whose log-probabilities at T=1 are kept exactly beside the codes.
         seed: of the fit; the same rows and seed give the same bytes on the same machine.
         device: where the codec is fitted and encodes.
@@ -119,10 +123,13 @@ def create(
     if isinstance(codec, str):
         if at and (promised is None or "temperatures" in setting_names(codec)):
             settings["temperatures"] = ",".join(f"{T:g}" for T in at)
-        if classes is None:
-            raise CodecError(f"{path}: say classes=, the numbers in a row")
         target_bits = settings.pop("target_bits", None)
-        made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
+        if matrix is not None:
+            made = _of_matrix(codec, matrix, matrix_inside, classes, target_bits, settings, str(path))
+        elif classes is None:
+            raise CodecError(f"{path}: say classes=, the numbers in a row")
+        else:
+            made = make_codec(codec, LabelSpec(classes, space, temperature), settings, target_bits)
         fitted = not made.learns
         rows_NPC = _prototype_rows(prototypes, made, 1, str(path))
         model = Model(made, _prototype_codec(rows_NPC, views, seed))
@@ -154,6 +161,34 @@ def _fingerprints(given: Mapping[str, str] | None, where: str) -> dict[str, str]
         return fingerprints_of(dict(given)) if given else {}
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
+
+
+def _of_matrix(
+    codec_id: str,
+    matrix_VH: Any,
+    inside: bool,
+    classes: int | None,
+    target_bits: float | None,
+    settings: dict[str, Any],
+    where: str,
+) -> Codec:
+    """Return the codec of hidden states for an output matrix.
+
+    Raises:
+        CodecError: the codec has no use for one, or it is not a matrix of the rows' width.
+    """
+    from softpack.codecs.head import Head
+
+    if codec_id != Head.codec_id:
+        raise CodecError(f"{where}: codec {codec_id} has no use for an output matrix; leave matrix= out, or take head")
+    if not isinstance(matrix_VH, Tensor) or matrix_VH.ndim != 2 or classes not in (None, matrix_VH.shape[1]):
+        found = list(matrix_VH.shape) if isinstance(matrix_VH, Tensor) else type(matrix_VH).__name__
+        raise CodecError(
+            f"{where}: the output matrix is {found}; expected a tensor [tokens, {classes or 'width of the rows'}]"
+        )
+    if target_bits is not None:
+        settings = {"bits": float(target_bits), **settings}
+    return Head.of_matrix(matrix_VH, named=not inside, **typed_settings(codec_id, settings))
 
 
 def _temperatures(given: Sequence[float] | float | str | None) -> tuple[float, ...]:

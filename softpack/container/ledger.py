@@ -70,6 +70,7 @@ def ledger_of(file: SpkFile, images: str | os.PathLike[str] | None = None) -> Le
         file_bytes=file.file_len,
         n_rows=file.commit.n_rows,
         classes=file.header.gives.classes,
+        matrix_bytes=_matrix_bytes(file),
         image_bytes=None if images is None else _size_of(Path(images)),
         items=file.commit.items,
         views=file.commit.views,
@@ -115,6 +116,18 @@ def _arrays(file: SpkFile, stream: StreamSpec, n_rows: int, offset: int) -> Iter
         what = "corrections" if stream.per == "correction" else f"{stream.name}: {array.name}"
         yield what, stream.scope, n_bits
         offset += DESCRIPTOR.size + described.stored_len
+
+
+def _matrix_bytes(file: SpkFile) -> int | None:
+    """Return the size of an output matrix that the file names by its hash."""
+    config = file.header.config
+    if file.header.codec_id != "head" or config.get("matrix") == "inside":
+        return None
+    try:
+        each = {"fp32": 4, "fp16": 2, "bf16": 2}[str(config["matrix_dtype"])]
+        return each * int(config["vocabulary"]) * file.header.takes.classes
+    except (KeyError, ValueError):
+        raise CorruptError(f"{file.name}: codec head does not say how large its output matrix is") from None
 
 
 def _size_of(path: Path) -> int:

@@ -46,15 +46,23 @@ class Labels:
     Args:
         path: of the file.
         stages: how many stages of the codes to read, of files that have several; all by default.
+        matrix: the teacher's output matrix, of files that name it by its hash: a tensor, or a safetensors file that
+            has it, or a folder of such.
 
     Raises:
         FormatError: the file is not a valid .spk (see `softpack.errors`).
         DataError: it cannot be opened, or has fewer stages.
     """
 
-    def __init__(self, path: str | os.PathLike[str], stages: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        stages: int | None = None,
+        matrix: Tensor | str | os.PathLike[str] | None = None,
+    ) -> None:
         self.file = SpkFile(path)
         self._stages = self._checked(stages)
+        self._matrix = matrix
         self._check_images()
         self.spec: LabelSpec = self.file.header.gives
         self._tiles = TileCache(self.file)
@@ -62,7 +70,7 @@ class Labels:
         self._prototypes: dict[torch.device, Prototypes | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.file.path, "stages": self._stages}
+        return {"path": self.file.path, "stages": self._stages, "matrix": self._matrix}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -132,7 +140,14 @@ class Labels:
     @cached_property
     def codec(self) -> Codec:
         """The codec of the stages that are read, with the model of the file."""
-        return self.model.codec.first_stages(self._stages)
+        codec = self.model.codec.first_stages(self._stages)
+        if self._matrix is None:
+            return codec
+        if not codec.needs_matrix:
+            raise DataError(
+                f"{self.file.name}: all that labels are decoded by is in the file; leave matrix= out"
+            )
+        return codec.with_matrix(self._matrix, self.file.name)
 
     @cached_property
     def prototypes(self) -> Prototypes | None:
@@ -488,15 +503,21 @@ def _pair(items: Indices, views: Indices) -> tuple[np.ndarray, np.ndarray]:
     return pair  # type: ignore[return-value]
 
 
-def open(path: str | os.PathLike[str], stages: int | None = None) -> Labels:  # noqa: A001
+def open(  # noqa: A001
+    path: str | os.PathLike[str],
+    stages: int | None = None,
+    matrix: Tensor | str | os.PathLike[str] | None = None,
+) -> Labels:
     """Open the labels of an `.spk` file; reads its header and index only.
 
     Args:
         path: of the file.
         stages: how many stages of the codes to read, of files that have several: fewer are coarser labels.
+        matrix: the teacher's output matrix, of files that name it by its hash: a tensor, or a safetensors file that
+            has it, or a folder of such.
 
     Raises:
         FormatError: the file is not a valid .spk (see `softpack.errors`).
         DataError: it cannot be opened, or has fewer stages.
     """
-    return Labels(path, stages)
+    return Labels(path, stages, matrix)

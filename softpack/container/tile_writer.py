@@ -43,7 +43,7 @@ from softpack.format.header import (
     column_stream,
 )
 from softpack.format.layout import BlockType, ModelPart
-from softpack.records import COLUMNS, SEQUENCE_COLUMNS, RowBlock
+from softpack.records import COLUMNS, HIDDEN, SEQUENCE_COLUMNS, RowBlock
 
 PENDING_BYTES = 32 << 20  # of codes and columns that wait for their tiles
 COMMIT_BYTES = 64 << 20  # written between two commits, or an eighth of the file where that is more
@@ -273,7 +273,7 @@ class TileWriter:
         """Return the codes of rows, and the corrections that hold them to what the file promises."""
         out = {a.name: np.empty((len(block), *a.shape), array_dtype(code_spec(a))) for a in self._codec.codes}
         corrections = []
-        numbers = self._codec.spec.classes if block.sparse is None else block.sparse.ids_BK.shape[1]
+        numbers = max(self._codec.spec.classes, self._codec.gives.classes) if block.sparse is None else block.sparse.ids_BK.shape[1]
         step = max(1, min(ENCODE_ROWS, ENCODE_VALUES // numbers))
         for start in range(0, len(block), step):
             part = slice(start, start + step)
@@ -302,12 +302,14 @@ class TileWriter:
         if self._header.correction is None:
             return NONE
         decoded_BC = self._codec.decode(codes, context_BC).float()
+        rows_BC = self._codec.teacher_rows(rows_BC)
 
         def where(row: int) -> str:
             return f"{self._out.name}: item {block.item_B[row]}, view {block.view_B[row]}"
 
         codec, promised = self._codec, self._header.correction
-        return find_corrections(rows_BC, decoded_BC, codec.spec, codec.gives, promised, where)
+        spec = codec.gives if codec.spec.space == HIDDEN else codec.spec
+        return find_corrections(rows_BC, decoded_BC, spec, codec.gives, promised, where)
 
     def _write_parts(self, complete_only: bool) -> None:
         try:

@@ -24,6 +24,7 @@ from softpack.container.forcing import forced_rows
 from softpack.container.mixing import mixing_of
 from softpack.container.model import Model
 from softpack.container.reader import Labels
+from softpack.container.tables import fit_tables
 from softpack.container.tile_writer import (
     TileWriter,
     check_tile,
@@ -33,6 +34,7 @@ from softpack.container.tile_writer import (
     most_rows,
     write_model,
 )
+from softpack.container.tiles import Tables
 from softpack.container.viewpoint import DrawnViewpoints, ViewpointTable, has_viewpoints
 from softpack.errors import CodecError, DataError
 from softpack.format.header import ContextSpec, CorrectionSpec, Header
@@ -43,6 +45,8 @@ from softpack.sequences import Sequences
 RESUMED_ROWS = 1 << 20  # whose tokens are read at once, where a file is gone on with
 MIX_WH = (224, 224)
 FIT_VALUES = 1 << 25  # numbers in the sample that a codec is fitted to
+TABLE_ROWS = 2048  # whose codes the entropy coder's tables are made from, where the codec is fitted here
+TABLE_VALUES = 1 << 28
 LEAST_FIT_ROWS = 4096
 MOST_FIT_VALUES = 1 << 29  # 2 GiB: of a vocabulary of 262,144, 2048 rows
 
@@ -390,11 +394,31 @@ class Writer:
 
     def _fitted(self, codec: Codec) -> None:
         """Write what has been gathered, with a codec that was fitted to it."""
-        self.model = replace(self.model, codec=codec)
+        self.model = replace(self.model, codec=codec, tables=self._tables_for(codec))
         self._needs_fit = False
         spool, self._spool = self._spool, []
         for block in spool:
             self._begun().add(block)
+
+    def _tables_for(self, codec: Codec) -> Tables:
+        """Return tables for the entropy coder, by the codes of some of the first rows."""
+        if not codec.wants_tables or codec.takes_context or not all(len(block) for block in self._spool):
+            return self.model.tables
+        parts, left = [], max(1, min(TABLE_ROWS, TABLE_VALUES // codec.spec.classes))
+        with torch.no_grad():
+            for block in self._spool:
+                some = block.take(slice(0, left))
+                if some.sparse is not None:
+                    codes = codec.encode_sparse(as_sparse_rows(some.sparse, codec.spec, self._device))
+                else:
+                    codes = codec.encode(torch.from_numpy(some.labels_BC).to(self._device).float())
+                parts.append(code_arrays(codes))
+                left -= len(some)
+                if not left:
+                    break
+        sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        n_rows = self._items * self._views if self._items and self._views else self.n_rows
+        return fit_tables(codec.codes, sample, n_rows, "codes")
 
     def _begun(self) -> TileWriter:
         if self._tiles is None:

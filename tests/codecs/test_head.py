@@ -55,7 +55,7 @@ def entropy(codec, hidden_BH):
 
 def kl(codec, hidden_BH):
     """Mean KL(teacher || decoded) in nats."""
-    teacher_BV = codec.rows_of(hidden_BH).log_softmax(1)
+    teacher_BV = codec.teacher_rows(hidden_BH).log_softmax(1)
     decoded_BV = codec.decode(codec.encode(hidden_BH)).log_softmax(1)
     return float((teacher_BV.exp() * (teacher_BV - decoded_BV)).sum(1).mean())
 
@@ -114,7 +114,7 @@ def test_decoded_rows_are_logits_of_the_vocabulary(rows, fitted):
 def test_rows_of_are_the_teachers_logits(rows, fitted):
     hidden_BH, matrix_VH = rows
 
-    torch.testing.assert_close(fitted.rows_of(hidden_BH[:3]), hidden_BH[:3] @ matrix_VH.float().T)
+    torch.testing.assert_close(fitted.teacher_rows(hidden_BH[:3]), hidden_BH[:3] @ matrix_VH.float().T)
 
 
 # -- rate and distortion -----------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_rows_whose_tokens_are_not_among_the_likely_ones_are_searched_among_all(
     codec = Head.of_matrix(matrix_VH, bits=60.0).fit([hidden_BH])
 
     assert codec.encoder_state()["likely"].shape == (700,)
-    inside_B = codec.rows_of(hidden_BH).softmax(1)[:, codec.tensors["likely"].long()].sum(1)
+    inside_B = codec.teacher_rows(hidden_BH).softmax(1)[:, codec.tensors["likely"].long()].sum(1)
     assert 0 < float((inside_B < 0.99).float().mean()) < 1
     assert kl(codec, hidden_BH) < 1.1 * expected
 

@@ -104,6 +104,11 @@ class Head(Codec):
         return 5
 
     @property
+    def wants_tables(self) -> bool:
+        """They do: most coefficients are 0."""
+        return True
+
+    @property
     def can_encode(self) -> bool:
         """Whether what only the encoder needs is here, and the matrix."""
         return {*ENCODER, "matrix"} <= self.tensors.keys()
@@ -178,7 +183,7 @@ class Head(Codec):
         codec = cls(LabelSpec(width, HIDDEN), vocabulary=vocabulary, matrix=name, **settings)
         return codec.with_matrix(matrix_VH)
 
-    def rows_of(self, rows_BC: Tensor) -> Tensor:
+    def teacher_rows(self, rows_BC: Tensor) -> Tensor:
         """Return the teacher's logits [B, V] of its hidden states [B, H]."""
         return rows_BC.float() @ self._matrix.T
 

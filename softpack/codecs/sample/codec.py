@@ -68,6 +68,11 @@ class Sample(Codec):
         return 5
 
     @property
+    def wants_tables(self) -> bool:
+        """They do: most lengths are of few bits."""
+        return True
+
+    @property
     def codes(self) -> tuple[CodeArray, ...]:
         """The draws by their ranks, sorted: how long each gap is in bits, and its other bits."""
         longest = self.spec.classes.bit_length()
