@@ -190,10 +190,7 @@ def read_rows(data: bytes, stages: int | None = None, checkpoint: Any = None) ->
     found = {"header": blocks[0].payload.decode(), "item": cells[:, 0], "view": cells[:, 1], "labels": labels}
     return found | columns
 def read(path: Any, stages: int | None = None, checkpoint: Any = None) -> dict[str, Any]:
-    """Return "header" (JSON), "item" and "view" [n], "labels" float32 [n, classes], and the columns by name.
-
-    `checkpoint` is the safetensors file that has the output matrix, where the file names one (codecs/head.md).
-    """
+    """Return "header", "item", "view" [n], "labels" float32 [n, classes], columns (see codecs/head.md)."""
     try:
         given = {} if checkpoint is None else read_tensors(np.fromfile(checkpoint, np.uint8).tobytes())
         return read_rows(np.fromfile(path, np.uint8).tobytes(), stages, given)

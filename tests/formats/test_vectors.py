@@ -48,7 +48,8 @@ def checkpoint_of(path: Path) -> Path | None:
 
 
 def by_softpack(path: Path, stages: int | None = None) -> dict[str, Any]:
-    labels = softpack.open(path, stages=stages, matrix=checkpoint_of(path))
+    checkpoint = checkpoint_of(path)
+    labels = softpack.open(path, stages=stages, **({"matrix": checkpoint} if checkpoint else {}))
     item, view = labels.cells()
     rows = labels.read(item, view).numpy()
     columns = labels.replay(item, view) | {name: labels.item_column(name) for name in labels.item_columns}
