@@ -180,7 +180,9 @@ def _of_matrix(
     from softpack.codecs.head import Head
 
     if codec_id != Head.codec_id:
-        raise CodecError(f"{where}: codec {codec_id} has no use for an output matrix; leave matrix= out, or take head")
+        raise CodecError(
+            f"{where}: codec {codec_id} has no use for an output matrix; leave matrix= out, or take head"
+        )
     if not isinstance(matrix_VH, Tensor) or matrix_VH.ndim != 2 or classes not in (None, matrix_VH.shape[1]):
         found = list(matrix_VH.shape) if isinstance(matrix_VH, Tensor) else type(matrix_VH).__name__
         raise CodecError(

@@ -273,7 +273,10 @@ class TileWriter:
         """Return the codes of rows, and the corrections that hold them to what the file promises."""
         out = {a.name: np.empty((len(block), *a.shape), array_dtype(code_spec(a))) for a in self._codec.codes}
         corrections = []
-        numbers = max(self._codec.spec.classes, self._codec.gives.classes) if block.sparse is None else block.sparse.ids_BK.shape[1]
+        codec = self._codec
+        numbers = max(codec.spec.classes, codec.gives.classes)
+        if block.sparse is not None:
+            numbers = block.sparse.ids_BK.shape[1]
         step = max(1, min(ENCODE_ROWS, ENCODE_VALUES // numbers))
         for start in range(0, len(block), step):
             part = slice(start, start + step)
