@@ -74,7 +74,8 @@ def capture(
         force: overwrite `out`.
         restart: throw away what an interrupted run left.
         stage: makes a progress bar for each stage of the work.
-        settings: the codec's own, such as `k=64`, and `target_bits=512`.
+        settings: the codec's own, such as `k=64`, and `target_bits=512`; for "head" `matrix_inside=False`, which leaves
+            the output matrix out of the file and names it by its hash.
 
     Raises:
         DataError: the sequences do not suit the model, it gives NaN, or an interrupted run was another.

@@ -105,7 +105,7 @@ class Run:
             self._check_same(labels)
             is_there_R[self._numbers(*labels.cells())] = True
             del labels
-            writer = append(self.unfinished, device=self.device)
+            writer = append(self.unfinished, device=self.device, matrix=self.made_of.get("matrix"))
         else:
             writer = self._begun(is_there_R)
         with writer:

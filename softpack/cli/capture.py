@@ -37,6 +37,7 @@ def _ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
     short_help="Ask a language model, straight into one .spk file.",
     epilog="\b\nExamples:\n"
     "  softpack capture texts.jsonl -o labels.spk --model ./teacher --max-length 1024 --set k=64\n"
+    "  softpack capture texts.jsonl -o labels.spk --model ./teacher --codec head --target-bits 512\n"
     "  softpack capture book.txt -o labels.spk --model ./teacher --max-length 512 --codec klt --set bits=512",
 )
 @click.argument("text_or_tokens", type=click.Path())
@@ -49,6 +50,8 @@ def _ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
 @click.option(
     "--target-bits", type=float, callback=positive, metavar="B", help="Bits a label at most, of codes alone."
 )
+@click.option("--matrix-outside", is_flag=True,
+              help="Of --codec head: name the output matrix by its hash; readers give the checkpoint.")  # fmt: skip
 @click.option("--max-length", type=click.IntRange(2), metavar="L",
               help="Tokens of a sequence at most: what is behind is left out, and a .txt is cut so.")  # fmt: skip
 @click.option("--batch-tokens", type=click.IntRange(1), default=8192, show_default=True, metavar="T",
@@ -79,6 +82,8 @@ def capture(text_or_tokens: str, out: str, model: str, **how: Any) -> None:
     from softpack.capturing.pretrained import load_model, load_tokenizer
 
     settings: dict[str, Any] = settings_of(how["pairs"])
+    if how["matrix_outside"]:
+        settings["matrix_inside"] = False
     if how["target_bits"] is not None:
         settings["target_bits"] = how["target_bits"]
     captured(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from softpack.cli.options import FORCE, NO_REPLAY, OUT, check_out, note, positive
+from softpack.cli.options import FORCE, MATRIX, NO_REPLAY, OUT, check_out, note, positive
 from softpack.cli.progress import Bar
 from softpack.cli.source import LABEL_SEED, SAMPLER
 from softpack.container.blockfile import refuse_existing
@@ -66,11 +66,12 @@ FOLDERS = [name for name, peer in PEERS.items() if peer.writes]
               help="Of megatron: what the student's run says of itself, or a tar of the teacher's run.")  # fmt: skip
 @click.option("--label-type", metavar="TYPE",
               help="Of fkd: hard, smoothing, marginal_smoothing_kK, marginal_renorm_kK or ori.")  # fmt: skip
+@MATRIX
 @NO_REPLAY
 @FORCE
 def decode(
     file: str, out: str, target_format: str | None, items: str | None, views: str | None, space: str | None,
-    temperature: float | None, dtype: str | None, no_replay: bool, force: bool, **how: Any,
+    temperature: float | None, dtype: str | None, matrix: str | None, no_replay: bool, force: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Decode FILE into .npy, .npz, .h5, .safetensors, .pt or .parquet, as `encode` reads it.
 
@@ -95,7 +96,7 @@ def decode(
     with Bar("decoding") as bar:
         dropped = decode_to(
             file, out, Selection(*ranges), space=space, temperature=temperature, dtype=dtype or "float32",
-            kind=target_format, replay=not no_replay, force=force, counted=bar,
+            kind=target_format, replay=not no_replay, matrix=matrix, force=force, counted=bar,
         )  # fmt: skip
     if dropped:
         note(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from softpack.accounting import grid
-from softpack.cli.options import JSON, positive
+from softpack.cli.options import JSON, MATRIX, positive
 from softpack.cli.progress import Bar
 from softpack.cli.source import opened, source_options
 from softpack.container.file import SpkFile
@@ -27,16 +27,19 @@ from softpack.records import TEMPERATURES
 )
 @click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
               help="To compare at; may be repeated [default: 1, 4, 20]")  # fmt: skip
+@MATRIX
 @source_options
 @JSON
-def evaluate(file: str, against: str, temperatures: tuple[float, ...], as_json: bool, **how: Any) -> None:
+def evaluate(
+    file: str, against: str, temperatures: tuple[float, ...], matrix: str | None, as_json: bool, **how: Any
+) -> None:
     """Measure FILE against its SOURCE: KL(source || decoded) * T^2 in nats a row, and top-1 agreement."""
     SpkFile(file)  # a bad one is refused at once, before torch is imported
     source = opened(against, how, replay=False)  # which labels are compared without
     from softpack.container.reader import Labels
     from softpack.eval.fidelity import fidelity
 
-    labels = Labels(file)
+    labels = Labels(file, matrix=matrix)
     with Bar("comparing") as bar:
         found = fidelity(labels, source, temperatures or TEMPERATURES, bar)
     if as_json:

@@ -52,6 +52,10 @@ SEED = click.option("--seed", type=int, default=0, callback=_seed, metavar="N",
 DEVICE = click.option("--device", default="cpu", metavar="D",
                       help="Where to fit and encode, such as cuda [default: cpu]")  # fmt: skip
 
+MATRIX = click.option(
+    "--matrix", type=click.Path(), metavar="PATH",
+    help="Safetensors with the teacher's output matrix, of files of codec head that name it by its hash.",
+)  # fmt: skip
 FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it is there.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 MODEL = click.option(

@@ -272,6 +272,7 @@ def append(
     model: Codec | Model | None = None,
     device: torch.device | str = "cpu",
     viewpoints: ViewpointTable | None = None,
+    matrix: Any = None,
 ) -> Writer:
     """Return a writer that adds rows to an existing file; new items and views are welcome.
 
@@ -285,6 +286,7 @@ def append(
         model: the fitted codec, where the file has no encoder.
         device: where rows are encoded.
         viewpoints: of all rows, as `create` takes them.
+        matrix: the teacher's output matrix, of files that name it by its hash.
 
     Raises:
         CodecError: the file has no encoder and no model is given, or the model is another.
@@ -293,7 +295,7 @@ def append(
     out = BlockFile.reopen(Path(path))
     try:
         file = SpkFile(path)  # again, now that nobody else writes it
-        encoder = _encoder_for(file, model)
+        encoder = _encoder_for(file, model, matrix)
         file_id = read_superblock(file.pread(0, SUPERBLOCK.size), file.name, append=True)
         tail = [file.pread(offset, BLOCK.size) for offset in file.tail_offsets]
         headers = [*(row.tobytes() for row in file.blocks), *tail]
@@ -304,8 +306,10 @@ def append(
         raise
 
 
-def _encoder_for(file: SpkFile, given: Codec | Model | None) -> Model:
+def _encoder_for(file: SpkFile, given: Codec | Model | None, matrix: Any) -> Model:
     own = load_model_of(file)
+    if own.codec.needs_matrix and matrix is not None:
+        own = replace(own, codec=own.codec.with_matrix(matrix, file.name))
     if given is None:
         if not own.codec.can_encode:
             raise CodecError(

@@ -37,6 +37,7 @@ def decode_to(
     dtype: str = "float32",
     kind: str | None = None,
     replay: bool = True,
+    matrix: str | os.PathLike[str] | None = None,
     force: bool = False,
     counted: Callable[[int, int], None] | None = None,
 ) -> tuple[str, ...]:
@@ -51,6 +52,7 @@ def decode_to(
         dtype: "float32" or "float16".
         kind: suffix that says the kind of `out` where its name does not.
         replay: write the replay columns.
+        matrix: safetensors with the output matrix that labels are decoded by, of files that name it by its hash.
         force: overwrite `out`.
         counted: is told (rows done, rows in all).
 
@@ -60,7 +62,7 @@ def decode_to(
     Raises:
         SoftpackError: the file, the selection or the disk refuses.
     """
-    labels = Labels(path)
+    labels = Labels(path, matrix=matrix)
     if not labels.n_rows:
         raise DataError(f"{path}: holds no labels; expected some to decode; a .spkm is a model without them")
     gives = _asked(labels.spec, space, temperature)
