@@ -18,6 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import save_file
 
 import softpack
 from softpack.cli import main
@@ -50,13 +51,26 @@ def teacher():
 
 
 def language_model():
-    """Return a module of twenty tokens, called as those of transformers are."""
+    """Return a module of twenty tokens, made and called as those of transformers are."""
 
-    class Model(torch.nn.Embedding):
+    class Body(torch.nn.Embedding):
         def forward(self, input_ids, attention_mask):
-            return SimpleNamespace(logits=super().forward(input_ids))
+            return SimpleNamespace(last_hidden_state=super().forward(input_ids))
 
-    return Model(C, C)
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.lm_head = Body(C, 8), torch.nn.Linear(8, C, bias=False)
+            self.base_model_prefix = "model"
+
+        def get_output_embeddings(self):
+            return self.lm_head
+
+        def forward(self, input_ids, attention_mask):
+            states = self.model(input_ids, attention_mask).last_hidden_state
+            return SimpleNamespace(logits=self.lm_head(states))
+
+    return Model()
 
 
 @pytest.fixture(name="names")
@@ -110,6 +124,8 @@ def made(tmp_path, monkeypatch):
 
 def test_python_runs(names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "teacher").mkdir()
+    save_file({"lm_head.weight": names["model"].lm_head.weight.detach()}, tmp_path / "teacher/model.safetensors")
     found = list(blocks("python"))
     assert found
     for number, text in found:
