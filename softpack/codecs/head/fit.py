@@ -143,7 +143,7 @@ def fit(hidden_BH: Tensor, matrix_VH: Tensor, plan: Plan) -> Fitted:
         if n_tried >= SETTLED and (plan.step or CLOSE * plan.bits <= bits <= plan.bits):
             break
         if not plan.step:
-            ratio = (bits / (plan.bits * (1 + CLOSE) / 2)) ** 0.5
+            ratio = bits / (plan.bits * (1 + CLOSE) / 2)  # bits go with some -0.6th power of the step
             # Counts of other levels say what levels cost near 0, where nearly all are.
             grid = Grid.of(coefficients_RB, grid.step * min(max(ratio, 0.6), 1.6)).priced_as(grid)
     is_kept_R = best.entropy(best_RL) >= (0 if plan.rank else LEAST_BITS)
