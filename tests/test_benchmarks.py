@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-NAMES = sorted({path.stem for path in BENCHMARKS.glob("*.py")} - {"common", "labelsets"})
+NAMES = sorted({path.stem for path in BENCHMARKS.glob("*.py")} - {"common", "labelsets", "packages"})
 
 
 @pytest.fixture

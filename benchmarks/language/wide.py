@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     said = parser.parse_args()
     use_threads(said.threads)
-    default = Path(__file__).resolve().parents[1] / "results" / "language_wide.csv"
+    default = Path(__file__).resolve().parents[1] / "results" / "language" / "wide.csv"
     results = Results(
         Options("language/wide", said.hidden.parent, said.out or default, said.seed, said.threads, False)
     )
