@@ -125,7 +125,9 @@ def made(tmp_path, monkeypatch):
 def test_python_runs(names, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "teacher").mkdir()
-    save_file({"lm_head.weight": names["model"].lm_head.weight.detach()}, tmp_path / "teacher/model.safetensors")
+    save_file(
+        {"lm_head.weight": names["model"].lm_head.weight.detach()}, tmp_path / "teacher/model.safetensors"
+    )
     found = list(blocks("python"))
     assert found
     for number, text in found:

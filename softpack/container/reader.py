@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softpack.codecs.abc import Codec
+from softpack.codecs.abc import Codec, Codes
 from softpack.codecs.sparse import SparseRows
 from softpack.container.context import Prototypes, Weights
 from softpack.container.correcting import correct_by_list, decoding, full_precision
@@ -251,12 +251,16 @@ class Labels:
             DataError: one of them is not in the file, or rows are corrected beyond the classes that were kept.
             CorruptError: a tile fails its checksum, or holds codes that the codec does not make.
         """
+        return self.sparse_rows(self.read_codes(items, views), device)
+
+    def sparse_rows(self, codes: Codes, device: torch.device | str) -> SparseRows:
+        """Return the classes that were kept of rows with these codes, on `device`; raises what `read_sparse` does."""
         if self.promise is not None:
             raise DataError(
                 f"{self.file.name}: rows are corrected so that none is worse than the file promises, in classes that "
                 "were not kept, too; read whole rows"
             )
-        codes = {name: array.to(device) for name, array in self.read_codes(items, views).items()}
+        codes = {name: array.to(device) for name, array in codes.items()}
         with decoding(device, self.file.name):
             return self.codec_on(device).decode_sparse(codes)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from softpack.bits import field_widths
 from softpack.codecs.abc import code_dtype
+from softpack.codecs.sparse import SparseRows
 from softpack.container.context import Weights
 from softpack.container.correcting import ResidentCorrections, correct, decoding
 from softpack.container.corrections import Corrections
@@ -101,6 +102,13 @@ class ResidentLabels:
             return rows_BC
         row_E, class_E, value_E = (found.to(device) for found in self._corrections.take(rows_B))
         return correct(rows_BC, row_E, class_E, value_E, self.spec, self.labels.promise.step)
+
+    def read_sparse(
+        self, items: Indices, views: Indices, device: torch.device | str | None = None
+    ) -> SparseRows:
+        """Return the classes that were kept of these (item, view), as `Labels.read_sparse` does."""
+        device = self.device if device is None else torch.device(device)
+        return self.labels.sparse_rows(self.read_codes(items, views), device)
 
     def read_codes(self, items: Indices, views: Indices) -> dict[str, Tensor]:
         """Return the codes of these (item, view) on the device of the codes."""

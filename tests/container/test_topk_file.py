@@ -98,3 +98,14 @@ def test_ranked_rows_without_anything_to_learn_are_written_as_they_come(tmp_path
         w.append(rows_BC[:1], item=0, view=0)
         assert not w._needs_fit
     assert softpack.open(tmp_path / "x.spk").file.minor == 0
+
+
+def test_resident_codes_give_the_same_sparse_rows(path):
+    labels = softpack.open(path)
+    item, view = np.array([1, 0, 1]), np.array([2, 0, 2])
+
+    expected, found = labels.read_sparse(item, view), labels.load().read_sparse(item, view)
+
+    assert torch.equal(found.ids_BK, expected.ids_BK)
+    assert torch.equal(found.log_probs_BK, expected.log_probs_BK)
+    assert all(torch.equal(found.tails[T], tail_B) for T, tail_B in expected.tails.items())
