@@ -4,11 +4,15 @@ import struct
 from collections import namedtuple
 from typing import Any
 
+import zstandard
 from reference_codecs import NotSpkError, TruncatedError, UnsupportedError, expand, need
 
 Block: Any = namedtuple("Block", "sync type coding stream seq part tile_item tile_view span_items span_views "
                         "n_rows stored_len raw reserved payload_hash seal head payload")
 HEADER, MODEL, TILE, INDEX, COMMIT = 1, 2, 3, 4, 5
+# What Python says of bytes and headers that are not as they should be: they are Corrupt.
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error,
+             zstandard.ZstdError)
 PARTS = DECODER, ENCODER, PROTOTYPES, PROTOTYPE_ENCODER, TABLES, VIEW_BASIS = 0, 1, 3, 4, 5, 7
 
 def xxh64(data: bytes, seed: int = 0) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from reference_topk import topk_ids, topk_masses, topk_page, topk_steps
+from reference_topk import check_values, topk_ids, topk_masses, topk_page, topk_steps
 
 NotSpkError, TruncatedError, CorruptError, UnsupportedError = (
     type(f"{kind}Error", (Exception,), {}) for kind in ("NotSpk", "Truncated", "Corrupt", "Unsupported"))
@@ -168,6 +168,7 @@ def decode(codec: Any, takes: Any, codes: Any, tensors: Any, context: Any = None
         is_steps, ids = s["value"] == "steps", topk_ids(s, c, codes, tensors)
         values = codes["values"]
         values = topk_steps(values, s["step"]) if is_steps else floats(values, s["value"])
+        check_values(s, values)
         if s["tail"] == "mass":
             return topk_masses(s, takes, ids, values, codes)
         left = (1 - np.exp(values).sum(axis=1)) / max(1, c - s["k"])

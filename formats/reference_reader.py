@@ -4,15 +4,13 @@
 import json
 import math
 import re
-import struct
 import sys
 from collections import namedtuple
 from typing import Any
 
 import numpy as np
-import zstandard
-from reference_blocks import (DECODER, ENCODER, MODEL, PARTS, PROTOTYPE_ENCODER, PROTOTYPES, TABLES, TILE,
-                              VIEW_BASIS, read_blocks)
+from reference_blocks import (DECODER, ENCODER, MALFORMED, MODEL, PARTS, PROTOTYPE_ENCODER, PROTOTYPES,
+                              TABLES, TILE, VIEW_BASIS, read_blocks)
 from reference_codecs import (CorruptError, NotSpkError, TruncatedError, UnsupportedError, fields, need,
                               read_tensors, read_tile, settings_of)
 from reference_context import context_of, correct, weights_of
@@ -194,7 +192,7 @@ def read(path: Any, stages: int | None = None, checkpoint: Any = None) -> dict[s
     try:
         given = {} if checkpoint is None else read_tensors(np.fromfile(checkpoint, np.uint8).tobytes())
         return read_rows(np.fromfile(path, np.uint8).tobytes(), stages, given)
-    except (ValueError, LookupError, TypeError, RecursionError, struct.error, zstandard.ZstdError) as error:
+    except MALFORMED as error:
         raise CorruptError(f"{type(error).__name__}: {error}") from None
 if __name__ == "__main__":
     np.savez(sys.argv[3], **read(sys.argv[1], None, *sys.argv[4:]))

@@ -22,6 +22,7 @@ def topk_page(s: dict[str, Any], c: int, bits: int) -> tuple[list[Any], dict[str
     least = 1 if is_set else 0
     most = (4096, min(c, 65536), c) if is_set else (0, 0, 0)
     ranges = zip(sizes, most, strict=True)
+    require(s["orders"] * n <= 1 << 24, "lists of too many places")
     require(all(type(size) is int and least <= size <= top for size, top in ranges), "orders")
     require(0 <= float(s["step"]) < math.inf and (s["value"] == "steps" or float(s["step"]) == 0), "step")
     require(s["value"] != "steps" or s["tail"] not in ("uniform", "bucket"), "steps have no scale")
@@ -52,6 +53,11 @@ def topk_ids(s: dict[str, Any], c: int, codes: Any, tensors: Any) -> Any:
     place = np.minimum(np.cumsum(codes["gaps"] + 1, axis=1) - 1, n + c - 1)
     listed = np.take_along_axis(lists[codes["order"]], np.minimum(place, n - 1), axis=1)
     return base[np.where(place < n, listed, place - n)]
+
+def check_values(s: dict[str, Any], values: Any) -> None:
+    """Refuse rows that have no class, or no numbers, where the settings are of 1.5."""
+    is_language = {s["ids"], s["value"], s["tail"]} & {"set", "steps", "mass"}
+    require(not is_language or np.isfinite(values.max(axis=1)).all(), "a row without a class")
 
 def topk_steps(codes: Any, step: str) -> Any:
     """Return log-probabilities up to a constant of each row."""

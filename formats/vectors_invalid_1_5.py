@@ -16,7 +16,6 @@ from softpack.bits import pack, unpack
 C, U = "CorruptError", "UnsupportedError"
 SAMPLE, BARE, POLYK = "1.5_sample", "1.5_sample_bare_log_probs_t4", "1.5_polyk"
 HEAD, HEAD16, NAMED = "1.5_head", "1.5_head_fp16", "1.5_head_named"
-ROWS = 20  # of the vectors whose codes are changed
 
 
 def codes(number: int, change: Callable[[np.ndarray], object]) -> Change:
@@ -30,7 +29,8 @@ def codes(number: int, change: Callable[[np.ndarray], object]) -> Change:
         stored = payload[start + 16:start + 16 + length]
         planes = zstandard.decompress(stored) if coding else stored
         shape = json.loads(draft.blocks[0].content)["streams"][0]["arrays"][number]["shape"]
-        values = unpack(planes, width, shape[0] * ROWS).reshape(shape[0], ROWS)
+        n_rows = block.fields["n_rows"]
+        values = unpack(planes, width, shape[0] * n_rows).reshape(shape[0], n_rows)
         change(values)
         planes = pack(values, width)
         facts = DESCRIPTOR.pack(0, width, 0, len(planes), base)
@@ -102,5 +102,8 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "hidden_of_topk": (C, "1.0_topk_zero", "hidden states that give log-probabilities",
      header(lambda h: h["takes"].update(space="hidden"))),
     "head_unknown_setting": (U, HEAD, "a setting of a later version", setting(bias=True)),
+    "head_widths_of_integer": (C, HEAD, "widths that are a number", setting(widths=2)),
+    "polyk_terms_of_integer": (C, POLYK, "terms that are a number", setting(terms=1)),
+    "sample_seed_of_text": (C, BARE, "a seed in text", setting(draw_seed="1")),
     "polyk_fewer_terms": (C, POLYK, "fewer terms than coefficients", setting(terms="0,1")),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spoil import Change, arrays, header, tensors
+from vectors_invalid_1_5 import codes
 
 # fmt: off
 C, U = "CorruptError", "UnsupportedError"
@@ -50,5 +51,8 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "topk_mass_twice": (C, MASS, "two masses at one temperature", setting(tail_temperatures="2,2")),
     "topk_masses_without_mass": (C, MASS, "temperatures of masses for a tail without", setting(tail="zero")),
     "topk_mass_of_one_number": (C, MASS, "fewer masses than temperatures", array(2, shape=[1])),
+    "topk_mass_temperatures_of_integer": (C, MASS, "temperatures that are a number", setting(tail_temperatures=2)),
+    "topk_steps_of_no_class": (C, STEPS, "rows of no class with a probability", codes(1, lambda n: n.fill(255))),
+    "topk_mass_nan": (C, MASS, "NaN among log-probabilities", codes(1, lambda n: n.__setitem__((0, 4), 0x7E00))),
     "topk_unknown_setting": (U, MASS, "a setting of a later version", setting(spread="frequency")),
 }

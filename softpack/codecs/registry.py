@@ -93,8 +93,7 @@ def typed_settings(codec_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
         UnsupportedError: no codec of that id is installed.
         CodecError: a setting is unknown, or is no number where it should be.
     """
-    cls = codec_class(codec_id)
-    types = {f.name: f.type if isinstance(f.type, str) else f.type.__name__ for f in cls.setting_fields()}
+    types = setting_kinds(codec_id)
     unknown = [name for name in config if name not in types]
     if unknown:
         raise CodecError(
@@ -106,6 +105,12 @@ def typed_settings(codec_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def setting_names(codec_id: str) -> dict[str, bool]:
     """Return the names of a codec's settings, and whether each must be said."""
     return {f.name: "later" not in f.metadata for f in codec_class(codec_id).setting_fields()}
+
+
+def setting_kinds(codec_id: str) -> dict[str, str]:
+    """Return the names of a codec's settings, and the type that each declares, such as "int"."""
+    fields = codec_class(codec_id).setting_fields()
+    return {f.name: f.type if isinstance(f.type, str) else f.type.__name__ for f in fields}
 
 
 def _typed(codec_id: str, name: str, value: Any, kind: str) -> Any:

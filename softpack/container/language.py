@@ -48,14 +48,16 @@ class TokenReader:
 
         Raises:
             DataError: there is no such item, or the file lacks rows of it.
-            CorruptError: they are not those that its hash was made of.
+            CorruptError: they are not those that its hash was made of, or fewer than none.
         """
         if not 0 <= item < len(self.lengths_N):
             raise DataError(
                 f"{self._name}: there is no item {item}; it holds items 0 to {len(self.lengths_N) - 1}"
             )
         length = int(self.lengths_N[item])
-        is_known = length - 1 <= self._labels.shape[1]  # else it is longer than what there is, or a lie
+        if length < 0:
+            raise CorruptError(f"{self._name}: sequence {item} has {length} tokens; expected 0 or more")
+        is_known = length - 1 <= self._labels.n_views(item)  # else it lacks rows, or is a lie: no memory for it
         views = np.arange(max(length - 1, 0) if is_known else 0)
         items = np.full(len(views), item)
         if not is_known or not self._labels.has(items, views).all():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec
-from softpack.codecs.registry import make_codec, setting_names
+from softpack.codecs.registry import make_codec, setting_kinds, setting_names
 from softpack.container.file import SpkFile
 from softpack.container.tiles import Tables
 from softpack.container.viewpoint import ViewBasis, has_viewpoints, n_functions
@@ -28,6 +28,12 @@ PROTOTYPE_CODEC = "klt"
 BASIS = "weight"  # the tensor of a ViewBasis
 MAX_TENSORS = 4096
 NAME = re.compile(r"[A-Za-z0-9_.]{1,128}")
+SPELLED = {
+    "int": (int,),
+    "float": (int, str),
+    "bool": (bool,),
+    "str": (str,),
+}  # settings in a header, by their type
 
 
 def pack_tensors(tensors: dict[str, Tensor]) -> bytes:
@@ -215,13 +221,17 @@ def _load(
 ) -> Codec:
     where = f"{file.name}, codec {codec_id}"
     _check_settings(codec_id, config, where)
+    try:
+        unloaded = make_codec(codec_id, takes, config)
+    except CodecError as error:  # before memory is taken for tensors
+        raise CorruptError(f"{where}: {error}") from None
     tensors, encoder = (model_tensors(file, part) for part in parts)
     if tensors.keys() & encoder.keys():
         raise CorruptError(
             f"{where}: {', '.join(sorted(tensors.keys() & encoder.keys()))} stand in both models"
         )
     try:
-        codec = make_codec(codec_id, takes, config).load_state(tensors | encoder)
+        codec = unloaded.load_state(tensors | encoder)
     except CodecError as error:
         raise CorruptError(f"{where}: {error}") from None
     if codec.state().keys() != tensors.keys():
@@ -250,6 +260,12 @@ def _check_settings(codec_id: str, config: Mapping[str, Any], where: str) -> Non
         )
     if missing:
         raise CorruptError(f"{where}: lacks the setting {', '.join(sorted(missing))}")
+    kinds = setting_kinds(codec_id)
+    for name, value in config.items():
+        expected = SPELLED.get(kinds[name], (type(value),))
+        if type(value) not in expected:
+            types = " or ".join(kind.__name__ for kind in expected)
+            raise CorruptError(f"{where}: the setting {name} is {value!r:.80}; expected {types}")
 
 
 def model_tensors(file: SpkFile, part: ModelPart) -> dict[str, Tensor]:

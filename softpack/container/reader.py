@@ -183,6 +183,11 @@ class Labels:
         """Return how many views each item has: int64 [items]."""
         return self._rows.view_counts
 
+    def n_views(self, item: int) -> int:
+        """Return how many views an item has, without counting those of the others."""
+        (first,), (stop,) = self._rows.rows_of(np.array([item]))
+        return int(stop - first)
+
     def nth_view(self, items: Indices, n: Indices) -> np.ndarray:
         """Return the n-th present view (from 0, rising) of each item: int64 [B]."""
         return self._rows.nth_view(*_pair(items, n))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 
@@ -556,3 +557,11 @@ def test_hidden_states_are_for_no_other_codec():
     ):
         make_codec("raw", LabelSpec(H, HIDDEN), {})
     assert make_codec("head", LabelSpec(H, HIDDEN), {"vocabulary": "7"}).gives.classes == 7
+
+
+def test_a_step_that_is_a_whole_number_decodes(rows, fitted):
+    whole = dataclasses.replace(fitted, step=2).load_state(fitted.state())
+
+    assert whole.step == 2.0
+    assert type(whole.step) is float
+    assert whole.decode(fitted.encode(rows[0][:3])).dtype == torch.float32

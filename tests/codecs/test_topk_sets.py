@@ -196,6 +196,21 @@ def test_gaps_of_many_classes_do_not_overflow():
     assert found[0, 1:].unique().tolist() == [(1 << 24) - 1]
 
 
+def test_gaps_whose_steps_alone_pass_32_bits_do_not_overflow():
+    k = 46340
+    orders = Orders(torch.arange(k + 1), torch.tensor([[0]]))
+    gaps_Bk = torch.full((1, k), k + 1, dtype=torch.int32)
+
+    assert orders.ids(torch.zeros(1, dtype=torch.int32), gaps_Bk).unique().tolist() == [k]
+
+
+def test_lists_of_too_many_places_are_refused_before_they_are_read():
+    with pytest.raises(
+        CodecError, match="4096 orders list 65536 classes each; expected 16777216 together at most"
+    ):
+        TopK(LabelSpec(1 << 16), k=1, ids="set", orders=4096, listed=65536, common=1)
+
+
 def test_steps_of_a_row_that_spans_more_than_there_are():
     rows_BC = torch.tensor([[0.0, -10, -300, -400], [0, 0, 0, 0]])
     codes = TopK(LabelSpec(4), k=4, value="steps", step=0.5, tail="zero").encode(rows_BC)

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import softpack
+from softpack.entropy.arrays import DESCRIPTOR
 from softpack.errors import CorruptError, DataError
+from softpack.format.layout import BlockType
 from softpack.sequences import Sequences
 
 TOKENS = [[5, 1, 2], [], [7], [3, 3, 0, 9, 11]]
@@ -186,6 +190,23 @@ def test_a_length_that_is_a_lie_takes_no_memory(tmp_path):
         softpack.append(tmp_path / "a.spk"),
     ):
         pass
+
+
+@pytest.mark.parametrize(("length", "error"), [(1 << 30, DataError), (-1, CorruptError)])
+def test_a_length_that_is_a_lie_takes_no_memory_whatever_the_views(tmp_path, forge, length, error):
+    write(tmp_path / "a.spk")
+    forged = forge(tmp_path / "a.spk")
+    number = forged.find(BlockType.TILE, 3)
+    before = forged.blocks[number][1]
+    stored = int.from_bytes(before[4:8], "little")
+    payload = DESCRIPTOR.pack(0, 0, 0, 0, length) + before[16 + stored :]  # all of the same length
+    forged.change(number, payload, raw_len=len(payload))
+    forged.write(tmp_path / "a.spk", commit=lambda commit: replace(commit, views=1 << 31))
+    labels = softpack.open(tmp_path / "a.spk")
+
+    for item in range(4):
+        with pytest.raises(error, match=f"sequence {item}.* has {length} tokens"):
+            labels.tokens(item)
 
 
 def test_a_row_that_is_there_twice_is_refused(tmp_path):

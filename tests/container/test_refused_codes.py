@@ -19,6 +19,8 @@ INVALID = Path(__file__).resolve().parents[2] / "formats" / "vectors" / "invalid
             "sample_beyond_the_classes",
             "sample: the codes of row 0 of the batch begin with a gap of 4 bits and end at",
         ),
+        ("topk_steps_of_no_class", "topk: row 0 of the batch has -inf as its largest value; expected a class"),
+        ("topk_mass_nan", "topk: row 4 of the batch has nan as its largest value; expected a class"),
         ("polyk_class_twice", "polyk: row 0 of the batch names a class twice; expected 9 different classes"),
     ],
 )

@@ -75,6 +75,9 @@ class Head(Codec):
         check_integer(self.codec_id, "search", self.search, 0, MOST_ROUNDS)
         for name in ("bits", *(["step"] if self.step or self.widths else [])):
             check_positive(self.codec_id, name, getattr(self, name))
+            object.__setattr__(
+                self, name, float(getattr(self, name))
+            )  # a whole step makes coefficients, no integers
         if self.matrix != INSIDE and not (isinstance(self.matrix, str) and HASH.fullmatch(self.matrix)):
             raise CodecError(
                 f"head: matrix is {self.matrix!r}; expected {INSIDE!r}, or the 64 lowercase hexadecimal digits of a "

@@ -23,7 +23,7 @@ from softpack.codecs.topk.kept import knows_tail, largest, largest_known, pad, s
 from softpack.codecs.topk.numbers import DEFAULT_STEP, as_int32, from_odds, from_steps, to_odds, to_steps
 from softpack.codecs.topk.orders import Orders
 from softpack.codecs.topk.settings import check_fitted, check_settings
-from softpack.errors import CodecError
+from softpack.errors import CodecError, CorruptError
 from softpack.records import LabelSpec
 
 DEFAULT_K = 20
@@ -250,7 +250,11 @@ class TopK(Codec):
         return True
 
     def decode_sparse(self, codes: Codes) -> SparseRows:
-        """Return the k classes as they are stored, and what each other class gets, or all of them together."""
+        """Return the k classes as they are stored, and what each other class gets, or all of them together.
+
+        Raises:
+            CorruptError: a row has no class with a probability, or holds nan; of settings that 1.5 brought.
+        """
         ids_Bk, values_Bk = self._ids(codes), self._values(codes)
         if self.tail != "mass":
             fill_B = self._fill(values_Bk, codes)[:, 0]
@@ -344,9 +348,22 @@ class TopK(Codec):
         return self._orders.ids(order, gaps)
 
     def _values(self, codes: Codes) -> Tensor:
-        if self.value != "steps":
-            return from_float_codes(codes["values"], self.value)
-        return from_steps(codes["values"], self.step)
+        if self.value == "steps":
+            values_Bk = from_steps(codes["values"], self.step)
+        else:
+            values_Bk = from_float_codes(codes["values"], self.value)
+        if self.minor:  # readers of 1.0 never looked
+            self._check_values(values_Bk)
+        return values_Bk
+
+    def _check_values(self, values_Bk: Tensor) -> None:
+        is_bad_B = ~torch.isfinite(values_Bk.amax(dim=1))
+        if bool(is_bad_B.any()):
+            row = int(is_bad_B.int().argmax())
+            raise CorruptError(
+                f"topk: row {row} of the batch has {float(values_Bk[row].amax())} as its largest value; expected a "
+                "class with a probability, and numbers; the file was not written by this codec"
+            )
 
     @property
     def _id_bits(self) -> int:

@@ -101,7 +101,8 @@ class Orders:
         last = n_listed + len(self.base_C) - 1
         steps_k = torch.arange(k, dtype=torch.int32, device=gaps_Bk.device)
         # Sums of a damaged file may pass the last place, and 32 bits.
-        places_Bk = gaps_Bk.cumsum(dim=1, dtype=torch.int64 if k * last >= 1 << 31 else torch.int32)
+        is_wide = k * (last + 1) >= 1 << 31
+        places_Bk = gaps_Bk.cumsum(dim=1, dtype=torch.int64 if is_wide else torch.int32)
         places_Bk = places_Bk.add_(steps_k).clamp_(max=last)
         start_B1 = (order_B * n_listed)[:, None]
         starts_Bk = torch.where(places_Bk < n_listed, start_B1, (n_orders - 1) * n_listed)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 TAILS = ("uniform", "zero", "min", "bucket", "mass")
 MOST = {"orders": 1 << 12, "listed": 1 << 16, "common": 1 << 24}
+MOST_PLACES = 1 << 24  # in all lists together
 NEEDS = {  # setting: its default, the setting that it is for, and what that must be
     "tail_temperature": (1.0, "tail", "bucket"),
     "tail_temperatures": ("", "tail", "mass"),
@@ -34,6 +35,11 @@ def check_settings(codec: TopK) -> None:
         found = getattr(codec, setting)
         if found != needed and getattr(codec, name) != default:
             raise CodecError(f"topk: {name} is for {setting}={needed}; found {setting}={found}, leave it out")
+    if codec.orders * codec.listed > MOST_PLACES:
+        raise CodecError(
+            f"topk: {codec.orders} orders list {codec.listed} classes each; expected {MOST_PLACES} together at most; "
+            "set orders or listed lower"
+        )
     if codec.value == "steps":
         check_positive(codec.codec_id, "step", codec.step)
         if codec.tail in ("uniform", "bucket"):
