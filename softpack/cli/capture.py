@@ -21,6 +21,7 @@ from softpack.cli.options import (
     settings_of,
 )
 from softpack.cli.progress import Bar
+from softpack.container.blockfile import PARTIAL
 from softpack.container.file import SpkFile
 from softpack.errors import DataError
 
@@ -97,7 +98,7 @@ def capture(text_or_tokens: str, out: str, model: str, **how: Any) -> None:
             force=how["force"], restart=how["restart"], stage=Bar, **settings,
         )  # fmt: skip
     except KeyboardInterrupt:
-        if Path(f"{out}.unfinished").exists():
-            note(f"interrupted; what is done is kept in {out}.unfinished, and the same command goes on")
+        if any(Path(f"{out}.unfinished{partial}").exists() for partial in ("", PARTIAL)):
+            note(f"interrupted; what is done is kept in {out}.unfinished*, and the same command goes on")
         raise
     print_facts(facts_of(SpkFile(out)), how["as_json"])

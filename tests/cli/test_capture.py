@@ -122,9 +122,10 @@ def test_a_matrix_outside_is_of_codec_head(here):
     assert "--matrix-outside is of --codec head alone" in err
 
 
-def test_an_interrupted_run_says_how_to_go_on(here, monkeypatch):
+@pytest.mark.parametrize("left", ["a.spk.unfinished", "a.spk.unfinished.partial"])
+def test_an_interrupted_run_says_how_to_go_on(here, monkeypatch, left):
     def stop(*_, **__):
-        Path("a.spk.unfinished").touch()
+        Path(left).touch()
         raise KeyboardInterrupt
 
     words = ("capture", "ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model")
@@ -133,7 +134,7 @@ def test_an_interrupted_run_says_how_to_go_on(here, monkeypatch):
         code, _, err = run(*words)
 
     assert code == 1
-    assert "interrupted; what is done is kept in a.spk.unfinished, and the same command goes on" in err
+    assert "interrupted; what is done is kept in a.spk.unfinished*, and the same command goes on" in err
 
 
 @pytest.fixture
