@@ -1,4 +1,4 @@
-"""Capture what a language model says, and train a smaller one on it with Hugging Face's Trainer."""
+"""Capture a language model, train a smaller one with Hugging Face's Trainer (pip install transformers accelerate)."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train a student of a captured language model with TRL's SFTTrainer, which is not patched."""
+"""Train a student of a captured language model with TRL's SFTTrainer, not patched (pip install trl)."""
 
 import tempfile
 from pathlib import Path

@@ -108,6 +108,20 @@ class Sequences:
                 f"{n_tokens - 1}, as {of} has {n_tokens} tokens; tokenize with the teacher's own tokenizer"
             )
 
+    def check_longest(self, n_tokens: int, of: str) -> None:
+        """Check that no sequence has more than `n_tokens`.
+
+        Raises:
+            DataError: names the first that has.
+        """
+        longer_N = self.lengths_N > n_tokens
+        if longer_N.any():
+            item = int(np.argmax(longer_N))
+            raise DataError(
+                f"sequence {item} has {self.lengths_N[item]} tokens; expected {n_tokens} at most, as {of} has "
+                f"positions for no more; give max_length={n_tokens} (--max-length {n_tokens})"
+            )
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the lengths as int64 and then all tokens as int32, little-endian, in hexadecimal."""

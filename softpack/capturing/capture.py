@@ -97,6 +97,7 @@ def capture(
         make_whole(unfinished_of(path), restart)
         probed_L = found[int(np.argmax(found.lengths_N >= 2))]
         found.check_vocabulary(teacher.n_inputs or (1 << 31), "the teacher")
+        found.check_longest(teacher.longest or (1 << 31), "the teacher")
         probed_LV = teacher.probe(probed_L)
         found.check_vocabulary(teacher.n_inputs, "the teacher")
         spec, made_of, n_rows = LabelSpec(teacher.classes), {}, 0

@@ -59,7 +59,7 @@ def _read_file(path: Path, tokenizer: Any, max_length: int | None) -> Sequences:
                 _tokenized([path.read_text(encoding="utf-8")], tokenizer, str(path))[0], tokenizer, max_length
             )
         if suffix == ".jsonl":
-            return _sequences(_lines(path), tokenizer, max_length, f"{path}, line")
+            return _sequences(_lines(path), tokenizer, max_length, f"{path}, line", first=1)
         if suffix in (".npz", ".npy"):
             return _sequences(_arrays(path), tokenizer, max_length, f"{path}, row")
         if suffix == ".parquet":
@@ -69,12 +69,18 @@ def _read_file(path: Path, tokenizer: Any, max_length: int | None) -> Sequences:
     raise DataError(f"{path}: ends in {suffix or 'nothing'}; expected one of {KINDS}")
 
 
-def _sequences(given: Iterable[Any], tokenizer: Any, max_length: int | None, where: str) -> Sequences:
+def _sequences(
+    given: Iterable[Any], tokenizer: Any, max_length: int | None, where: str, first: int = 0
+) -> Sequences:
+    """Return the tokens of examples, which messages count from `first`."""
+
     def tokens() -> Iterator[Any]:
-        examples, done = iter(given), 0
+        examples, done = iter(given), first
         while some := list(islice(examples, AT_ONCE)):
             texts = [
-                (n, found) for n, example in enumerate(some) if isinstance(found := _of_example(example), str)
+                (n, found)
+                for n, example in enumerate(some)
+                if isinstance(found := _of_example(example, f"{where} {done + n}"), str)
             ]
             ids = dict(
                 zip(
@@ -84,14 +90,14 @@ def _sequences(given: Iterable[Any], tokenizer: Any, max_length: int | None, whe
                 )
             )
             for n, example in enumerate(some):
-                found = ids[n] if n in ids else _of_example(example)
+                found = ids[n] if n in ids else _of_example(example, f"{where} {done + n}")
                 yield as_tokens(found, f"{where} {done + n}")[:max_length]
             done += len(some)
 
     return Sequences.of(tokens())
 
 
-def _of_example(example: Any) -> Any:
+def _of_example(example: Any, where: str) -> Any:
     """Return the ids or the text of an example; ids that a mask hides are padding."""
     if not hasattr(example, "keys"):
         return example
@@ -101,7 +107,7 @@ def _of_example(example: Any) -> Any:
         return np.asarray(example["input_ids"])[np.asarray(example["attention_mask"], bool)]
     if "text" in example:
         return example["text"]
-    raise DataError(f"an example has the fields {', '.join(map(str, example))}; expected input_ids or text")
+    raise DataError(f"{where}: has the fields {', '.join(map(str, example))}; expected input_ids or text")
 
 
 def _tokenized(texts: list[str], tokenizer: Any, where: str) -> list[list[int]]:
@@ -127,7 +133,7 @@ def _pieces(ids: list[int], tokenizer: Any, max_length: int | None) -> Sequences
 
 def _lines(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
+        for number, line in enumerate(file, 1):
             try:
                 example = json.loads(line)
             except ValueError:

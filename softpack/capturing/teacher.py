@@ -75,6 +75,14 @@ class LanguageTeacher:
         embedding = find() if callable(find) else None
         return int(getattr(embedding, "num_embeddings", self.classes))
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens of a sequence that the model has positions for; None where it does not say."""
+        config = getattr(self.model, "config", None)
+        of_text = getattr(config, "get_text_config", None)
+        found = getattr(of_text() if callable(of_text) else config, "max_position_embeddings", None)
+        return found if isinstance(found, int) and found > 0 else None
+
     def probe(self, tokens_L: np.ndarray) -> Tensor:
         """Find out how the model is built, by some tokens of a sequence; return its logits [L, V] of them.
 

@@ -16,10 +16,12 @@ from softpack.cli.options import (
     SETTINGS,
     check_out,
     codec_option,
+    note,
     positive,
     settings_of,
 )
 from softpack.cli.progress import Bar
+from softpack.container.blockfile import PARTIAL
 from softpack.container.file import SpkFile
 from softpack.errors import DataError
 
@@ -45,7 +47,7 @@ def _ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
 @click.option("--model", required=True, metavar="PATH",
               help="Of a causal language model of transformers; or MODULE:NAME, a function's.")  # fmt: skip
 @click.option("--tokenizer", metavar="PATH", help="Of the tokenizer [default: that of the model]")
-@codec_option("topk")
+@codec_option("topk", "head, ")
 @SETTINGS
 @click.option(
     "--target-bits", type=float, callback=positive, metavar="B", help="Bits a label at most, of codes alone."
@@ -74,6 +76,8 @@ def capture(text_or_tokens: str, out: str, model: str, **how: Any) -> None:
     Texts get the tokenizer's own special tokens. The file holds all tokens, so a student needs no text beside it.
     Interrupted, the same command goes on where it was.
     """
+    if how["matrix_outside"] and how["codec_id"] != "head":
+        raise click.UsageError("--matrix-outside is of --codec head alone, which decodes by the output matrix")
     goes_on = Path(f"{out}.unfinished").exists()  # and what is left of OUT itself is that run's
     check_out(out, how["force"] or (goes_on and not Path(out).exists()), text_or_tokens)
     if not Path(text_or_tokens).is_file():
@@ -86,10 +90,15 @@ def capture(text_or_tokens: str, out: str, model: str, **how: Any) -> None:
         settings["matrix_inside"] = False
     if how["target_bits"] is not None:
         settings["target_bits"] = how["target_bits"]
-    captured(
-        load_model(model, how["dtype"]), text_or_tokens, out, how["codec_id"] or "topk",
-        tokenizer=load_tokenizer(how["tokenizer"], model, text_or_tokens), max_length=how["max_length"],
-        batch_tokens=how["batch_tokens"], forced=how["forced"], seed=how["seed"], device=how["device"],
-        force=how["force"], restart=how["restart"], stage=Bar, **settings,
-    )  # fmt: skip
+    try:
+        captured(
+            load_model(model, how["dtype"]), text_or_tokens, out, how["codec_id"] or "topk",
+            tokenizer=load_tokenizer(how["tokenizer"], model, text_or_tokens), max_length=how["max_length"],
+            batch_tokens=how["batch_tokens"], forced=how["forced"], seed=how["seed"], device=how["device"],
+            force=how["force"], restart=how["restart"], stage=Bar, **settings,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if any(Path(f"{out}.unfinished{partial}").exists() for partial in ("", PARTIAL)):
+            note(f"interrupted; what is done is kept in {out}.unfinished*, and the same command goes on")
+        raise
     print_facts(facts_of(SpkFile(out)), how["as_json"])

@@ -85,7 +85,11 @@ def decode(
                 f"--items, --views, --as and --no-replay are of files of arrays, not of {target_format}"
             )
         _decode_folder(
-            file, Path(out), target_format, force, how | {"dtype": dtype, "temperature": temperature}
+            file,
+            Path(out),
+            target_format,
+            force,
+            how | {"dtype": dtype, "temperature": temperature, "matrix": _path(matrix)},
         )
         return
     sink = sink_of(out, target_format)

@@ -66,9 +66,10 @@ DEBUG = click.Option(["--debug"], is_flag=True, expose_value=False, hidden=True,
 OUT = click.option("-o", "--out", required=True, type=click.Path(), metavar="FILE", help="Where to write.")
 
 
-def codec_option(default: str) -> Callable[[F], F]:
-    """Return the option that names a codec."""
-    names = f"raw, quantize, topk, sample, polyk, lowrank, klt, vqae, or of an installed package [default: {default}]"
+def codec_option(default: str, more: str = "") -> Callable[[F], F]:
+    """Return the option that names a codec, of those that code any rows or `more`."""
+    names = f"raw, quantize, topk, sample, polyk, lowrank, klt, vqae, {more}or of an installed package"
+    names += f" [default: {default}]"
     return click.option("--codec", "codec_id", metavar="NAME", help=names)
 
 

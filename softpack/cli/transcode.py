@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from softpack.cli.options import (
     DEVICE,
     FORCE,
     JSON,
+    MATRIX,
     MAX_KL,
     MODEL,
     NO_REPLAY,
@@ -28,7 +30,7 @@ from softpack.cli.options import (
 from softpack.cli.progress import Bar
 from softpack.container.file import SpkFile
 from softpack.container.stages import stages_within
-from softpack.sources.opening import open_source
+from softpack.sources.spk import open_spk
 
 OF_A_CODEC = {
     "pairs": "--set",
@@ -54,20 +56,21 @@ OF_A_CODEC = {
 @SEED
 @DEVICE
 @MODEL
+@MATRIX
 @NO_REPLAY
 @FORCE
 @JSON
 @click.pass_context
 def transcode(
-    ctx: click.Context, /, file: str, out: str, model: str | None, no_replay: bool, force: bool, as_json: bool,
-    **how: Any,
+    ctx: click.Context, /, file: str, out: str, model: str | None, matrix: str | None, no_replay: bool, force: bool,
+    as_json: bool, **how: Any,
 ) -> None:  # fmt: skip
     """Write the labels of FILE into another .spk file.
 
     Without --codec, --model and a target, the codes stay as they are and the tiles are put in order: what
     many appends left in pieces becomes whole. Of codes in stages, --target-bits keeps the first that fit, as they
-    are. Otherwise labels are decoded and encoded again; --set, --temperature, --max-kl, --seed and --device are
-    for that. What a file promises by --max-kl stays with codes that stay whole.
+    are. Otherwise labels are decoded, by --matrix where the file needs it, and encoded again; --set, --temperature,
+    --max-kl, --seed and --device are for that. What a file promises by --max-kl stays with codes that stay whole.
     """
     check_out(out, force, file)
     check_coding(how, model)
@@ -88,7 +91,7 @@ def transcode(
                 f"{', '.join(given)}: of no use here: the stages that are kept stay as they are"
             )
     if anew:
-        encode_rows(open_source(file, kind="spk"), out, model, not no_replay, force, how)
+        encode_rows(open_spk(Path(file), None, None, matrix), out, model, not no_replay, force, how)
     else:
         from softpack.container.repack import repack
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +63,10 @@ class SpkSource(Source):
             yield RowBlock(labels_BC, item_B, view_B, self.labels.replay(item_B, view_B), forced_BF)
 
 
-def open_spk(path: Path, space: str | None, temperature: float | None) -> SpkSource:
-    """Open an `.spk` file as a source.
+def open_spk(
+    path: Path, space: str | None, temperature: float | None, matrix: str | os.PathLike[str] | None = None
+) -> SpkSource:
+    """Open an `.spk` file as a source; `matrix` is the safetensors of the output matrix that it names by its hash.
 
     Raises:
         DataError: it holds another space or temperature than asked for.
@@ -72,7 +75,7 @@ def open_spk(path: Path, space: str | None, temperature: float | None) -> SpkSou
     SpkFile(path)  # refuses a bad one at once, before torch is imported, which other sources do not need
     from softpack.container.reader import Labels
 
-    labels = Labels(path)
+    labels = Labels(path, matrix=matrix)
     spec = labels.spec
     if space not in (None, spec.space) or temperature not in (None, spec.temperature):
         raise DataError(

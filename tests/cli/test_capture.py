@@ -114,6 +114,91 @@ def test_what_cannot_be_captured_is_refused(here, words, code, said):
     assert not Path("a.spk").exists()
 
 
+def test_a_matrix_outside_is_of_codec_head(here):
+    code, _, err = run("capture", "ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model", "--codec", "klt",
+                       "--matrix-outside")  # fmt: skip
+
+    assert code == 2
+    assert "--matrix-outside is of --codec head alone" in err
+
+
+@pytest.mark.parametrize("left", ["a.spk.unfinished", "a.spk.unfinished.partial"])
+def test_an_interrupted_run_says_how_to_go_on(here, monkeypatch, left):
+    def stop(*_, **__):
+        Path(left).touch()
+        raise KeyboardInterrupt
+
+    words = ("capture", "ids.jsonl", "-o", "a.spk", "--model", "capturing_helpers:Model")
+    with monkeypatch.context() as patched:
+        patched.setattr("softpack.capturing.capture.capture", stop)
+        code, _, err = run(*words)
+
+    assert code == 1
+    assert "interrupted; what is done is kept in a.spk.unfinished*, and the same command goes on" in err
+
+
+@pytest.fixture
+def matrix(here):
+    """The output matrix of labels in `h.spk`, which name it by its hash."""
+    from capturing_helpers import Model
+    from safetensors.torch import save_file
+
+    model = Model()
+    softpack.capture(model, TOKENS, "h.spk", "head", target_bits=64, matrix_inside=False)
+    save_file({"lm_head.weight": model.lm_head.weight.detach()}, "teacher.safetensors")
+    return "teacher.safetensors"
+
+
+def test_labels_whose_matrix_is_outside_are_written_out_for_others(matrix):
+    code, _, err = run("decode", "h.spk", "-o", "a.jsonl", "--to", "vllm", "--k", "3", "--matrix", matrix)
+    said = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+
+    assert code == 0, err
+    assert said[0]["prompt_token_ids"] == TOKENS[0]
+    likeliest = softpack.open("h.spk", matrix=matrix).read([0], [0]).topk(3).indices[0].tolist()
+    assert list(map(int, said[0]["prompt_logprobs"][1]))[:3] == likeliest
+
+
+def test_labels_whose_matrix_is_outside_are_transcoded(matrix):
+    code, _, err = run("transcode", "h.spk", "-o", "b.spk", "--codec", "raw")
+    assert code == 1
+    assert "is not in the file" in err
+    assert "--matrix model.safetensors" in err
+
+    code, _, err = run("transcode", "h.spk", "-o", "b.spk", "--codec", "raw", "--matrix", matrix)
+    labels, again = softpack.open("h.spk", matrix=matrix), softpack.open("b.spk")
+
+    assert code == 0, err
+    items, views = labels.cells()
+    np.testing.assert_allclose(again.read(items, views), labels.read(items, views), atol=1e-2)
+    assert again.tokens(0).tolist() == TOKENS[0]
+
+
+def test_sequences_longer_than_the_model_has_positions_for_are_refused(saved):
+    config = saved.GPT2Config(
+        vocab_size=9, n_embd=8, n_layer=1, n_head=2, n_positions=4, bos_token_id=1, eos_token_id=2
+    )
+    saved.GPT2LMHeadModel(config).save_pretrained("short")
+    words = (
+        "capture",
+        "texts.jsonl",
+        "-o",
+        "a.spk",
+        "--model",
+        "short",
+        "--tokenizer",
+        "teacher",
+        "--set",
+        "k=4",
+    )
+    code, _, err = run(*words)
+
+    assert code == 1
+    assert "sequence 0 has 7 tokens; expected 4 at most, as the teacher has positions for no more" in err
+    assert "--max-length 4" in err
+    assert run(*words, "--max-length", "4")[0] == 0
+
+
 def test_without_transformers_a_message_says_what_to_install(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     code, _, err = run("capture", "ids.jsonl", "-o", "a.spk", "--model", "somewhere")

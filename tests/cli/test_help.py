@@ -169,7 +169,7 @@ def test_examples_of_help_run(run_any, here, name):
         if name == "recover":
             (here / "labels.spk").rename("labels.spk.partial")
         short = (
-            " --set steps=2 --set search=0" if "--target-bits" in line else ""
+            " --set steps=2 --set search=0" if "--target-bits" in line and name != "capture" else ""
         )  # of the thousands that vqae takes
         ran = run_any(shlex.join(arguments) + short)
         told = [line for line in ran.err.splitlines() if not re.match(TOLD, line)]

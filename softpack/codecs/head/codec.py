@@ -196,7 +196,8 @@ class Head(Codec):
             raise CodecError(
                 f"head: the labels are decoded by an output matrix {self.matrix_dtype} "
                 f"{[self.vocabulary, self.spec.classes]} that is not in the file, of SHA-256 {self.matrix[:16]}...; "
-                "give the teacher's checkpoint: softpack.open(path, matrix='model.safetensors')"
+                "give the teacher's checkpoint: softpack.open(path, matrix='model.safetensors'), or "
+                "--matrix model.safetensors"
             )
         if "matrix" not in self.tensors:
             raise CodecError(

@@ -22,6 +22,7 @@ class Asked:
         images: folder of the images that were labelled, where files are named after them.
         micro_batch: rows or sequences of a microbatch.
         meta: file that says of which run the student is.
+        matrix: safetensors with the output matrix that labels are decoded by, of files that name it by its hash.
     """
 
     batch: int = 1024
@@ -33,3 +34,4 @@ class Asked:
     images: Path | None = None
     micro_batch: int | None = None
     meta: Path | None = None
+    matrix: Path | None = None

@@ -45,7 +45,7 @@ def write_distillkit(
         DataError: the file does not say what the layout needs.
         ExistsError: `out` is there, and `force` is not given.
     """
-    sequences = Sequences.of(path, asked.k, True, counted)
+    sequences = Sequences.of(path, asked.k, True, counted, asked.matrix)
     config = recommended(sequences.labels.spec.classes, sequences.k)
     with label_folder(path, out, force, FILES) as folder:
         (folder / CONFIG).write_text(_yaml(config), encoding="utf-8")

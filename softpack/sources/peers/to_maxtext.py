@@ -37,7 +37,7 @@ def write_maxtext(
         ExistsError: `out` is there, and `force` is not given.
     """
     module = import_array_record()
-    sequences = Sequences.of(path, asked.k, True, counted)
+    sequences = Sequences.of(path, asked.k, True, counted, asked.matrix)
     with label_folder(path, out, force, FILES) as folder:
         writer, n_files, n_bytes = None, 0, 0
         for sequence in sequences:

@@ -47,7 +47,7 @@ def write_megatron(
         DataError: the file does not fit the layout, or what it must say is not given.
         ExistsError: `out` is there, and `force` is not given.
     """
-    sequences = Sequences.of(path, asked.k, False, counted)
+    sequences = Sequences.of(path, asked.k, False, counted, asked.matrix)
     labels, lengths = sequences.labels, sequences.n_rows_N
     if labels.spec.classes > MOST_CLASSES:
         raise DataError(f"{path}: has {labels.spec.classes} tokens; Megatron's ids tell {MOST_CLASSES} apart")

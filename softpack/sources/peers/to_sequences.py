@@ -73,13 +73,15 @@ class Sequences:
     counted: Counted | None = None
 
     @classmethod
-    def of(cls, path: Path, k: int | None, need_tokens: bool, counted: Counted | None) -> Sequences:
-        """Open a file; `k` is by default what it keeps of each row.
+    def of(
+        cls, path: Path, k: int | None, need_tokens: bool, counted: Counted | None, matrix: Path | None = None
+    ) -> Sequences:
+        """Open a file, with the output matrix if it needs one; `k` is by default what it keeps of each row.
 
         Raises:
             DataError: it does not keep so many tokens, or does not say what the layout needs.
         """
-        labels = Labels(path)
+        labels = Labels(path, matrix=matrix)
         spec = labels.spec
         if not labels.n_rows:
             raise DataError(f"{path}: holds no labels; expected some to decode")

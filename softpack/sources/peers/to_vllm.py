@@ -37,7 +37,7 @@ def write_vllm(
         raise DataError(
             f"{out}: ends in {out.suffix or 'nothing'}; expected .jsonl, for JSON lines, or .npz, for arrays"
         )
-    sequences = Sequences.of(path, asked.k, False, counted)
+    sequences = Sequences.of(path, asked.k, False, counted, asked.matrix)
     with replacing(out, force) as temporary:
         if out.suffix == ".npz":
             _write_arrays(temporary, sequences)
