@@ -71,7 +71,13 @@ def main() -> None:
 
 
 def _measure(
-    results: Results, n_bytes: float, rounds: int, fit_BH: Tensor, test_BH: Tensor, matrix_VH: Tensor, path: Path
+    results: Results,
+    n_bytes: float,
+    rounds: int,
+    fit_BH: Tensor,
+    test_BH: Tensor,
+    matrix_VH: Tensor,
+    path: Path,
 ) -> None:
     start = time.perf_counter()
     unfitted = Head.of_matrix(matrix_VH, named=True, bits=8.0 * n_bytes, search=rounds)

@@ -92,7 +92,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("states", type=Path)
     parser.add_argument("head", type=Path)
-    parser.add_argument("-o", "--out", type=Path, default=ROOT / "benchmarks" / "results" / "language" / "topk_ids.csv")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=ROOT / "benchmarks" / "results" / "language" / "topk_ids.csv"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--k", type=int, nargs="+", default=[16, 64, 128])
     parser.add_argument("--fit-rows", type=int, default=4096)
