@@ -81,8 +81,11 @@ class SparseRows:
         scale = self.spec.temperature / temperature
         kept_BK = (self.log_probs_BK * scale).masked_fill(~self.is_class_BK, -torch.inf)
         tail_B = self._tail(temperature)
-        total_B1 = torch.cat([kept_BK, tail_B[:, None]], dim=1).logsumexp(dim=1, keepdim=True)
-        return kept_BK - total_B1, tail_B - total_B1[:, 0]
+        all_BL = torch.cat([kept_BK, tail_B[:, None]], dim=1)
+        top_B1 = all_BL.amax(dim=1, keepdim=True)
+        all_BL = all_BL - top_B1.masked_fill(top_B1 == -torch.inf, 0.0)  # first, where numbers are large
+        all_BL = all_BL - all_BL.logsumexp(dim=1, keepdim=True)
+        return all_BL[:, :-1], all_BL[:, -1]
 
     def _tail(self, temperature: float) -> Tensor:
         if self.sampled:

@@ -8,7 +8,7 @@ import torch
 
 from softpack.codecs.klt.codec import KLT
 from softpack.codecs.raw import Raw
-from softpack.codecs.sparse import as_sparse_rows
+from softpack.codecs.sparse import SparseRows, as_sparse_rows
 from softpack.codecs.topk import TopK
 from softpack.errors import CodecError, SoftpackError
 from softpack.records import LabelSpec, RowBlock, SparseLabels
@@ -85,3 +85,11 @@ def test_blocks_take_rows():
     assert part.sparse.ids_BK.tolist() == [[9, 0, -1]]
     assert part.sparse.tail_B.tolist() == [LABELS.tail_B[1]]
     assert torch.from_numpy(part.labels_BC).shape == (1, 0)
+
+
+def test_rows_of_large_numbers_are_normalised_exactly():
+    values_BK = torch.tensor([[3000.3, 3000.3], [-1e6, -1e6]])
+    fill_B = torch.full((2,), -torch.inf)
+    rows = SparseRows(LabelSpec(2, "log_probs"), torch.tensor([[0, 1], [1, 0]]), values_BK, fill_B)
+
+    torch.testing.assert_close(rows.dense(), torch.full((2, 2), 0.5).log())
