@@ -48,8 +48,7 @@ class FirstRows(Source):
 def n_first(codec: Codec) -> int:
     """Return how many rows a codec is fitted to: fewer where they are as wide as a vocabulary."""
     classes = codec.spec.classes
-    learns = getattr(codec, "learns", type(codec).fit is not Codec.fit)
-    most = (LEARNED_VALUES if learns else PLAIN_VALUES) // classes
+    most = (LEARNED_VALUES if codec.learns else PLAIN_VALUES) // classes
     return min(fit_rows(classes), max(most, LEAST_ROWS))
 
 

@@ -63,6 +63,16 @@ def groups_of(widths: str, codec_id: str = "klt") -> tuple[Group, ...]:
     return tuple(groups)
 
 
+def arrays_of(groups: Sequence[Group], bits: float) -> tuple[CodeArray, ...]:
+    """Return for each width one array, the levels of the axes of that width.
+
+    Before the fit there are none yet, and an array of single bits stands for as many as are asked for.
+    """
+    if not groups:
+        return (CodeArray("levels_1", (max(1, int(bits)),), 1, 2),)
+    return tuple(group.array for group in groups)
+
+
 def widths_of(bits_of_axes: Sequence[int]) -> str:
     """Return the setting for axes of these bits, falling."""
     return ",".join(f"{bits}x{len([*run])}" for bits, run in groupby(bits_of_axes))

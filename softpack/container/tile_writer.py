@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from softpack.codecs.abc import CodeArray, Codes
+from softpack.codecs.abc import CodeArray, Codec, Codes
 from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.blockfile import BlockFile
 from softpack.container.context import Prototypes
@@ -281,11 +281,8 @@ class TileWriter:
         for start in range(0, len(block), step):
             part = slice(start, start + step)
             if block.sparse is not None:
-                with torch.no_grad():
-                    rows = as_sparse_rows(block.sparse.take(part), self._codec.spec, self._device)
-                    codes = self._codec.encode_sparse(rows)
-                for name, values in out.items():
-                    values[part] = codes[name].cpu().numpy().view(values.dtype)
+                for name, codes_B in codes_of(codec, block.take(part), self._device).items():
+                    out[name][part] = codes_B
                 continue
             rows_BC = torch.from_numpy(block.labels_BC[part]).to(self._device).float()
             with torch.no_grad(), full_precision(self._device):
@@ -368,6 +365,16 @@ def code_arrays(codes: Codes) -> dict[str, np.ndarray]:
     """Return the codes that a codec made as unsigned numpy arrays."""
     unsigned = {torch.uint8: np.uint8, torch.int16: np.uint16, torch.int32: np.uint32}
     return {name: values.cpu().numpy().view(unsigned[values.dtype]) for name, values in codes.items()}
+
+
+def codes_of(
+    codec: Codec, block: RowBlock, device: torch.device | str, context_BC: Tensor | None = None
+) -> dict[str, np.ndarray]:
+    """Return the codes of rows, of which all classes are known or only some, as unsigned numpy arrays."""
+    with torch.no_grad():
+        if block.sparse is not None:
+            return code_arrays(codec.encode_sparse(as_sparse_rows(block.sparse, codec.spec, device)))
+        return code_arrays(codec.encode(torch.from_numpy(block.labels_BC).to(device).float(), context_BC))
 
 
 def code_spec(array: CodeArray) -> ArraySpec:

@@ -30,6 +30,7 @@ from softpack.container.tile_writer import (
     check_tile,
     choose_tile,
     code_arrays,
+    codes_of,
     make_streams,
     most_rows,
     write_model,
@@ -405,17 +406,12 @@ class Writer:
         if not codec.wants_tables or codec.takes_context or not all(len(block) for block in self._spool):
             return self.model.tables
         parts, left = [], max(1, min(TABLE_ROWS, TABLE_VALUES // codec.spec.classes))
-        with torch.no_grad():
-            for block in self._spool:
-                some = block.take(slice(0, left))
-                if some.sparse is not None:
-                    codes = codec.encode_sparse(as_sparse_rows(some.sparse, codec.spec, self._device))
-                else:
-                    codes = codec.encode(torch.from_numpy(some.labels_BC).to(self._device).float())
-                parts.append(code_arrays(codes))
-                left -= len(some)
-                if not left:
-                    break
+        for block in self._spool:
+            some = block.take(slice(0, left))
+            parts.append(codes_of(codec, some, self._device))
+            left -= len(some)
+            if not left:
+                break
         sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         n_rows = self._items * self._views if self._items and self._views else self.n_rows
         return fit_tables(codec.codes, sample, n_rows, "codes")

@@ -21,7 +21,7 @@ from softpack.container.create import PROTOTYPE_BITS, append, create
 from softpack.container.model import Model, arrays_of_item, as_model, fit_prototype_codec
 from softpack.container.reader import Labels
 from softpack.container.tables import bits_per_row, fit_tables
-from softpack.container.tile_writer import code_arrays
+from softpack.container.tile_writer import code_arrays, codes_of
 from softpack.container.writer import MIX_WH, Writer, fit_rows
 from softpack.errors import CodecError, DataError
 from softpack.records import LabelSpec, RowBlock
@@ -129,12 +129,8 @@ def _tables(
         return tables
     parts = []
     for block in source.sample(min(TABLE_ROWS, max(1, TABLE_VALUES // source.row_numbers)), seed):
-        if block.sparse is not None:
-            parts.append(code_arrays(codec.encode_sparse(as_sparse_rows(block.sparse, source.spec, device))))
-            continue
-        rows_BC = torch.from_numpy(block.labels_BC).to(device).float()
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
-        parts.append(code_arrays(codec.encode(rows_BC, context_BC)))
+        parts.append(codes_of(codec, block, device, context_BC))
     sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return tables | fit_tables(codec.codes, sample, n_rows, "codes")
 

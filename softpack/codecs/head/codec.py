@@ -19,7 +19,7 @@ from softpack.codecs.head import fit
 from softpack.codecs.head.matrix import DTYPES, NAMES, find_matrix, matrix_hash
 from softpack.codecs.head.search import NEVER, Space, search
 from softpack.codecs.head.transform import Transform, to_codes, to_levels
-from softpack.codecs.widths import Group, groups_of, widths_of
+from softpack.codecs.widths import Group, arrays_of, groups_of, widths_of
 from softpack.errors import CodecError
 from softpack.records import HIDDEN, MAX_CLASSES, LabelSpec
 
@@ -93,13 +93,8 @@ class Head(Codec):
 
     @property
     def codes(self) -> tuple[CodeArray, ...]:
-        """For each width one array, the levels of the axes of that width.
-
-        Before the fit there are none yet, and an array of single bits stands for as many as are asked for.
-        """
-        if not self.widths:
-            return (CodeArray("levels_1", (max(1, int(self.bits)),), 1, 2),)
-        return tuple(group.array for group in self._groups)
+        """For each width one array, the levels of the axes of that width."""
+        return arrays_of(self._groups, self.bits)
 
     @property
     def minor(self) -> int:

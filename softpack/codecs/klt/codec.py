@@ -20,7 +20,7 @@ from softpack.codecs.klt.levels import Levels
 from softpack.codecs.klt.wide_search import best_codes
 from softpack.codecs.principal import joined
 from softpack.codecs.spaces import centred_logits, log_domain
-from softpack.codecs.widths import Group, groups_of
+from softpack.codecs.widths import Group, arrays_of, groups_of
 from softpack.errors import CodecError
 from softpack.records import MAX_CLASSES, LabelSpec
 
@@ -81,13 +81,8 @@ class KLT(Codec):
 
     @property
     def codes(self) -> tuple[CodeArray, ...]:
-        """For each width one array, the levels of the axes of that width.
-
-        Before the fit there are none yet, and an array of single bits stands for as many as are asked for.
-        """
-        if not self.widths:
-            return (CodeArray("levels_1", (max(1, int(self.bits)),), 1, 2),)
-        return tuple(group.array for group in self._groups)
+        """For each width one array, the levels of the axes of that width."""
+        return arrays_of(self._groups, self.bits)
 
     @property
     def minor(self) -> int:
