@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from statistics import median
 from typing import Any
 
+from common import seconds
 from torch import Tensor
 
 from language.arms import Arm
 from language.decoded import Rows, bytes_a_token, reader
 from language.room import Room
+from language.teacher import logits
 from softpack.codecs.spaces import to_logits
 from softpack.codecs.sparse import SparseRows
 from softpack.eval.fidelity import FidelityMeter
@@ -21,12 +25,23 @@ def compare(room: Room, arm: Arm, n_sequences: int) -> dict[str, Any]:
     """Return a row of figures for an arm, of so many sequences of the test."""
     n = len(room.tokens("test"))
     which = list(range(0, n, -(-n // n_sequences)))
-    room.write([arm], "test", which)
+    fit_s = seconds(lambda: room.fitted(arm)) if arm.has_file else 0.0
+    write_s = seconds(lambda: room.write([arm], "test", which))
     read, spec = reader(arm, room, "test")
     meter = FidelityMeter(TEMPERATURES)
-    for number, _, logits_VC in room.blocks("test", which, f"fidelity: {arm.name}"):
-        meter.update(logits_VC, _logits(read(number, logits_VC), spec))
-    return _row(arm, meter, *bytes_a_token(arm, room, "test"))
+    read_s, product_s = [], []
+    for number, hidden_VD, logits_VC in room.blocks("test", which, f"fidelity: {arm.name}"):
+        begun = time.perf_counter()
+        rows = read(number, logits_VC)
+        read_s.append(time.perf_counter() - begun)
+        product_s.append(seconds(lambda: logits(hidden_VD, room.output)))  # noqa: B023
+        meter.update(logits_VC, _logits(rows, spec))
+    row = _row(arm, meter, *bytes_a_token(arm, room, "test"))
+    n_views, a_row = room.hidden("test").shape[1], 1e3 / row["rows"]
+    times = {"fit_s": fit_s, "write_ms": write_s * a_row}
+    # The first reading of a file opens it; the median is of whole sequences after that.
+    medians = {"read_ms": median(read_s), "product_ms": median(product_s)}
+    return row | times | {name: 1e3 * value / n_views for name, value in medians.items()}
 
 
 def _logits(rows: Rows, spec: LabelSpec) -> Tensor:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from common import read_csv
 
 Row = Mapping[str, str]
 COLORS = {"head": "#b2182b", "klt": "#ef8a62", "topk": "#1b7837", "sample": "#762a83", "polyk": "#2166ac",
-          "distillkit": "#67a9cf", "lowrank": "#8c6d31"}  # fmt: skip
+          "distillkit": "#67a9cf", "lowrank": "#8c6d31", "vqae": "#e08214"}  # fmt: skip
 OTHER = "#6b6b6b"
 DENSE, HARD = "dense", "hard"  # codecs of the two students that all others stand between
 LINE = 0.034  # of the height of a panel, that a line of text takes
@@ -89,13 +89,29 @@ def write(folder: Path) -> None:
 
 
 def _fidelity(facts: Mapping[str, str], rows: Sequence[Row]) -> list[str]:
-    head = ("labels", "bytes a token", "shared MB", "KL T=1", "99%", "KL T=2", "top-1")
+    head = (
+        "labels",
+        "bytes a token",
+        "shared MB",
+        "KL T=1",
+        "99%",
+        "KL T=2",
+        "top-1",
+        "fit s",
+        "write ms",
+        "read ms",
+    )
     lines = [
         (_name(row["arm"], row["ours"] == "1"), _size(float(row["bytes"])), f"{float(row['shared_MB']):.3g}",
-         *(_kl(row[name]) for name in ("kl1", "kl1_p99", "kl2")), f"{float(row['top1']):.3f}")
+         *(_kl(row[name]) for name in ("kl1", "kl1_p99", "kl2")), f"{float(row['top1']):.3f}",
+         *(f"{float(row[name]):.3g}" for name in ("fit_s", "write_ms", "read_ms")))
         for row in sorted(rows, key=lambda row: float(row["bytes"]))
     ]  # fmt: skip
-    about = f"{rows[0]['rows']} tokens of documents that no codec was fitted to. {_machine(facts)}\n"
+    product = median(float(row["product_ms"]) for row in rows)
+    about = (
+        f"{rows[0]['rows']} tokens of documents that no codec was fitted to; times to write and read are a token's. "
+        f"The teacher's product alone takes {product:.3g} ms a token. {_machine(facts)}\n"
+    )
     return ["## Bytes over KL\n", about, *_grid(head, lines)]
 
 
@@ -181,7 +197,7 @@ def _draw_fidelity(panel: Any, rows: Sequence[Row]) -> None:
     )
     shown = [row for row in rows if math.isfinite(float(row["kl1"])) and float(row["kl1"]) > 0]
     for codec in dict.fromkeys(row["codec"] for row in shown):
-        line = sorted((float(row["bytes"]), float(row["kl1"])) for row in shown if _is_line(row, codec))
+        line = _best([(float(row["bytes"]), float(row["kl1"])) for row in shown if _is_ours(row, codec)])
         panel.plot(*zip(*line, strict=True), color=_color(codec), lw=1) if len(line) > 1 else None
     for row in shown:
         _mark(panel, float(row["bytes"]), float(row["kl1"]), row["ours"] == "1", row["codec"])
@@ -193,8 +209,17 @@ def _draw_fidelity(panel: Any, rows: Sequence[Row]) -> None:
     )
 
 
-def _is_line(row: Row, codec: str) -> bool:
+def _is_ours(row: Row, codec: str) -> bool:
     return row["codec"] == codec and row["ours"] == "1"
+
+
+def _best(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return those that have less KL than all of fewer bytes."""
+    found: list[tuple[float, float]] = []
+    for n_bytes, kl in sorted(points):
+        if not found or kl < found[-1][1]:
+            found.append((n_bytes, kl))
+    return found
 
 
 def _draw_students(panel: Any, rows: Sequence[Row]) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -45,7 +46,7 @@ class Plan:
     """
 
     sizes: Sizes = FULL
-    fit: tuple[int, int] = (8, 16)
+    fit: tuple[int, int] = (8, 80)
     fidelity: int = 16
     classes: int = 4096
     recipe: Recipe = field(default_factory=Recipe)
@@ -70,9 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = given.out or (Path("quick-results") if given.quick else FOLDER / "results")
     out.mkdir(parents=True, exist_ok=True)
     room.prepare()
-    arms = [_wanted(arms, room, given) for arms in (FIDELITY, STUDENTS)]
-    add_fidelity(room, plan, arms[0], out / "fidelity.csv", about)
-    add_students(room, plan, arms[1], out / "students.csv", about, given.threads)
+    if given.table != "students":
+        add_fidelity(room, plan, _wanted(FIDELITY, room, given), out / "fidelity.csv", about)
+    if given.table != "fidelity":
+        arms = _wanted(STUDENTS, room, given)
+        add_students(room, plan, arms, out / "students.csv", about, given.threads)
     report.write(out)
     if not given.keep:
         shutil.rmtree(work)
@@ -89,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--out", type=Path, metavar="DIR",
         help="tables and pictures; what is in the tables is not measured again "
              "[default: benchmarks/language/results; with --quick ./quick-results]")  # fmt: skip
-    add("--arms", default="", metavar="TEXT", help="only arms in whose name this stands")
+    add("--table", choices=("fidelity", "students"), help="only this one")
+    add("--arms", nargs="+", default=[""], metavar="TEXT", help="only arms in whose name one of these stands")
     add("--distillkit", type=Path, metavar="DIR",
         help="a clone of github.com/arcee-ai/DistillKit, whose own program then makes its arms")  # fmt: skip
     add("--threads", type=int, default=2,
@@ -104,7 +108,7 @@ def _wanted(arms: Sequence[Arm], room: Room, given: argparse.Namespace) -> list[
     """Return the arms that are asked for and can be made here, and say why others cannot."""
     found: list[Arm] = []
     for arm in arms:
-        if given.arms not in arm.name:
+        if not any(text in arm.name for text in given.arms):
             continue
         if given.quick and (arm.codec, arm.layout) in {(other.codec, other.layout) for other in found}:
             continue  # one of each is enough to show that it works
@@ -241,7 +245,6 @@ def _shown(row: dict[str, Any]) -> dict[str, str]:
 
 def _command(given: argparse.Namespace) -> str:
     words = ["python", "benchmarks/language", "--threads", str(given.threads)]
-    words += ["--arms", given.arms] if given.arms else []
     return shlex.join(words + ["--distillkit", "DIR"] * bool(given.distillkit) + ["--quick"] * given.quick)
 
 
@@ -257,7 +260,24 @@ def _no_bar(what: str, n: int) -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def _bar(what: str, n: int) -> Iterator[Callable[..., None]]:
+    if not os.isatty(2):
+        yield _Lines(what, n)
+        return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not os.isatty(2)) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=n)
         yield lambda n=1: bar.advance(task, n)
+
+
+class _Lines:
+    """Progress for a file of output: a line for every tenth that is done."""
+
+    def __init__(self, what: str, n: int) -> None:
+        self._what, self._n, self._done, self._begun = what, n, 0, time.perf_counter()
+
+    def __call__(self, n: int = 1) -> None:
+        tenths = 10 * self._done // self._n
+        self._done += n
+        if 10 * self._done // self._n > tenths:
+            taken = time.perf_counter() - self._begun
+            print(f"{self._what}: {self._done}/{self._n}, {taken:.0f} s", file=sys.stderr, flush=True)

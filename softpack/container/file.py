@@ -91,7 +91,8 @@ class SpkFile:
         return {**self.__dict__, "_fd": None, "_pid": -1}
 
     def __del__(self) -> None:
-        self.close()
+        if os is not None:  # which it is where the interpreter goes down
+            self.close()
 
     def close(self) -> None:
         """Close the file; a later read opens it again."""

@@ -1,13 +1,14 @@
 """Choose levels for the least KL(teacher || decoded) plus the price of their bits.
 
-A row's few hundred likely tokens are followed one by one: which way each of some hundred coefficients is rounded is
+A row's likely tokens are followed one by one: which way each of some hundred coefficients is rounded is
 free, and they are rounded so that the errors of these tokens' logits cancel. The decoder need not know which tokens
 these are (Martinian, Wornell and Zamir, "Source coding with distortion side information", 2008: an encoder that alone
 knows what matters loses next to nothing). All other tokens are one bucket, whose mass moves with the coefficients as
 that of an average tail. Coefficient by coefficient, one step up or down is taken where it makes the sum less, so that
 it only ever falls; then the likely tokens are looked up anew.
 
-Shapes: B rows, H numbers of a hidden state, R axes, L levels, V tokens, S tokens followed.
+Shapes: B rows, H numbers of a hidden state, R axes, L levels, V tokens, U likely in any row, M in one, A = U + M that
+are seen of a row, S followed.
 """
 
 from __future__ import annotations
@@ -20,25 +21,12 @@ import torch
 from torch import Tensor
 
 FOLLOWED = 128  # tokens of a row
+OWN = 512  # of a row's likeliest tokens that are not among those likely in any row
 TAIL = 1.5  # squared spread of an average tail's logits for a coefficient of 1
-OUTSIDE = 0.01  # of a row's mass: where more lies outside the likely tokens, all tokens are looked at
 CHUNK = 1 << 24  # logits at a time
 ROWS = 256  # searched together
 NEVER = math.inf  # bits of a level that is not there
 LEAST_GAIN = 1e-5  # nats: less is rounding, and no reason to move
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens among which rows are searched.
-
-    Args:
-        matrix_UH: float32, their vectors.
-        moves_UR: what a coefficient of 1 adds to their logits; None where it is computed for those followed alone.
-    """
-
-    matrix_UH: Tensor
-    moves_UR: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +35,7 @@ class Space:
 
     Args:
         matrix_VH: float32.
-        likely_V: int64, the tokens that rows may make likely; all that are looked at for most rows.
+        likely_U: int64, the tokens with most mass in all rows together.
         mean_H: what all-zero coefficients decode to.
         synthesis_RH: what a coefficient adds.
         tail_H: mean of the vectors of tokens that are not likely, as they come.
@@ -58,7 +46,7 @@ class Space:
     """
 
     matrix_VH: Tensor
-    likely_V: Tensor
+    likely_U: Tensor
     mean_H: Tensor
     synthesis_RH: Tensor
     tail_H: Tensor
@@ -68,15 +56,67 @@ class Space:
     price: float
 
     @cached_property
-    def likely(self) -> Tokens:
-        """The likely tokens."""
-        matrix_UH = self.matrix_VH[self.likely_V]
-        return Tokens(matrix_UH, matrix_UH @ self.synthesis_RH.T)
+    def likely_UH(self) -> Tensor:
+        """The vectors of the likely tokens."""
+        return self.matrix_VH[self.likely_U]
 
-    @property
-    def all(self) -> Tokens:
-        """All tokens."""
-        return Tokens(self.matrix_VH)
+    @cached_property
+    def moves_UR(self) -> Tensor:
+        """What a coefficient of 1 adds to the logits of the likely tokens."""
+        return self.likely_UH @ self.synthesis_RH.T
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is seen of some rows: U tokens that are likely in any row, and M more that are likely in each.
+
+    Of the mass of all other tokens it is taken for granted that the decoder keeps it.
+
+    Args:
+        teacher_BA: log-probabilities of these A = U + M tokens.
+        own_BMH: vectors of each row's own.
+        space: of the search.
+    """
+
+    teacher_BA: Tensor
+    own_BMH: Tensor
+    space: Space
+
+    @classmethod
+    def of(cls, hidden_BH: Tensor, space: Space) -> Seen:
+        """Return what is seen of the teacher's rows."""
+        n_tokens, n_likely = len(space.matrix_VH), len(space.likely_U)
+        parts = []
+        for some_BH in torch.split(hidden_BH, max(1, CHUNK // n_tokens)):
+            rows_BV = some_BH @ space.matrix_VH.T
+            rows_BV -= rows_BV.logsumexp(dim=1, keepdim=True)
+            likely_BU = rows_BV[:, space.likely_U]
+            own_BM = rows_BV.index_fill_(1, space.likely_U, -torch.inf).topk(
+                min(OWN, n_tokens - n_likely), dim=1
+            )
+            parts.append((torch.cat([likely_BU, own_BM.values], dim=1), own_BM.indices))
+        teacher_BA, ids_BM = (torch.cat(part) for part in zip(*parts, strict=True))
+        return cls(teacher_BA, space.matrix_VH[ids_BM], space)
+
+    @cached_property
+    def mass_B(self) -> Tensor:
+        """The logarithm of their mass."""
+        return self.teacher_BA.logsumexp(dim=1, keepdim=True)
+
+    def decoded(self, hidden_BH: Tensor) -> Tensor:
+        """Return the log-probabilities [B, A] of decoded hidden states."""
+        likely_BU = hidden_BH @ self.space.likely_UH.T
+        own_BM = (self.own_BMH @ hidden_BH[:, :, None])[:, :, 0]
+        return torch.cat([likely_BU, own_BM], dim=1).log_softmax(dim=1).add_(self.mass_B)
+
+    def moves(self, which_BS: Tensor) -> Tensor:
+        """Return what a coefficient of 1 adds to the logits of some of the tokens, [B, S, R]."""
+        n_likely = len(self.space.likely_U)
+        moves_BSR = self.space.moves_UR[which_BS.clamp_max(n_likely - 1)]
+        row_N, place_N = (which_BS >= n_likely).nonzero(as_tuple=True)
+        own_NH = self.own_BMH[row_N, which_BS[row_N, place_N] - n_likely]
+        moves_BSR[row_N, place_N] = own_NH @ self.space.synthesis_RH.T
+        return moves_BSR
 
 
 def search(levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, space: Space, rounds: int) -> Tensor:
@@ -89,66 +129,34 @@ def search(levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, space: Space
         space: to search in.
         rounds: times that every coefficient is looked at.
     """
-    out_RB = levels_RB.clone()
-
-    def look(rows: Tensor, teacher_BU: Tensor, tokens: Tokens) -> None:
-        out_RB[:, rows] = _searched(levels_RB[:, rows], teacher_BU, wanted_RB[:, rows], tokens, space, rounds)
-
-    n_whole = max(1, CHUNK // len(space.matrix_VH))  # rows whose logits are all held
-    for start in range(0, len(hidden_BH), ROWS):
-        teacher_BU, outside_B = _teacher(hidden_BH[start : start + ROWS], space, n_whole)
-        inside, outside = (start + is_B.nonzero()[:, 0] for is_B in (~outside_B, outside_B))
-        if len(inside):
-            look(inside, teacher_BU[inside - start], space.likely)
-        for rows in torch.split(outside, n_whole) if len(outside) else ():
-            look(rows, (hidden_BH[rows] @ space.matrix_VH.T).log_softmax(dim=1), space.all)
-    return out_RB
-
-
-def _teacher(hidden_BH: Tensor, space: Space, n_rows: int) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities among the likely tokens [B, U], and which rows have mass outside of them, bool [B].
-
-    Args:
-        hidden_BH: the teacher's.
-        space: of the search.
-        n_rows: whose logits of all tokens are made at a time.
-    """
     parts = []
-    for some_BH in torch.split(hidden_BH, n_rows):
-        logits_BV = some_BH @ space.matrix_VH.T
-        logits_BU = logits_BV[:, space.likely_V]
-        inside_B = logits_BU.logsumexp(dim=1) - logits_BV.logsumexp(dim=1)
-        parts.append((logits_BU.log_softmax(dim=1), inside_B < math.log1p(-OUTSIDE)))
-    teacher_BU, outside_B = (torch.cat(part) for part in zip(*parts, strict=True))
-    return teacher_BU, outside_B
+    for start in range(0, len(hidden_BH), ROWS):
+        rows = slice(start, start + ROWS)
+        seen = Seen.of(hidden_BH[rows], space)
+        parts.append(_searched(levels_RB[:, rows], seen, wanted_RB[:, rows], space, rounds))
+    return torch.cat(parts, dim=1)
 
 
-def _searched(
-    levels_RB: Tensor, teacher_BU: Tensor, wanted_RB: Tensor, tokens: Tokens, space: Space, rounds: int
-) -> Tensor:
-    best_RB, best_B = levels_RB, torch.full_like(teacher_BU[:, 0], torch.inf)
+def _searched(levels_RB: Tensor, seen: Seen, wanted_RB: Tensor, space: Space, rounds: int) -> Tensor:
+    teacher_BA = seen.teacher_BA
+    best_RB, best_B = levels_RB, torch.full_like(teacher_BA[:, 0], torch.inf)
     bits_RL = torch.nn.functional.pad(space.cost_RL, (1, 1), value=NEVER)  # of level n at n + 1
     for turn in range(rounds + 1):
         coefficients_RB = (levels_RB + space.first_R[:, None]) * space.step
-        decoded_BH = torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH)
-        decoded_BU = (decoded_BH @ tokens.matrix_UH.T).log_softmax(dim=1)
-        kl_B = torch.einsum("bu,bu->b", teacher_BU.exp(), teacher_BU - decoded_BU)
+        decoded_BA = seen.decoded(torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH))
+        kl_B = torch.einsum("ba,ba->b", teacher_BA.exp(), teacher_BA - decoded_BA)
         sum_B = kl_B + space.price * bits_RL.gather(1, levels_RB + 1).sum(dim=0)
         best_RB = torch.where(sum_B < best_B, levels_RB, best_RB)
         best_B = torch.minimum(sum_B, best_B)
         if turn < rounds:
             # The tokens that are likeliest in either.
-            n_followed = min(FOLLOWED, teacher_BU.shape[1])
-            ids_BS = torch.maximum(teacher_BU, decoded_BU).topk(n_followed, dim=1).indices
+            n_followed = min(FOLLOWED, teacher_BA.shape[1])
+            which_BS = torch.maximum(teacher_BA, decoded_BA).topk(n_followed, dim=1).indices
             teacher_SB, decoded_SB = (
-                rows_BU.gather(1, ids_BS).T.contiguous() for rows_BU in (teacher_BU, decoded_BU)
+                rows_BA.gather(1, which_BS).T.contiguous() for rows_BA in (teacher_BA, decoded_BA)
             )
-            if tokens.moves_UR is None:
-                moves_BSR = tokens.matrix_UH[ids_BS] @ space.synthesis_RH.T
-            else:
-                moves_BSR = tokens.moves_UR[ids_BS]
             off_RB = coefficients_RB - wanted_RB
-            levels_RB = _sweep(levels_RB, off_RB, teacher_SB, decoded_SB, moves_BSR, bits_RL, space)
+            levels_RB = _sweep(levels_RB, off_RB, teacher_SB, decoded_SB, seen.moves(which_BS), bits_RL, space)
     return best_RB
 
 
