@@ -124,7 +124,7 @@ STUDENTS = (
     DENSE,
     HARD,
     EARLY,
-    _head(480, search=1),  # two rounds more take hours for the text of students
+    _head(480),
     _set(45),  # of 64 bytes, as one of the samples
     _topk("fp16 top-50, renormalised", 50),
     Arm("DistillKit recommended", "distillkit", DISTILLKIT[344], layout="fixed", n_bytes=344),
