@@ -13,7 +13,7 @@ import numpy as np
 
 from softpack.capturing.asking import Asker
 from softpack.codecs.abc import Codec, Progress
-from softpack.container.writer import fit_rows
+from softpack.container.gathering import fit_rows
 from softpack.records import RowBlock
 from softpack.sources.base import Source
 

@@ -6,10 +6,13 @@ Shapes in names: B rows, N items.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 
+from softpack.errors import DataError
 from softpack.recipe import Recipe
+from softpack.records import RowBlock
 
 KEPT_VIEWS = 2  # of all items: an epoch that ends, and the next
 COUNTED_VIEWS = 64
@@ -54,3 +57,36 @@ class DrawnColumns:
     def _draw(self, item_B: np.ndarray, view_B: np.ndarray) -> dict[str, np.ndarray]:
         sizes_B2 = np.ones((len(item_B), 2)) if self._source_hw_N2 is None else self._source_hw_N2[item_B]
         return self._recipe.draw(item_B, view_B, sizes_B2)
+
+
+def with_drawn(block: RowBlock, recipe: Recipe, source_hw_N2: np.ndarray | None, where: str) -> RowBlock:
+    """Return rows with the columns that a recipe draws.
+
+    Raises:
+        DataError: they come with columns of their own, or the recipe is for other items.
+    """
+    if block.replay and tuple(block.replay) != recipe.columns:
+        raise DataError(
+            f"{where}: found the columns {', '.join(block.replay)}; the recipe draws "
+            f"{', '.join(recipe.columns) or 'none'}; give rows without columns"
+        )
+    if recipe.scale is not None and source_hw_N2 is None:
+        raise DataError(
+            f"{where}: the recipe draws crops of images whose sizes are not known; say "
+            "set_items(source_hw=...) before the first rows"
+        )
+    sizes_B2 = np.zeros((len(block), 2), np.int32)
+    if source_hw_N2 is not None:
+        if block.item_B.max(initial=-1) >= len(source_hw_N2):
+            raise DataError(
+                f"{where}: found item {block.item_B.max()}; source_hw has the sizes of {len(source_hw_N2)} images"
+            )
+        sizes_B2 = source_hw_N2[block.item_B]
+    drawn = recipe.draw(block.item_B, block.view_B, sizes_B2)
+    for name, values in block.replay.items():
+        if not np.array_equal(values, drawn[name]):
+            raise DataError(
+                f"{where}: found {name} that are not those that the recipe draws; give rows without columns, or make "
+                "the file without a recipe"
+            )
+    return replace(block, replay=drawn)

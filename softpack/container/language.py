@@ -74,12 +74,14 @@ class TokenReader:
             )
         return tokens_L
 
-    def check(self, items: Sequence[int], tokens: Sequence[Any], whole: bool) -> None:
-        """Check that sequences are those of the file.
+    def check(self, items: Sequence[int] | int, tokens: Sequence[Any], whole: bool) -> None:
+        """Check that sequences are those of the file; of one, its item and its tokens will do.
 
         Raises:
             DataError: names the first that differs, and where.
         """
+        if isinstance(items, int | np.integer):
+            items, tokens = [int(items)], [tokens]
         if len(items) != len(tokens):
             raise DataError(
                 f"{self._name}: found {len(items)} items and {len(tokens)} sequences; expected as many"

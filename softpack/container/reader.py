@@ -16,11 +16,11 @@ from softpack.codecs.sparse import SparseRows
 from softpack.container.context import Prototypes, Weights
 from softpack.container.correcting import correct_by_list, decoding, full_precision
 from softpack.container.corrections import NONE, Corrections
-from softpack.container.drawn import DrawnColumns
 from softpack.container.file import SpkFile
 from softpack.container.language import TokenReader, check_fingerprints
 from softpack.container.model import Model, load_model_of
 from softpack.container.rows import RowMap, row_map
+from softpack.container.stored_columns import StoredColumns
 from softpack.container.tile_cache import TileCache
 from softpack.container.tiles import array_dtype, read_items
 from softpack.container.weighing import Weighing
@@ -125,7 +125,7 @@ class Labels:
     @property
     def item_columns(self) -> tuple[str, ...]:
         """Names of the columns that each item has; one that a stopped writer left unfinished is not counted."""
-        return tuple(name for _, stream in self._item_streams() for name in (a.name for a in stream.arrays))
+        return self._stored_columns.item_names
 
     @property
     def n_stages(self) -> int:
@@ -164,12 +164,12 @@ class Labels:
     def prototype_codes(self) -> dict[str, np.ndarray]:
         """The codes of the prototypes as unsigned numbers, [items, ...] each; {} where there are none."""
         found = self.file.header.stream("prototype")
-        return {} if found is None else self._item_stream(*found)
+        return {} if found is None else read_items(self.file, *found)
 
     @cached_property
     def weighing(self) -> Weighing:
         """What prototypes weigh in labels."""
-        return Weighing(self)
+        return Weighing(self, self._stored_columns.sizes)
 
     @cached_property
     def _rows(self) -> RowMap:
@@ -335,42 +335,9 @@ class Labels:
             CorruptError: the recipe does not say them of all items.
         """
         items, views = _pair(items, views)
-        found = self.file.header.stream("replay")
-        if found is not None:
-            return self.stored(found[0], items, views)
-        if self.recipe is None:
-            return {}
-        self._rows.need(items, views, self.file.name)
-        if "mix_item" in self.columns and self.shape[0] > self.recipe.items:
-            raise CorruptError(
-                f"{self.file.name}: holds {self.shape[0]} items, and its recipe draws mix partners among "
-                f"{self.recipe.items}; nobody can tell what the others are mixed with"
-            )
-        return self._drawn.of(items, views)
-
-    @cached_property
-    def _drawn(self) -> DrawnColumns:
-        recipe = self.recipe
-        if recipe is not None and recipe.scale is not None:
-            self.picture_sizes(np.zeros(0, np.int64))  # for its error
-        return DrawnColumns(recipe, self.shape[0], self._all_sizes)  # type: ignore[arg-type]
-
-    def picture_sizes(self, items: np.ndarray) -> np.ndarray:
-        """Return height and width of the pictures of items [B, 2].
-
-        Raises:
-            CorruptError: the file does not say them.
-        """
-        if self._all_sizes is not None:
-            return np.asarray(self._all_sizes[items])
-        raise CorruptError(
-            f"{self.file.name}: has no source_hw of every item, without which crops cannot be drawn, and those in "
-            "pixels say nothing"
-        )
-
-    @cached_property
-    def _all_sizes(self) -> np.ndarray | None:
-        return self.item_column("source_hw") if "source_hw" in self.item_columns else None
+        if self.recipe is not None and self.file.header.stream("replay") is None:
+            self._rows.need(items, views, self.file.name)
+        return self._stored_columns.replay(items, views)
 
     def item_column(self, name: str) -> np.ndarray:
         """Return a column that each item has, [items, ...] in the dtype of `COLUMNS`.
@@ -378,13 +345,11 @@ class Labels:
         Raises:
             DataError: the file has no such column.
         """
-        for number, stream in self._item_streams():
-            for spec in stream.arrays:
-                if spec.name == name:
-                    return self._item_stream(number, stream)[name]
-        raise DataError(
-            f"{self.file.name}: has no column {name!r}; its item columns are {', '.join(self.item_columns) or 'none'}"
-        )
+        return self._stored_columns.item(name)
+
+    @cached_property
+    def _stored_columns(self) -> StoredColumns:
+        return StoredColumns(self.file, self.stored)
 
     def blocks(self, n_rows: int) -> Iterator[RowBlock]:
         """Yield all labels with their replay columns, by item and then view, `n_rows` at a time."""
@@ -442,12 +407,12 @@ class Labels:
         """
         return self._sequences.tokens(item)
 
-    def check_tokens(self, items: Sequence[int], tokens: Sequence[Any], *, whole: bool = True) -> None:
+    def check_tokens(self, items: Sequence[int] | int, tokens: Sequence[Any], *, whole: bool = True) -> None:
         """Check that sequences are those that were labelled, or where not `whole` the beginnings of them.
 
         Args:
-            items: of the sequences.
-            tokens: of each.
+            items: of the sequences, or one of them.
+            tokens: of each, or of the one.
             whole: False lets sequences end earlier, as a trainer cuts them.
 
         Raises:
@@ -470,23 +435,6 @@ class Labels:
         if found is None:
             raise DataError(f"{self.file.name}: keeps no classes exactly; encode or capture with forced=")
         return torch.from_numpy(self.stored(found[0], *_pair(items, views))["log_prob"])
-
-    # -- what items have -------------------------------------------------------------------------------
-
-    def _item_streams(self) -> list[tuple[int, StreamSpec]]:
-        """Number and description of the streams that say something of every item."""
-        parts = self.file.item_parts.values()
-        return [
-            (n, stream)
-            for n, stream in enumerate(self.file.header.streams, 1)
-            if stream.per == "item"
-            and stream.name != "prototype"
-            and sum(p.n_rows for p in parts if n in p.blocks) == self.shape[0]
-        ]
-
-    def _item_stream(self, number: int, stream: StreamSpec) -> dict[str, np.ndarray]:
-        """Return the arrays of a stream that is per item, [items, ...]; of prototypes maybe the first items alone."""
-        return read_items(self.file, number, stream)
 
 
 def as_codes(arrays: dict[str, np.ndarray], stream: StreamSpec) -> dict[str, Tensor]:

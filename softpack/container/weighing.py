@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +20,11 @@ class Weighing:
 
     Args:
         labels: of the file.
+        sizes: returns height and width of the pictures of items, [B, 2].
     """
 
-    def __init__(self, labels: Labels) -> None:
-        self._labels = labels
+    def __init__(self, labels: Labels, sizes: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._labels, self._sizes = labels, sizes
 
     def mixing(self, items_B: np.ndarray, views_B: np.ndarray) -> Mixing:
         """Return who is mixed into labels, and what prototypes weigh in them, where their context depends on it."""
@@ -57,7 +59,7 @@ class Weighing:
 
     def _viewpoints_of(self, columns: dict[str, np.ndarray], items_B: np.ndarray) -> np.ndarray:
         needs_size = "crop_xywh_fraction" not in columns
-        return viewpoints_of(columns, self._labels.picture_sizes(items_B) if needs_size else None)
+        return viewpoints_of(columns, self._sizes(items_B) if needs_size else None)
 
     def _of_partners(self, partner_B: np.ndarray, views_B: np.ndarray, own_B3: np.ndarray) -> np.ndarray:
         """Return where the rows of the mix partners look; of rows without a partner their own."""

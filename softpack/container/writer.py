@@ -14,28 +14,25 @@ from torch import Tensor
 from softpack import __version__
 from softpack.checks import Place, check_cells, check_labels, check_mix
 from softpack.codecs.abc import Codec, Progress
-from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.binding import Binding
 from softpack.container.blockfile import BlockFile
 from softpack.container.columns import as_array, item_values, row_block
 from softpack.container.context import Prototypes
+from softpack.container.drawn import with_drawn
 from softpack.container.file import SpkFile
 from softpack.container.forcing import forced_rows
-from softpack.container.mixing import mixing_of
+from softpack.container.gathering import Fit, Gathered
 from softpack.container.model import Model
 from softpack.container.reader import Labels
-from softpack.container.tables import fit_tables
 from softpack.container.tile_writer import (
     TileWriter,
     check_tile,
     choose_tile,
     code_arrays,
-    codes_of,
     make_streams,
     most_rows,
     write_model,
 )
-from softpack.container.tiles import Tables
 from softpack.container.viewpoint import DrawnViewpoints, ViewpointTable, has_viewpoints
 from softpack.errors import CodecError, DataError
 from softpack.format.header import ContextSpec, CorrectionSpec, Header
@@ -45,16 +42,6 @@ from softpack.sequences import Sequences
 
 RESUMED_ROWS = 1 << 20  # whose tokens are read at once, where a file is gone on with
 MIX_WH = (224, 224)
-FIT_VALUES = 1 << 25  # numbers in the sample that a codec is fitted to
-TABLE_ROWS = 2048  # whose codes the entropy coder's tables are made from, where the codec is fitted here
-TABLE_VALUES = 1 << 28
-LEAST_FIT_ROWS = 4096
-MOST_FIT_VALUES = 1 << 29  # 2 GiB: of a vocabulary of 262,144, 2048 rows
-
-
-def fit_rows(classes: int) -> int:
-    """Return how many rows a codec is fitted to at most."""
-    return max(min(LEAST_FIT_ROWS, MOST_FIT_VALUES // classes), FIT_VALUES // classes, 1)
 
 
 class Writer:
@@ -128,7 +115,7 @@ class Writer:
         self._by_view = False
         self._item_values: dict[str, np.ndarray] = {}
         self._items_written = True
-        self._spool: list[RowBlock] = []
+        self._gathered = Gathered()
         self._tiles: TileWriter | None = None
         self._mix_wh, self._keep_replay = mix_wh, keep_replay
         self._promised = promised
@@ -221,7 +208,7 @@ class Writer:
                 "were given; give prototypes= to softpack.create"
             )
         if self._recipe is not None:
-            block = self._drawn(block, self._recipe)
+            block = with_drawn(block, self._recipe, self._item_values.get("source_hw"), self._out.name)
         block = self._bound(forced_rows(block, self._forced, self.codec.spec, self._out.name))
         if self._columns is None:
             self._columns = tuple(block.replay)
@@ -236,12 +223,8 @@ class Writer:
             self._begun().add(block)
             self.n_rows += len(block)
             return
-        self._spool.append(
-            replace(block, labels_BC=block.labels_BC.copy())
-        )  # the caller may use its array again
         self.n_rows += len(block)
-        width = self.codec.spec.classes if block.sparse is None else 2 * block.sparse.ids_BK.shape[1]
-        if sum(map(len, self._spool)) >= fit_rows(width):
+        if self._gathered.add(block):
             self._fit()
 
     def _bound(self, block: RowBlock) -> RowBlock:
@@ -276,41 +259,6 @@ class Writer:
             for start in range(0, labels.n_rows, RESUMED_ROWS):
                 item_B, view_B = labels.cells(np.arange(start, min(start + RESUMED_ROWS, labels.n_rows)))
                 self._binding.add(item_B, view_B, labels.replay(item_B, view_B)["token"])
-
-    def _drawn(self, block: RowBlock, recipe: Recipe) -> RowBlock:
-        """Return rows with the columns that the recipe draws.
-
-        Raises:
-            DataError: they come with columns of their own, or the recipe is for other items.
-        """
-        expected, given = recipe.columns, block.replay
-        if given and tuple(given) != expected:
-            raise DataError(
-                f"{self._out.name}: found the columns {', '.join(block.replay)}; the recipe draws "
-                f"{', '.join(expected) or 'none'}; give rows without columns"
-            )
-        size_hw_N2 = self._item_values.get("source_hw")
-        if recipe.scale is not None and size_hw_N2 is None:
-            raise DataError(
-                f"{self._out.name}: the recipe draws crops of images whose sizes are not known; say "
-                "set_items(source_hw=...) before the first rows"
-            )
-        sizes_B2 = np.zeros((len(block), 2), np.int32)
-        if size_hw_N2 is not None:
-            if block.item_B.max(initial=-1) >= len(size_hw_N2):
-                raise DataError(
-                    f"{self._out.name}: found item {block.item_B.max()}; source_hw has the sizes of "
-                    f"{len(size_hw_N2)} images"
-                )
-            sizes_B2 = size_hw_N2[block.item_B]
-        drawn = recipe.draw(block.item_B, block.view_B, sizes_B2)
-        for name, values in given.items():
-            if not np.array_equal(values, drawn[name]):
-                raise DataError(
-                    f"{self._out.name}: found {name} that are not those that the recipe draws; give rows without "
-                    "columns, or make the file without a recipe"
-                )
-        return replace(block, replay=drawn)
 
     def set_items(self, **columns: Any) -> None:
         """Say what each item has: `target` [items], `source_hw` [items, 2]; before the first rows.
@@ -374,47 +322,13 @@ class Writer:
     # -- stages ----------------------------------------------------------------------------------------
 
     def _fit(self) -> None:
+        """Fit the codec to the rows so far, and write these."""
         n_rows = self._items * self._views if self._items and self._views else None
-        sparse = [
-            as_sparse_rows(b.sparse, self.codec.spec, self._device) for b in self._spool if b.sparse is not None
-        ]
-        if sparse:
-            codec = self.codec.fit_sparse(sparse, seed=self._seed, n_rows=n_rows, progress=self._progress)
-            self._fitted(codec)
-            return
-        rows = (torch.from_numpy(block.labels_BC).to(self._device).float() for block in self._spool)
-        contexts = None
-        if self._prototypes is not None:
-            prototypes = self._prototypes.to(self._device)
-            contexts = (
-                prototypes.context_of(block.item_B, mixing_of(block.replay, self._mix_wh, len(block)))
-                for block in self._spool
-            )
-        codec = self.codec.fit(rows, seed=self._seed, n_rows=n_rows, progress=self._progress, contexts=contexts)
-        self._fitted(codec)
-
-    def _fitted(self, codec: Codec) -> None:
-        """Write what has been gathered, with a codec that was fitted to it."""
-        self.model = replace(self.model, codec=codec, tables=self._tables_for(codec))
+        how = Fit(n_rows, self._seed, self._device, self._mix_wh, self._progress)
+        self.model = self._gathered.fitted(self.model, self._prototypes, how)
         self._needs_fit = False
-        spool, self._spool = self._spool, []
-        for block in spool:
+        for block in self._gathered.pop():
             self._begun().add(block)
-
-    def _tables_for(self, codec: Codec) -> Tables:
-        """Return tables for the entropy coder, by the codes of some of the first rows."""
-        if not codec.wants_tables or codec.takes_context or not all(len(block) for block in self._spool):
-            return self.model.tables
-        parts, left = [], max(1, min(TABLE_ROWS, TABLE_VALUES // codec.spec.classes))
-        for block in self._spool:
-            some = block.take(slice(0, left))
-            parts.append(codes_of(codec, some, self._device))
-            left -= len(some)
-            if not left:
-                break
-        sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        n_rows = self._items * self._views if self._items and self._views else self.n_rows
-        return fit_tables(codec.codes, sample, n_rows, "codes")
 
     def _begun(self) -> TileWriter:
         if self._tiles is None:
@@ -490,7 +404,7 @@ class Writer:
 
     def _flushed(self) -> TileWriter:
         if self._needs_fit:
-            if not self._spool:
+            if not self._gathered:
                 raise DataError(
                     f"{self._out.name}: there are no rows to fit the codec {self.codec.codec_id} to"
                 )

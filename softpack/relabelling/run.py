@@ -17,10 +17,11 @@ import numpy as np
 
 from softpack.codecs.abc import Progress, Stage
 from softpack.container.create import append, create
+from softpack.container.gathering import fit_rows
 from softpack.container.model import Model
 from softpack.container.reader import Labels
 from softpack.container.repack import repack
-from softpack.container.writer import Writer, fit_rows
+from softpack.container.writer import Writer
 from softpack.data.inputs import images_of
 from softpack.data.thumbprint import check_images
 from softpack.errors import DataError

@@ -18,11 +18,12 @@ from softpack.codecs.registry import make_codec
 from softpack.codecs.sparse import SparseRows, as_sparse_rows
 from softpack.container.context import Prototypes
 from softpack.container.create import PROTOTYPE_BITS, append, create
+from softpack.container.gathering import fit_rows
 from softpack.container.model import Model, arrays_of_item, as_model, fit_prototype_codec
 from softpack.container.reader import Labels
 from softpack.container.tables import bits_per_row, fit_tables
 from softpack.container.tile_writer import code_arrays, codes_of
-from softpack.container.writer import MIX_WH, Writer, fit_rows
+from softpack.container.writer import MIX_WH, Writer
 from softpack.errors import CodecError, DataError
 from softpack.records import LabelSpec, RowBlock
 from softpack.sources.base import Source

@@ -233,6 +233,7 @@ def test_check_tokens_names_sequence_and_position(tmp_path):
     labels = write(tmp_path / "a.spk")
     labels.check_tokens([3, 0, 1], [TOKENS[3], torch.tensor(TOKENS[0]), []])
     labels.check_tokens([3], [TOKENS[3][:2]], whole=False)
+    labels.check_tokens(3, TOKENS[3])
 
     with pytest.raises(DataError, match="sequence 3 differs at position 2: found token 4, the labels are of 0"):
         labels.check_tokens([0, 3], [TOKENS[0], [3, 3, 4, 9, 1]])

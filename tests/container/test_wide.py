@@ -9,8 +9,8 @@ import torch
 import softpack
 from softpack.codecs.raw import Raw
 from softpack.container import tile_cache, tile_writer
+from softpack.container.gathering import fit_rows
 from softpack.container.rows import part_cells
-from softpack.container.writer import fit_rows
 from softpack.errors import CorruptError, DataError
 from softpack.sources.base import block_rows
 
