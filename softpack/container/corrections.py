@@ -16,7 +16,7 @@ import numpy as np
 from softpack.container.file import Part, SpkFile
 from softpack.container.tiles import decode_tile
 from softpack.errors import CorruptError
-from softpack.format.header import column_stream
+from softpack.format.streams import column_stream
 
 CORRECTION_STREAM = column_stream("correction")
 

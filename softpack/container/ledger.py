@@ -15,8 +15,8 @@ from softpack.container.tiles import PRESENCE
 from softpack.entropy.arrays import DESCRIPTOR, PLANES, describe
 from softpack.errors import CorruptError, DataError
 from softpack.format import layout
-from softpack.format.header import StreamSpec
 from softpack.format.layout import BLOCK, HASH_LEN, SUPERBLOCK, BlockType, ModelPart
+from softpack.format.streams import StreamSpec
 
 NAMES: dict[tuple[int, int], tuple[str, str]] = {
     (BlockType.HEADER, 0): ("header (JSON)", "header"),

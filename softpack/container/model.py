@@ -20,8 +20,8 @@ from softpack.container.tiles import Tables
 from softpack.container.viewpoint import ViewBasis, has_viewpoints, n_functions
 from softpack.entropy.tables import table_name
 from softpack.errors import CodecError, CorruptError, UnsupportedError
-from softpack.format.header import ArraySpec, code_stream
 from softpack.format.layout import BlockType, ModelPart
+from softpack.format.streams import ArraySpec, code_stream
 from softpack.records import LabelSpec
 
 PROTOTYPE_CODEC = "klt"

@@ -25,7 +25,8 @@ from softpack.container.tile_cache import TileCache
 from softpack.container.tiles import array_dtype, read_items
 from softpack.container.weighing import Weighing
 from softpack.errors import CorruptError, DataError
-from softpack.format.header import CorrectionSpec, StreamSpec
+from softpack.format.header import CorrectionSpec
+from softpack.format.streams import StreamSpec
 from softpack.recipe import Recipe
 from softpack.records import LabelSpec, RowBlock
 

@@ -13,7 +13,8 @@ from softpack.container.mixing import mix_columns
 from softpack.container.reader import Labels
 from softpack.container.tile_writer import TileWriter, choose_tile, make_streams, most_rows, write_model
 from softpack.errors import DataError
-from softpack.format.header import FORCED, Header
+from softpack.format.header import Header
+from softpack.format.streams import FORCED
 
 REPACK_ROWS = 1 << 14
 

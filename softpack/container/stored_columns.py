@@ -14,7 +14,7 @@ from softpack.container.drawn import DrawnColumns
 from softpack.container.file import SpkFile
 from softpack.container.tiles import read_items
 from softpack.errors import CorruptError, DataError
-from softpack.format.header import StreamSpec
+from softpack.format.streams import StreamSpec
 
 StoredRows = Callable[[int, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 

@@ -12,7 +12,7 @@ from softpack.entropy import ans
 from softpack.entropy.arrays import encode_array
 from softpack.entropy.tables import pack_tables, table_name
 from softpack.entropy.zstd import shrink
-from softpack.format.header import code_stream
+from softpack.format.streams import code_stream
 
 
 def fit_tables(

@@ -32,17 +32,17 @@ from softpack.entropy.tables import pack_tables
 from softpack.errors import CodecError, DataError
 from softpack.format import layout
 from softpack.format.blocks import Block
-from softpack.format.header import (
+from softpack.format.header import Header
+from softpack.format.layout import BlockType, ModelPart
+from softpack.format.streams import (
     FORCED,
     STREAMS,
     ArraySpec,
-    Header,
     StreamSpec,
     code_stream,
     column_array,
     column_stream,
 )
-from softpack.format.layout import BlockType, ModelPart
 from softpack.records import COLUMNS, HIDDEN, SEQUENCE_COLUMNS, RowBlock
 
 PENDING_BYTES = 32 << 20  # of codes and columns that wait for their tiles

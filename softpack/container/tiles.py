@@ -12,7 +12,7 @@ from softpack.entropy.arrays import DESCRIPTOR, decode_array, describe, encode_a
 from softpack.entropy.tables import table_name
 from softpack.errors import CorruptError
 from softpack.format import layout
-from softpack.format.header import ArraySpec, StreamSpec
+from softpack.format.streams import ArraySpec, StreamSpec
 
 UNSIGNED: dict[int, np.dtype] = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4")}
 OTHERS: dict[str, np.dtype] = {"int": np.dtype("i4"), "float32": np.dtype("f4"), "bool": np.dtype("?")}

@@ -28,8 +28,9 @@ from softpack.container.viewpoint import has_viewpoints, n_functions
 from softpack.entropy.tables import pack_tables
 from softpack.entropy.zstd import shrink
 from softpack.eval.fidelity import FidelityMeter
-from softpack.format.header import CorrectionSpec, StreamSpec, column_array
+from softpack.format.header import CorrectionSpec
 from softpack.format.layout import ModelPart
+from softpack.format.streams import StreamSpec, column_array
 from softpack.records import COLUMNS, RowBlock
 from softpack.sources.base import Source
 from softpack.sources.encoding import fit_model

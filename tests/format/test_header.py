@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 
 from softpack.errors import CorruptError, FormatError, UnsupportedError
 from softpack.format.canonical import canonical, parse_canonical, without_floats
-from softpack.format.header import (
-    ArraySpec,
-    CorrectionSpec,
-    Header,
-    StreamSpec,
-    column_array,
-    column_stream,
-)
+from softpack.format.header import CorrectionSpec, Header
+from softpack.format.streams import ArraySpec, StreamSpec, column_array, column_stream
 from softpack.records import COLUMNS, LabelSpec
 
 CODES = StreamSpec("codes", "row", "codes", (ArraySpec("values", (10,), "uint", 16, 1 << 16),))

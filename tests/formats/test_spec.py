@@ -16,8 +16,8 @@ import pytest
 from softpack.codecs.registry import BUILT_IN, setting_names
 from softpack.entropy import ans, arrays
 from softpack.errors import FormatError
-from softpack.format import header as header_module
 from softpack.format import layout
+from softpack.format import streams as streams_module
 from softpack.format.canonical import canonical
 from softpack.format.header import Header
 from softpack.records import COLUMNS
@@ -116,7 +116,7 @@ def test_columns_are_those_of_records() -> None:
 
     assert rows.keys() == COLUMNS.keys()
     assert [row[1:4] for row in table("7.") if row[0] == "mix_share"] == [["row", "uint, 8 bits", "[]"]]
-    assert header_module.column_array(header_module.MIX_SHARE).levels == 256
+    assert streams_module.column_array(streams_module.MIX_SHARE).levels == 256
     for name, column in COLUMNS.items():
         kind = {"int32": "int", "float32": "float32", "bool": "bool"}[column.dtype]
         assert rows[name][1:4] == ["item" if column.per_item else "row", kind, str(list(column.shape))]
@@ -125,19 +125,19 @@ def test_columns_are_those_of_records() -> None:
 def test_columns_of_corrections_are_those_of_the_header() -> None:
     rows = [row[:4] for row in table("7.") if row[1:2] == ["correction"] and row[2] != "codes"]
 
-    assert rows == [[c.name, "correction", "int", "[]"] for c in header_module.CORRECTION_COLUMNS]
+    assert rows == [[c.name, "correction", "int", "[]"] for c in streams_module.CORRECTION_COLUMNS]
 
 
 def test_streams_are_those_of_the_header() -> None:
     lines = SPEC.split("\n| stream | per |", 1)[1].split("\n\n", 1)[0].replace("`", "").splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     rows = {name: (per, scope) for name, per, scope, _ in cells}
-    later = {name: facts[:2] for name, facts in header_module.STREAMS.items() if name.startswith("codes_")}
+    later = {name: facts[:2] for name, facts in streams_module.STREAMS.items() if name.startswith("codes_")}
 
     assert {rows["codes_2 ... codes_64"]} == {*later.values()}
     assert later.keys() == {f"codes_{stage}" for stage in range(2, layout.MAX_STAGES + 1)}
-    assert {name: facts[:2] for name, facts in header_module.STREAMS.items() if name not in later} == {
-        name: facts for name, facts in rows.items() if name in header_module.STREAMS
+    assert {name: facts[:2] for name, facts in streams_module.STREAMS.items() if name not in later} == {
+        name: facts for name, facts in rows.items() if name in streams_module.STREAMS
     }
 
 
