@@ -21,9 +21,10 @@ SETTINGS = {  # of each codec: those that every file says, and those that it say
     "vqae": ("slots k d_c d_h temperatures steps batch lr", "stages context d_x search"),
     "sample": ("draws sampled_at draw_seed common", ""),
     "polyk": ("k exact_k exact_value terms term_value solved_in tail", ""),
-    "head": ("vocabulary matrix matrix_dtype rank bits step search widths", "")}
+    "head": ("vocabulary matrix matrix_dtype rank bits step search widths", "temperatures")}
 LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0, "weighted": False,
-         "ids": "ranked", "step": "0", "tail_temperatures": "", "orders": 0, "listed": 0, "common": 0}
+         "ids": "ranked", "step": "0", "tail_temperatures": "", "orders": 0, "listed": 0, "common": 0,
+         "temperatures": "1"}
 DTYPES = {"F16": "<f2", "F32": "<f4", "U32": "<u4", "I32": "<i4", "I8": "i1",  # of tensors
           "BF16": "<u2", "I16": "<i2"}
 BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "steps": 8}

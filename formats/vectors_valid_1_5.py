@@ -70,4 +70,6 @@ VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
         path, "fp32", tables=True, bits=40.0, search=1)),
     "head_named": ("an output matrix that is not in the file but in the .safetensors beside it", lambda path: hidden(
         path, named=True, bits=20.0)),
+    "head_temperatures": ("levels chosen for two temperatures", lambda path: hidden(
+        path, bits=20.0, temperatures="1,2")),
 }  # fmt: skip

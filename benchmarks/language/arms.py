@@ -75,9 +75,10 @@ def _distillkit(n_bytes: int, which: str) -> Arm:
     return Arm(f"DistillKit {which}", "distillkit", DISTILLKIT[n_bytes], layout="fixed", n_bytes=n_bytes)
 
 
-def _head(bits: int, search: int = 3) -> Arm:
+def _head(bits: int, search: int = 3, **more: Any) -> Arm:
     said = "" if search == 3 else f", {search} round{'s' * (search != 1)} of search"
-    return Arm(f"head {bits} bits{said}", "head", {"bits": float(bits), "search": search}, ours=True)
+    said += "".join(f", {name} {value}" for name, value in more.items())
+    return Arm(f"head {bits} bits{said}", "head", {"bits": float(bits), "search": search, **more}, ours=True)
 
 
 def _klt(bits: int, search: int = 3, weighted: bool = True) -> Arm:
@@ -117,6 +118,7 @@ FIDELITY = (
     *(_klt(bits) for bits in (480, 912)),
     *(_head(bits, 0) for bits in (480, 912)),
     _head(480, 1),
+    *(_head(bits, temperatures="1,2") for bits in (480, 912)),
     *(_head(bits) for bits in (280, 480, 912, 1840)),
 )  # fmt: skip; bits are asked for where other documents then take 36, 64, 120 and 240 bytes
 

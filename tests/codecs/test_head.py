@@ -54,11 +54,11 @@ def entropy(codec, hidden_BH):
     return bits
 
 
-def kl(codec, hidden_BH):
-    """Mean KL(teacher || decoded) in nats."""
-    teacher_BV = codec.teacher_rows(hidden_BH).log_softmax(1)
-    decoded_BV = codec.decode(codec.encode(hidden_BH)).log_softmax(1)
-    return float((teacher_BV.exp() * (teacher_BV - decoded_BV)).sum(1).mean())
+def kl(codec, hidden_BH, temperature=1.0):
+    """Mean KL(teacher || decoded) * T^2 in nats."""
+    teacher_BV = (codec.teacher_rows(hidden_BH) / temperature).log_softmax(1)
+    decoded_BV = (codec.decode(codec.encode(hidden_BH)) / temperature).log_softmax(1)
+    return temperature**2 * float((teacher_BV.exp() * (teacher_BV - decoded_BV)).sum(1).mean())
 
 
 # -- the contract ------------------------------------------------------------------------------------------
@@ -136,6 +136,27 @@ def test_the_search_leaves_several_times_less_kl_at_the_same_bits(rows, fitted):
 
     assert entropy(fitted, hidden_BH) <= 1.02 * entropy(without, hidden_BH)
     assert kl(fitted, hidden_BH) < kl(without, hidden_BH) / 2.5
+
+
+def test_labels_may_be_coded_for_several_temperatures(rows, fitted):
+    hidden_BH, matrix_VH = rows
+    codec = Head.of_matrix(matrix_VH, bits=60.0, temperatures="1,4").fit([hidden_BH])
+    again = Head(codec.spec, **codec.get_config()).load_state({**codec.state(), **codec.encoder_state()})
+
+    assert "temperatures" not in fitted.get_config()  # as files of one temperature never said it
+    assert codec.get_config()["temperatures"] == "1,4"
+    assert codec.encoder_state()["tail"].shape == (2, H)
+    assert entropy(again, hidden_BH) <= 1.02 * 60
+    assert kl(again, hidden_BH, 4.0) < 0.6 * kl(fitted, hidden_BH, 4.0)
+    assert kl(again, hidden_BH) < 1.3 * kl(fitted, hidden_BH)
+
+
+def test_labels_may_be_coded_for_another_temperature_alone(rows, fitted):
+    hidden_BH, matrix_VH = rows
+    codec = Head.of_matrix(matrix_VH, bits=60.0, temperatures="4").fit([hidden_BH])
+
+    assert kl(codec, hidden_BH, 4.0) < 0.5 * kl(fitted, hidden_BH, 4.0)
+    assert kl(codec, hidden_BH) > kl(fitted, hidden_BH)
 
 
 def test_rows_that_were_not_in_the_sample_fare_as_well(rows, fitted):
@@ -224,7 +245,7 @@ def test_the_search_goes_batch_by_batch(rows, fitted, monkeypatch):
     assert float(equal.float().mean()) > 0.99
 
 
-def test_rows_whose_tokens_are_not_among_the_likely_ones_are_searched_among_all(rows, monkeypatch):
+def test_rows_whose_tokens_are_not_among_the_likely_ones_are_searched_among_their_own(rows, monkeypatch):
     hidden_BH, matrix_VH = rows
     expected = kl(Head.of_matrix(matrix_VH, bits=60.0).fit([hidden_BH]), hidden_BH)
     monkeypatch.setattr("softpack.codecs.head.fit.LIKELY", 700)
@@ -427,6 +448,7 @@ def test_a_codec_is_made_of_matrices_alone():
         ({"rank": -1}, "rank is -1; expected"),
         ({"bits": 0.0}, "bits is 0.0; expected a positive number"),
         ({"step": -1.0}, "step is -1.0; expected a positive number"),
+        ({"temperatures": "1,0"}, "head: temperatures is '1,0'; expected 1 to 16 numbers"),
         ({"search": 101}, "search is 101; expected a whole number from 0 to 100"),
         ({"widths": "5x2"}, "step is 0.0; expected a positive number"),
         ({"widths": "5x2", "step": 1.0}, "widths is '5x2', but rank is 0; expected as many axes"),

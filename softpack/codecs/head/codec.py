@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from softpack.codecs.abc import CodeArray, Codec, Codes, Progress
-from softpack.codecs.checks import check_choice, check_integer, check_positive, check_tensors
+from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, later
+from softpack.codecs.checks import check_choice, check_integer, check_positive, check_tensors, temperatures_of
 from softpack.codecs.head import fit
 from softpack.codecs.head.matrix import DTYPES, NAMES, find_matrix, matrix_hash
 from softpack.codecs.head.search import NEVER, Space, search
@@ -49,6 +49,7 @@ class Head(Codec):
             most 12 bits: the fit makes a step larger that is too fine for that.
         search: rounds of the search; 0 = nearest levels alone, many times faster and several times worse.
         widths: bits and number of axes, such as "5x2,3x10"; the fit fills them in.
+        temperatures: at which KL * T^2 counts, such as "1,2"; by what students are trained at.
     """
 
     codec_id: ClassVar[str] = "head"
@@ -62,6 +63,7 @@ class Head(Codec):
     step: float = 0.0
     search: int = 3
     widths: str = ""
+    temperatures: str = later("1")
 
     def __post_init__(self) -> None:
         if self.spec.space != HIDDEN:
@@ -73,6 +75,7 @@ class Head(Codec):
         check_choice(self.codec_id, "matrix_dtype", self.matrix_dtype, DTYPES)
         check_integer(self.codec_id, "rank", self.rank, 0, self.spec.classes)
         check_integer(self.codec_id, "search", self.search, 0, MOST_ROUNDS)
+        temperatures_of(self.codec_id, self.temperatures)  # for its error
         for name in ("bits", *(["step"] if self.step or self.widths else [])):
             check_positive(self.codec_id, name, getattr(self, name))
             object.__setattr__(
@@ -226,7 +229,7 @@ class Head(Codec):
             if progress:
                 progress(next(steps_done), fit.REPORTS, seen)
 
-        plan = fit.Plan(self.rank, self.bits, self.step, self.search, report)
+        plan = fit.Plan(self.rank, self.bits, self.step, self.search, self._temperatures, report)
         matrix_VH = self._matrix.to(hidden_BH.device)
         with torch.no_grad():
             fitted = fit.fit(hidden_BH, matrix_VH, plan)
@@ -239,7 +242,7 @@ class Head(Codec):
             "analysis": fitted.analysis_HR,
             "cost": fitted.cost_RL[codec._inside(fitted.cost_RL.device)],
             "likely": fitted.metric.likely_V.to(torch.int32),
-            "tail": fitted.metric.tail_H,
+            "tail": fitted.metric.tail_TH.reshape(self._tail_shape),
         }
         return codec.with_tensors(tensors)
 
@@ -311,7 +314,7 @@ class Head(Codec):
                 "analysis": (torch.float32, (width, self.rank)),
                 "cost": (torch.float32, (n_levels,)),
                 "likely": (torch.int32, (n_likely,)),
-                "tail": (torch.float32, (width,)),
+                "tail": (torch.float32, self._tail_shape),
             }
         check_tensors(self.codec_id, tensors, expected)
         likely = tensors.get("likely")
@@ -324,6 +327,15 @@ class Head(Codec):
     @cached_property
     def _groups(self) -> tuple[Group, ...]:
         return groups_of(self.widths, self.codec_id)
+
+    @property
+    def _temperatures(self) -> tuple[float, ...]:
+        return temperatures_of(self.codec_id, self.temperatures)
+
+    @property
+    def _tail_shape(self) -> tuple[int, ...]:
+        n_temperatures = len(self._temperatures)
+        return (n_temperatures, self.spec.classes) if n_temperatures > 1 else (self.spec.classes,)
 
     @cached_property
     def _transform(self) -> Transform:
@@ -353,7 +365,8 @@ class Head(Codec):
         cost_RL = torch.full(inside_RL.shape, NEVER, device=inside_RL.device)
         cost_RL[inside_RL] = tensors["cost"]
         return Space(
-            self._matrix, tensors["likely"].long(), transform.mean_H, self._synthesis, tensors["tail"],
+            self._matrix, tensors["likely"].long(), transform.mean_H, self._synthesis,
+            tensors["tail"].view(-1, self.spec.classes), self._temperatures,
             transform.first_R.long(), transform.step, cost_RL, fit.PRICE * transform.step**2,
         )  # fmt: skip
 

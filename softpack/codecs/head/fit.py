@@ -39,40 +39,44 @@ class Metric:
         root_HH: symmetric; |root @ e|^2 / 2 is the mean KL of small errors e.
         inverse_HH: its inverse.
         likely_V: int64, the tokens with most mass in the sample, ascending.
-        tail_H: mean of the vectors of the tokens that are not followed one by one.
+        tail_TH: mean of the vectors of the tokens that are not followed one by one, at each temperature.
+        temperatures: at which KL * T^2 counts.
     """
 
     root_HH: Tensor
     inverse_HH: Tensor
     likely_V: Tensor
-    tail_H: Tensor
+    tail_TH: Tensor
+    temperatures: tuple[float, ...]
 
 
-def metric_of(hidden_BH: Tensor, matrix_VH: Tensor) -> Metric:
-    """Return the mean Fisher information of hidden states in the teacher's own distributions."""
+def metric_of(hidden_BH: Tensor, matrix_VH: Tensor, temperatures: tuple[float, ...]) -> Metric:
+    """Return the mean Fisher information of hidden states in the teacher's own distributions at temperatures."""
     n_tokens, width = matrix_VH.shape
-    mass_V, tail_V = matrix_VH.new_zeros(n_tokens), matrix_VH.new_zeros(n_tokens)
+    mass_V, tail_TV = matrix_VH.new_zeros(n_tokens), matrix_VH.new_zeros(len(temperatures), n_tokens)
     mean_HH = matrix_VH.new_zeros(width, width)
     step = max(1, CHUNK // n_tokens)
     for start in range(0, len(hidden_BH), step):
-        mass_BV = (hidden_BH[start : start + step] @ matrix_VH.T).softmax(dim=1)
-        mean_BH = mass_BV @ matrix_VH
-        mean_HH.addmm_(mean_BH.T, mean_BH)
-        mass_V += mass_BV.sum(dim=0)
-        followed_BS = mass_BV.topk(min(FOLLOWED, n_tokens), dim=1).indices
-        tail_V += mass_BV.scatter_(1, followed_BS, 0.0).sum(dim=0)
+        logits_BV = hidden_BH[start : start + step] @ matrix_VH.T
+        for tail_V, T in zip(tail_TV, temperatures, strict=True):
+            mass_BV = (logits_BV / T).softmax(dim=1)
+            mean_BH = mass_BV @ matrix_VH
+            mean_HH.addmm_(mean_BH.T, mean_BH)
+            mass_V += mass_BV.sum(dim=0)
+            followed_BS = mass_BV.topk(min(FOLLOWED, n_tokens), dim=1).indices
+            tail_V += mass_BV.scatter_(1, followed_BS, 0.0).sum(dim=0)
     squares_HH = matrix_VH.new_zeros(width, width)
     for start in range(0, n_tokens, LIKELY):
         part_VH = matrix_VH[start : start + LIKELY]
         squares_HH.addmm_((part_VH * mass_V[start : start + LIKELY, None]).T, part_VH)
-    fisher_HH = (squares_HH - mean_HH).double() / len(hidden_BH)
+    # Of KL * T^2, which is what counts, this is the curvature at any temperature.
+    fisher_HH = (squares_HH - mean_HH).double() / (len(hidden_BH) * len(temperatures))
     value_H, axes_HH = torch.linalg.eigh(fisher_HH)
     root_H = value_H.clamp_min(float(value_H.max()) * FLATTEST).clamp_min(1e-12).sqrt()
     likely_V = mass_V.topk(min(LIKELY, n_tokens)).indices.sort().values
-    tail_H = (tail_V @ matrix_VH) / tail_V.sum().clamp_min(1e-9)
-    return Metric(
-        ((axes_HH * root_H) @ axes_HH.T).float(), ((axes_HH / root_H) @ axes_HH.T).float(), likely_V, tail_H
-    )
+    tail_TH = (tail_TV @ matrix_VH) / tail_TV.sum(dim=1, keepdim=True).clamp_min(1e-9)
+    root_HH, inverse_HH = (((axes_HH * by_H) @ axes_HH.T).float() for by_H in (root_H, 1 / root_H))
+    return Metric(root_HH, inverse_HH, likely_V, tail_TH, temperatures)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class Plan:
         bits: of a label after entropy coding.
         step: between levels; 0 = chosen for `bits`.
         rounds: of the search.
+        temperatures: at which KL * T^2 counts.
         report: is told what is seen, `REPORTS` times at most.
     """
 
@@ -110,12 +115,15 @@ class Plan:
     bits: float
     step: float
     rounds: int
+    temperatures: tuple[float, ...]
     report: Callable[[str], None]
 
 
 def fit(hidden_BH: Tensor, matrix_VH: Tensor, plan: Plan) -> Fitted:
     """Return axes and levels for hidden states [B, H] of a teacher with this output matrix, float32."""
-    metric = metric_of(hidden_BH[_evenly(len(hidden_BH), METRIC_ROWS, hidden_BH.device)], matrix_VH)
+    metric = metric_of(
+        hidden_BH[_evenly(len(hidden_BH), METRIC_ROWS, hidden_BH.device)], matrix_VH, plan.temperatures
+    )
     mean_H = hidden_BH.mean(dim=0)
     felt_BH = (hidden_BH - mean_H) @ metric.root_HH
     _, axes_HR = torch.linalg.eigh((felt_BH.T @ felt_BH).double())
@@ -235,7 +243,8 @@ class _Trial:
         if rounds:
             space = Space(
                 self._matrix_VH, self._metric.likely_V, self._transform.mean_H, self._transform.synthesis,
-                self._metric.tail_H, grid.first_R, grid.step, grid.cost_RL, PRICE * grid.step**2,
+                self._metric.tail_TH, self._metric.temperatures, grid.first_R, grid.step, grid.cost_RL,
+                PRICE * grid.step**2,
             )  # fmt: skip
             levels_RB = search(levels_RB, self._hidden_BH, self._wanted_RB, space, rounds)
         return grid.counted(levels_RB)

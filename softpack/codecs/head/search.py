@@ -7,8 +7,8 @@ knows what matters loses next to nothing). All other tokens are one bucket, whos
 that of an average tail. Coefficient by coefficient, one step up or down is taken where it makes the sum less, so that
 it only ever falls; then the likely tokens are looked up anew.
 
-Shapes: B rows, H numbers of a hidden state, R axes, L levels, V tokens, U likely in any row, M in one, A = U + M that
-are seen of a row, S followed.
+Shapes: B rows, H numbers of a hidden state, R axes, L levels, T temperatures, V tokens, U likely in any row, M in one,
+A = U + M that are seen of a row, S followed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Space:
         likely_U: int64, the tokens with most mass in all rows together.
         mean_H: what all-zero coefficients decode to.
         synthesis_RH: what a coefficient adds.
-        tail_H: mean of the vectors of tokens that are not likely, as they come.
+        tail_TH: mean of the vectors of tokens that are not likely, as they come.
+        temperatures: at which KL * T^2 counts, averaged.
         first_R: what level 0 stands for, in steps.
         step: between levels.
         cost_RL: bits of levels.
@@ -49,11 +50,17 @@ class Space:
     likely_U: Tensor
     mean_H: Tensor
     synthesis_RH: Tensor
-    tail_H: Tensor
+    tail_TH: Tensor
+    temperatures: tuple[float, ...]
     first_R: Tensor
     step: float
     cost_RL: Tensor
     price: float
+
+    @cached_property
+    def T(self) -> Tensor:
+        """The temperatures, [T, 1]."""
+        return torch.tensor(self.temperatures, device=self.matrix_VH.device)[:, None]
 
     @cached_property
     def likely_UH(self) -> Tensor:
@@ -73,12 +80,12 @@ class Seen:
     Of the mass of all other tokens it is taken for granted that the decoder keeps it.
 
     Args:
-        teacher_BA: log-probabilities of these A = U + M tokens.
+        teacher_TBA: log-probabilities of these A = U + M tokens at each temperature.
         own_BMH: vectors of each row's own.
         space: of the search.
     """
 
-    teacher_BA: Tensor
+    teacher_TBA: Tensor
     own_BMH: Tensor
     space: Space
 
@@ -89,25 +96,27 @@ class Seen:
         parts = []
         for some_BH in torch.split(hidden_BH, max(1, CHUNK // n_tokens)):
             rows_BV = some_BH @ space.matrix_VH.T
-            rows_BV -= rows_BV.logsumexp(dim=1, keepdim=True)
+            level_TB1 = torch.stack([(rows_BV / T).logsumexp(dim=1, keepdim=True) for T in space.temperatures])
             likely_BU = rows_BV[:, space.likely_U]
             own_BM = rows_BV.index_fill_(1, space.likely_U, -torch.inf).topk(
                 min(OWN, n_tokens - n_likely), dim=1
             )
-            parts.append((torch.cat([likely_BU, own_BM.values], dim=1), own_BM.indices))
-        teacher_BA, ids_BM = (torch.cat(part) for part in zip(*parts, strict=True))
-        return cls(teacher_BA, space.matrix_VH[ids_BM], space)
+            seen_BA = torch.cat([likely_BU, own_BM.values], dim=1)
+            parts.append((seen_BA / space.T[:, None] - level_TB1, own_BM.indices))
+        teacher, ids = zip(*parts, strict=True)
+        return cls(torch.cat(teacher, dim=1), space.matrix_VH[torch.cat(ids)], space)
 
     @cached_property
-    def mass_B(self) -> Tensor:
+    def mass_TB(self) -> Tensor:
         """The logarithm of their mass."""
-        return self.teacher_BA.logsumexp(dim=1, keepdim=True)
+        return self.teacher_TBA.logsumexp(dim=2, keepdim=True)
 
     def decoded(self, hidden_BH: Tensor) -> Tensor:
-        """Return the log-probabilities [B, A] of decoded hidden states."""
+        """Return the log-probabilities [T, B, A] of decoded hidden states."""
         likely_BU = hidden_BH @ self.space.likely_UH.T
         own_BM = (self.own_BMH @ hidden_BH[:, :, None])[:, :, 0]
-        return torch.cat([likely_BU, own_BM], dim=1).log_softmax(dim=1).add_(self.mass_B)
+        seen_BA = torch.cat([likely_BU, own_BM], dim=1)
+        return (seen_BA / self.space.T[:, None]).log_softmax(dim=2).add_(self.mass_TB)
 
     def moves(self, which_BS: Tensor) -> Tensor:
         """Return what a coefficient of 1 adds to the logits of some of the tokens, [B, S, R]."""
@@ -134,37 +143,41 @@ def search(levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, space: Space
         rows = slice(start, start + ROWS)
         seen = Seen.of(hidden_BH[rows], space)
         parts.append(_searched(levels_RB[:, rows], seen, wanted_RB[:, rows], space, rounds))
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1) if parts else levels_RB
 
 
 def _searched(levels_RB: Tensor, seen: Seen, wanted_RB: Tensor, space: Space, rounds: int) -> Tensor:
-    teacher_BA = seen.teacher_BA
-    best_RB, best_B = levels_RB, torch.full_like(teacher_BA[:, 0], torch.inf)
+    teacher_TBA = seen.teacher_TBA
+    best_RB, best_B = levels_RB, torch.full_like(teacher_TBA[0, :, 0], torch.inf)
     bits_RL = torch.nn.functional.pad(space.cost_RL, (1, 1), value=NEVER)  # of level n at n + 1
     for turn in range(rounds + 1):
         coefficients_RB = (levels_RB + space.first_R[:, None]) * space.step
-        decoded_BA = seen.decoded(torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH))
-        kl_B = torch.einsum("ba,ba->b", teacher_BA.exp(), teacher_BA - decoded_BA)
+        decoded_TBA = seen.decoded(torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH))
+        kl_TB = torch.einsum("tba,tba->tb", teacher_TBA.exp(), teacher_TBA - decoded_TBA)
+        kl_B = (kl_TB * space.T.square()).mean(dim=0)
         sum_B = kl_B + space.price * bits_RL.gather(1, levels_RB + 1).sum(dim=0)
         best_RB = torch.where(sum_B < best_B, levels_RB, best_RB)
         best_B = torch.minimum(sum_B, best_B)
         if turn < rounds:
-            # The tokens that are likeliest in either.
-            n_followed = min(FOLLOWED, teacher_BA.shape[1])
-            which_BS = torch.maximum(teacher_BA, decoded_BA).topk(n_followed, dim=1).indices
-            teacher_SB, decoded_SB = (
-                rows_BA.gather(1, which_BS).T.contiguous() for rows_BA in (teacher_BA, decoded_BA)
+            # The tokens that are likeliest in either; nearly the same ones at all temperatures.
+            n_followed = min(FOLLOWED, teacher_TBA.shape[2])
+            which_BS = torch.maximum(teacher_TBA[0], decoded_TBA[0]).topk(n_followed, dim=1).indices
+            which_TBS = which_BS.expand(len(teacher_TBA), -1, -1)
+            teacher_TSB, decoded_TSB = (
+                rows_TBA.gather(2, which_TBS).mT.contiguous() for rows_TBA in (teacher_TBA, decoded_TBA)
             )
             off_RB = coefficients_RB - wanted_RB
-            levels_RB = _sweep(levels_RB, off_RB, teacher_SB, decoded_SB, seen.moves(which_BS), bits_RL, space)
+            levels_RB = _sweep(
+                levels_RB, off_RB, teacher_TSB, decoded_TSB, seen.moves(which_BS), bits_RL, space
+            )
     return best_RB
 
 
 def _sweep(
     levels_RB: Tensor,
     off_RB: Tensor,
-    teacher_SB: Tensor,
-    decoded_SB: Tensor,
+    teacher_TSB: Tensor,
+    decoded_TSB: Tensor,
     moves_BSR: Tensor,
     bits_RL: Tensor,
     space: Space,
@@ -172,48 +185,54 @@ def _sweep(
     """Return levels after one look at every coefficient, those that vary least first.
 
     Of a row it minimises ln(sum of e^logit over tokens followed, and the bucket) - sum of the teacher's mass x logit
-    + price x bits, which is KL but for a constant.
+    + price x bits, which is KL but for a constant; where there are several temperatures, the mean of these x T^2.
     """
-    step, price = space.step, space.price
+    step, price, T = space.step, space.price, space.T
+    share_T1, cooler_T1 = T.square() / len(T), 1 / T.square()
     levels_RB, off_RB = levels_RB.clone(), off_RB.clone()
-    # What a step up of each coefficient does to the logit of each token, [R, S, B].
+    # What a step up of each coefficient does to the logit of each token, [R, S, B], and to the bucket's.
     moves_RSB = moves_BSR.permute(2, 1, 0).contiguous().mul_(step)
-    mass_SB = teacher_SB.exp()
-    left_B = (1 - mass_SB.sum(dim=0)).clamp_min(1e-9)
-    tail_R = space.synthesis_RH @ space.tail_H * step
-    gain_RB = torch.einsum("rsb,sb->rb", moves_RSB, mass_SB).addcmul_(tail_R[:, None], left_B)
-    factor_RSB = moves_RSB.exp_()  # e^ of it: what a step up multiplies the token's weight with
-    weight_SB = decoded_SB.exp()
-    sum_B = weight_SB.sum(dim=0)
+    tail_RT = space.synthesis_RH @ space.tail_TH.T * step
+    mass_TSB = teacher_TSB.exp()
+    left_TB = (1 - mass_TSB.sum(dim=1)).clamp_min(1e-9)
+    pull_T1 = T / len(T)
+    pull_SB = (mass_TSB * pull_T1[:, None]).sum(dim=0)
+    gain_RB = torch.einsum("rsb,sb->rb", moves_RSB, pull_SB).addmm_(tail_RT, left_TB * pull_T1)
+    factor_RTSB = _factors(moves_RSB, space.temperatures)  # what a step up multiplies the token's weight with
+    weight_TSB = decoded_TSB.exp()
+    sum_TB = weight_TSB.sum(dim=1)
     spread_B = off_RB.square().sum(dim=0).mul_(TAIL / 2)
     # The bucket's weight so that it is what the decoded row has outside of the tokens followed.
-    tail_B = (1 - sum_B).clamp_min(1e-9).log() - spread_B
-    tail = tail_R.tolist()
+    tail_TB = (1 - sum_TB).clamp_min(1e-9).log() - spread_B * cooler_T1
+    move_RT1 = (tail_RT / T[:, 0])[:, :, None]
+
+    def told(sum_TB: Tensor, tail_TB: Tensor, spread_B: Tensor) -> Tensor:
+        return (torch.log(sum_TB + (tail_TB + spread_B * cooler_T1).exp()) * share_T1).sum(dim=0)
+
     for axis in range(len(levels_RB) - 1, -1, -1):
-        level_B, off_B, factor_SB, move = levels_RB[axis], off_RB[axis], factor_RSB[axis], tail[axis]
-        up_SB, down_SB = weight_SB * factor_SB, weight_SB / factor_SB
-        up_sum_B, down_sum_B = up_SB.sum(dim=0), down_SB.sum(dim=0)
+        level_B, off_B, move_T1 = levels_RB[axis], off_RB[axis], move_RT1[axis]
+        up_TSB, down_TSB = weight_TSB * factor_RTSB[axis], weight_TSB / factor_RTSB[axis]
+        up_sum_TB, down_sum_TB = up_TSB.sum(dim=1), down_TSB.sum(dim=1)
         slope_B, bend = off_B * (TAIL * step), TAIL / 2 * step * step
         up_spread_B, down_spread_B = spread_B + slope_B + bend, spread_B - slope_B + bend
-        bits_L = bits_RL[axis]
-        stay_B = torch.log(sum_B + (tail_B + spread_B).exp()) + price * bits_L[level_B + 1] - LEAST_GAIN
-        up_B = (
-            torch.log(up_sum_B + (tail_B + up_spread_B + move).exp())
-            - gain_RB[axis]
-            + price * bits_L[level_B + 2]
-        )
-        down_B = (
-            torch.log(down_sum_B + (tail_B + down_spread_B - move).exp())
-            + gain_RB[axis]
-            + price * bits_L[level_B]
-        )
+        bits_L, gain_B = bits_RL[axis], gain_RB[axis]
+        stay_B = told(sum_TB, tail_TB, spread_B) + price * bits_L[level_B + 1] - LEAST_GAIN
+        up_B = told(up_sum_TB, tail_TB + move_T1, up_spread_B) - gain_B + price * bits_L[level_B + 2]
+        down_B = told(down_sum_TB, tail_TB - move_T1, down_spread_B) + gain_B + price * bits_L[level_B]
         goes_up_B = (up_B < stay_B) & (up_B <= down_B)
         goes_down_B = (down_B < stay_B) & ~goes_up_B
-        weight_SB = torch.where(goes_up_B, up_SB, torch.where(goes_down_B, down_SB, weight_SB))
-        sum_B = torch.where(goes_up_B, up_sum_B, torch.where(goes_down_B, down_sum_B, sum_B))
+        weight_TSB = torch.where(goes_up_B, up_TSB, torch.where(goes_down_B, down_TSB, weight_TSB))
+        sum_TB = torch.where(goes_up_B, up_sum_TB, torch.where(goes_down_B, down_sum_TB, sum_TB))
         spread_B = torch.where(goes_up_B, up_spread_B, torch.where(goes_down_B, down_spread_B, spread_B))
         by_B = goes_up_B.long() - goes_down_B.long()
-        tail_B += move * by_B
+        tail_TB += move_T1 * by_B
         off_B += step * by_B
         level_B += by_B
     return levels_RB
+
+
+def _factors(moves_RSB: Tensor, temperatures: tuple[float, ...]) -> Tensor:
+    """Return e^(moves / T), [R, T, S, B]; the moves are gone after that."""
+    if len(temperatures) == 1:
+        return moves_RSB.div_(temperatures[0]).exp_()[:, None]
+    return torch.stack([(moves_RSB / T).exp_() for T in temperatures], dim=1)
