@@ -43,6 +43,11 @@ def load_model(model: str, dtype: str = "auto") -> Any:
     if is_named(model):
         return load_teacher(model)
     transformers = import_transformers()
+    if model.startswith((".", "/", "~")) and not Path(model).expanduser().exists():
+        raise DataError(
+            f"{model}: there is no such folder; expected one of a model (config.json and its weights), or a name that "
+            "transformers knows"
+        )
     if not sys.stderr.isatty():
         transformers.utils.logging.disable_progress_bar()
     try:

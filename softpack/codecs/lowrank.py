@@ -100,7 +100,8 @@ class LowRank(Codec):
                 "lowrank: rows hold inf or nan, or their mean is too large for fp16 (65504); "
                 "mend such rows, or scale them"
             )
-        centred = [rows_BC - mean_C.float() for rows_BC in centred]
+        for rows_BC in centred:
+            rows_BC -= mean_C.float()
         rank = min(self.rank, n_sample, self.spec.classes - 1)
         basis_RC = principal_axes(centred, rank, seed).half()
         if progress:

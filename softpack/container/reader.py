@@ -52,7 +52,7 @@ class Labels:
 
     Raises:
         FormatError: the file is not a valid .spk (see `softpack.errors`).
-        DataError: it cannot be opened, or has fewer stages.
+        DataError: it cannot be opened, has fewer stages, or names another matrix, or none.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Labels:
         self._tiles = TileCache(self.file)
         self._codecs: dict[torch.device, Codec] = {}
         self._prototypes: dict[torch.device, Prototypes | None] = {}
+        if matrix is not None:
+            _ = self.codec  # refuses another teacher's here, not at the first batch
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.file.path, "stages": self._stages, "matrix": self._matrix}
@@ -476,6 +478,6 @@ def open(  # noqa: A001
 
     Raises:
         FormatError: the file is not a valid .spk (see `softpack.errors`).
-        DataError: it cannot be opened, or has fewer stages.
+        DataError: it cannot be opened, has fewer stages, or names another matrix, or none.
     """
     return Labels(path, stages, matrix)

@@ -109,7 +109,8 @@ def _one(comparison: Comparison, form: str) -> str:
     if form == "latex":
         return table
     file = comparison.ledger
-    lines = [f"{file.name}: {file.items:,} images x {file.views:,} views, {file.classes:,} classes", "", table]
+    shape = f"{file.items:,} items x {file.views:,} views, {file.n_rows:,} labels of {file.classes:,} classes"
+    lines = [f"{file.name}: {shape}", "", table]
     differing = {spec: comparison.differs(one) for spec, one in comparison.budgets.items()}
     notes = [f"{spec}: {'; '.join(said)}" for spec, said in differing.items() if said]
     return "\n".join([*lines, "", *notes] if notes else lines)

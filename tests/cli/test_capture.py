@@ -275,3 +275,7 @@ def test_a_folder_without_a_model_is_refused(saved):
 
     assert code == 1
     assert "empty: is no causal language model that transformers can load" in err
+    code, _, err = run("capture", "texts.jsonl", "-o", "a.spk", "--model", "./missing")
+
+    assert code == 1
+    assert "./missing: there is no such folder; expected one of a model" in err

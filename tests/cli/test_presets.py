@@ -55,7 +55,7 @@ def test_the_presets_that_there_are(run, line):
 
 def test_a_file_beside_methods(run, here):
     lines = run("ledger labels.spk --against sre2l --against fkd:k=3").out.splitlines()
-    assert lines[0] == "labels.spk: 6 images x 4 views, 10 classes"
+    assert lines[0] == "labels.spk: 6 items x 4 views, 24 labels of 10 classes"
     assert [line.split()[0] for line in lines[4:]] == ["labels.spk", "sre2l", "fkd:k=3"]
     said = run("ledger labels.spk --against sre2l --json").json
     assert said["rows"][0]["label_bytes"] == (here / "labels.spk").stat().st_size
