@@ -76,3 +76,12 @@ def arrays_of(groups: Sequence[Group], bits: float) -> tuple[CodeArray, ...]:
 def widths_of(bits_of_axes: Sequence[int]) -> str:
     """Return the setting for axes of these bits, falling."""
     return ",".join(f"{bits}x{len([*run])}" for bits, run in groupby(bits_of_axes))
+
+
+def check_asked(codec_id: str, bits: float, target_bits: float) -> None:
+    """Refuse a setting `bits` of more than the bits a label that were asked for."""
+    if bits > target_bits:
+        raise CodecError(
+            f"{codec_id}: bits is {bits:g}, but {target_bits:g} bits a label were asked for; leave bits out, or ask "
+            "for as many"
+        )

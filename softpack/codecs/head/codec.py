@@ -19,7 +19,7 @@ from softpack.codecs.head import fit
 from softpack.codecs.head.matrix import DTYPES, NAMES, find_matrix, matrix_hash
 from softpack.codecs.head.search import NEVER, Space, search
 from softpack.codecs.head.transform import Transform, to_codes, to_levels
-from softpack.codecs.widths import Group, arrays_of, groups_of, widths_of
+from softpack.codecs.widths import Group, arrays_of, check_asked, groups_of, widths_of
 from softpack.errors import CodecError
 from softpack.records import HIDDEN, MAX_CLASSES, LabelSpec
 
@@ -122,11 +122,7 @@ class Head(Codec):
             CodecError: `bits` is given, and is more.
         """
         codec = cls(spec, **{"bits": float(target_bits), **settings})
-        if codec.bits > target_bits:
-            raise CodecError(
-                f"head: bits is {codec.bits:g}, but {target_bits:g} bits a label were asked for; leave bits out, or "
-                "ask for as many"
-            )
+        check_asked(cls.codec_id, codec.bits, target_bits)
         return codec
 
     # -- the output matrix -----------------------------------------------------------------------------------

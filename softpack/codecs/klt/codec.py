@@ -20,7 +20,7 @@ from softpack.codecs.klt.levels import Levels
 from softpack.codecs.klt.wide_search import best_codes
 from softpack.codecs.principal import joined
 from softpack.codecs.spaces import centred_logits, log_domain
-from softpack.codecs.widths import Group, arrays_of, groups_of
+from softpack.codecs.widths import Group, arrays_of, check_asked, groups_of
 from softpack.errors import CodecError
 from softpack.records import MAX_CLASSES, LabelSpec
 
@@ -108,12 +108,8 @@ class KLT(Codec):
         Raises:
             CodecError: `bits` is given, and is more.
         """
-        codec = cls(spec, **{"bits": target_bits, **settings})
-        if codec.bits > target_bits:
-            raise CodecError(
-                f"klt: bits is {codec.bits:g}, but {target_bits:g} bits a label were asked for; "
-                "leave bits out, or ask for as many"
-            )
+        codec = cls(spec, **{"bits": float(target_bits), **settings})
+        check_asked(cls.codec_id, codec.bits, target_bits)
         return codec
 
     def fit(
