@@ -193,6 +193,38 @@ def test_the_whole_of_it_on_made_up_text(
     assert not work.exists()
 
 
+def test_labels_and_targets_go_on_where_a_run_was_stopped(
+    language: SimpleNamespace, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(language.room, "TOGETHER", 5)
+    room, everyone = room_of(language, work), range(SEQUENCES["train"])
+    arm, dense = language.arms.Arm("int8", "quantize", {"bits": 8}), language.arms.DENSE
+    vocabulary = language.targets.Vocabulary.of_text(room.tokens("train"), CLASSES, 50)
+    taken: list[int] = []
+
+    class Stopped(language.targets.Writer):  # type: ignore[name-defined, misc]
+        def add(self, number: int, logits_VC: torch.Tensor) -> None:
+            if len(taken) == 12:
+                raise KeyboardInterrupt
+            taken.append(number)
+            super().add(number, logits_VC)
+
+    folder = work / "targets" / "dense"
+    with pytest.raises(KeyboardInterrupt):
+        room.write([arm], "train", everyone, [Stopped(room, dense, vocabulary, folder)])
+    assert not room.path(arm, "train").exists()
+    writer = language.targets.Writer(room, dense, vocabulary, folder)
+    assert writer.n_done == 10
+    room.write([arm], "train", everyone, [writer])
+    writer.close()
+    labels, rows = softpack.open(room.path(arm, "train")), room.blocks("train", everyone, "")
+    targets = np.load(folder / "probs.npy")
+    for number, _, logits_VC in rows:
+        torch.testing.assert_close(labels[number].softmax(1), logits_VC.softmax(1), atol=0.02, rtol=0)
+        expected_VC = vocabulary.of_rows(logits_VC, labels.spec)
+        np.testing.assert_allclose(targets[number], expected_VC.half().numpy())
+
+
 def test_an_arm_that_is_added_is_all_that_is_measured(
     language: SimpleNamespace, work: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from softpack.codecs.registry import make_codec
 from softpack.errors import CodecError, UnsupportedError
 from softpack.records import LabelSpec
 
+TOGETHER = 100  # sequences that are written between two points at which an interrupted run goes on
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]  # (what, steps) -> so many are done
 
 
@@ -79,14 +80,18 @@ class Room:
         """The teacher's output matrix, float32 [C, D]."""
         return torch.from_numpy(np.load(self.work / "teacher" / "output.npy")).float()
 
-    def blocks(self, part: str, which: Sequence[int], what: str) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield number, hidden states [V, D] and logits [V, C] of some sequences, and show how far it is."""
+    def states(self, part: str, which: Sequence[int], what: str) -> Iterator[tuple[int, Tensor]]:
+        """Yield number and hidden states [V, D] of some sequences, and show how far it is."""
         hidden_NVD = self.hidden(part)
         with self.bar(what, len(which)) as step:
             for n in which:
-                hidden_VD = torch.from_numpy(hidden_NVD[n].copy())
-                yield n, hidden_VD, logits(hidden_VD, self.output)
+                yield n, torch.from_numpy(hidden_NVD[n].copy())
                 step()
+
+    def blocks(self, part: str, which: Sequence[int], what: str) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield number, hidden states [V, D] and logits [V, C] of some sequences, and show how far it is."""
+        for n, hidden_VD in self.states(part, which, what):
+            yield n, hidden_VD, logits(hidden_VD, self.output)
 
     # -- files of labels -------------------------------------------------------------------------------
 
@@ -132,38 +137,85 @@ class Room:
         """Return the file of an arm's labels of a part."""
         return self.work / "labels" / part / f"{arm.slug}.spk"
 
-    def write(
-        self,
-        arms: Sequence[Arm],
-        part: str,
-        which: Sequence[int],
-        also: Sequence[Callable[[int, Tensor], None]] = (),
-    ) -> None:
+    def write(self, arms: Sequence[Arm], part: str, which: Sequence[int], also: Sequence[Taker] = ()) -> None:
         """Write the labels of some sequences as all of these arms keep them.
 
-        The teacher's product, which takes longest, is taken once for all of them.
+        The teacher's product, which takes longest, is taken once for all of them. A run that was interrupted goes on
+        after the last `TOGETHER` sequences that were done.
 
         Args:
             arms: those whose files are there, or who have none, are left out.
             part: of the text.
             which: sequences of it.
-            also: is given the number of each sequence and its logits [V, C].
+            also: what else is to be given their logits.
         """
         todo = {self.path(arm, part): arm for arm in arms if arm.has_file}
         todo = {path: arm for path, arm in todo.items() if not path.is_file()}
-        if not todo and not also:
-            return
-        codecs = {path: self.fitted(arm) for path, arm in todo.items()}
         (self.work / "labels" / part).mkdir(parents=True, exist_ok=True)
         n_views = self.hidden(part).shape[1]
-        with ExitStack() as stack:
-            writers = {
-                path: stack.enter_context(softpack.create(path, codec, views=n_views, replay=False, force=True))
-                for path, codec in codecs.items()
-            }
-            for n, hidden_VD, logits_VC in self.blocks(part, which, f"labels: {part}"):
-                for path, writer in writers.items():
-                    rows = hidden_VD if todo[path].codec == "head" else logits_VC
-                    writer.append(rows, item=n, view=np.arange(n_views))
-                for add in also:
-                    add(n, logits_VC)
+        files = {path: _Begun(path, self.fitted(arm), n_views) for path, arm in todo.items()}
+        for start in range(0, len(which), TOGETHER):
+            numbers, takers = (
+                which[start : start + TOGETHER],
+                [taker for taker in also if taker.n_done <= start],
+            )
+            open_files = {path: file for path, file in files.items() if file.n_done <= start}
+            if not open_files and not takers:
+                continue
+            is_head = {path: todo[path].codec == "head" for path in open_files}
+            what = f"labels: {part}, {start} to {start + len(numbers)} of {len(which)}"
+            with ExitStack() as stack:
+                writers = {path: stack.enter_context(file.writer()) for path, file in open_files.items()}
+                for n, hidden_VD in self.states(part, numbers, what):
+                    needs_logits = bool(takers) or not all(is_head.values())
+                    logits_VC = logits(hidden_VD, self.output) if needs_logits else hidden_VD
+                    for path, writer in writers.items():
+                        rows = hidden_VD if is_head[path] else logits_VC
+                        writer.append(rows, item=n, view=np.arange(n_views))
+                    for taker in takers:
+                        taker.add(n, logits_VC)
+            for taker in takers:
+                taker.commit(start + len(numbers))
+        for file in files.values():
+            file.finish()
+
+
+class Taker(Protocol):
+    """What is given the logits of sequences."""
+
+    n_done: int
+
+    def add(self, number: int, logits_VC: Tensor) -> None:
+        """Take those of a sequence."""
+
+    def commit(self, n_done: int) -> None:
+        """Make all so far last; they are of so many sequences."""
+
+
+class _Begun:
+    """A file of labels that has its name once it is whole.
+
+    Args:
+        path: of the file.
+        model: of its codec.
+        n_views: rows of a sequence.
+    """
+
+    def __init__(self, path: Path, model: Any, n_views: int) -> None:
+        self._path, self._begun = path, path.with_suffix(".begun")
+        self._model, self._n_views = model, n_views
+
+    @property
+    def n_done(self) -> int:
+        """Sequences that are in it."""
+        return softpack.open(self._begun).n_rows // self._n_views if self._begun.is_file() else 0
+
+    def writer(self) -> Any:
+        """Return a writer that goes on with it."""
+        if self._begun.is_file():
+            return softpack.append(self._begun, self._model)
+        return softpack.create(self._begun, self._model, views=self._n_views, replay=False, force=True)
+
+    def finish(self) -> None:
+        """Give it its name."""
+        self._begun.rename(self._path)

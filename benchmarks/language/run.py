@@ -25,7 +25,7 @@ from language import distillkit, fidelity, report, targets
 from language.arms import FIDELITY, HARD, STUDENTS, Arm
 from language.decoded import bytes_a_token
 from language.network import autocast
-from language.room import Room
+from language.room import TOGETHER, Room
 from language.student import Hard, Recipe, measured, trained
 from language.text import FULL, QUICK, Sizes
 
@@ -152,7 +152,7 @@ def add_students(
     missing = {arm.slug: arm for arm in todo if arm.codec != HARD.codec and not _targets(room, arm).is_dir()}
     everyone = range(len(room.tokens("train")))
     direct = [_writer(room, arm, vocabulary) for arm in missing.values() if not arm.has_file]
-    room.write(list(missing.values()), "train", everyone, [writer.add for writer in direct])
+    room.write(list(missing.values()), "train", everyone, direct)
     for writer in direct:
         writer.close()
     left = [arm.slug for arm in todo]
@@ -161,9 +161,13 @@ def add_students(
             if arm.codec != HARD.codec and not _targets(room, arm).is_dir():
                 writer = _writer(room, arm, vocabulary)
                 with _bar(f"targets: {arm.name}", len(everyone)) as step:
-                    for number in everyone:
+                    step(writer.n_done)
+                    for number in everyone[writer.n_done :]:
                         writer.add(number, torch.empty(0))
                         step()
+                        if (number + 1) % TOGETHER == 0:
+                            writer.commit(number + 1)
+                writer.commit(len(everyone))
                 writer.close()
             with _bar(f"students: {arm.name}", len(seeds)) as step:
                 for row in run(student_row, [(room.work, plan, arm, seed) for seed in seeds]):

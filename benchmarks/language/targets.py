@@ -83,7 +83,10 @@ class Writer:
         self._n = len(room.tokens("train"))
         self._begun = folder.with_suffix(".partial")
         self._begun.mkdir(parents=True, exist_ok=True)
-        self._tables: dict[str, np.ndarray] = {}
+        self._count = self._begun / "done"
+        self.n_done = int(self._count.read_text()) if self._count.is_file() else 0
+        paths = self._begun.glob("*.npy") if self.n_done else ()
+        self._tables: dict[str, np.ndarray] = {path.stem: np.load(path, mmap_mode="r+") for path in paths}
 
     def add(self, number: int, logits_VC: Tensor) -> None:
         """Add a sequence; the teacher's logits are looked at only where labels lie in no file."""
@@ -94,11 +97,17 @@ class Writer:
                 self._tables[name] = np.lib.format.open_memmap(path, "w+", value.numpy().dtype, shape)
             self._tables[name][number] = value.numpy()
 
+    def commit(self, n_done: int) -> None:
+        """Make all so far last; they are of so many sequences."""
+        for table in self._tables.values():
+            table.flush()  # type: ignore[attr-defined]
+        self._count.write_text(str(n_done))
+        self.n_done = n_done
+
     def close(self) -> None:
         """Let the folder appear."""
-        for table in self._tables.values():
-            table.flush()
         self._tables = {}
+        self._count.unlink()
         self._begun.rename(self._folder)
 
 
