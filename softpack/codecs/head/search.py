@@ -22,7 +22,9 @@ from torch import Tensor
 
 FOLLOWED = 128  # tokens of a row
 OWN = 512  # of a row's likeliest tokens that are not among those likely in any row
-TAIL = 5.0  # how the mass of the rest grows with squared coefficients; 1.5 leaves a tenth more KL
+# How the mass of the rest grows with squared coefficients, and how much more at T = 1, where a few tokens have most of
+# it: without that there is a tenth more KL.
+TAIL, TAIL_COLD = 1.5, 3.5
 CHUNK = 1 << 24  # logits at a time
 ROWS = 256  # searched together
 NEVER = math.inf  # bits of a level that is not there
@@ -188,7 +190,7 @@ def _sweep(
     + price x bits, which is KL but for a constant; where there are several temperatures, the mean of these x T^2.
     """
     step, price, T = space.step, space.price, space.T
-    share_T1, cooler_T1 = T.square() / len(T), 1 / T.square()
+    share_T1, growth_T1 = T.square() / len(T), (TAIL + TAIL_COLD / T.square()) / T.square()
     levels_RB, off_RB = levels_RB.clone(), off_RB.clone()
     # What a step up of each coefficient does to the logit of each token, [R, S, B], and to the bucket's.
     moves_RSB = moves_BSR.permute(2, 1, 0).contiguous().mul_(step)
@@ -201,19 +203,19 @@ def _sweep(
     factor_RTSB = _factors(moves_RSB, space.temperatures)  # what a step up multiplies the token's weight with
     weight_TSB = decoded_TSB.exp()
     sum_TB = weight_TSB.sum(dim=1)
-    spread_B = off_RB.square().sum(dim=0).mul_(TAIL / 2)
+    spread_B = off_RB.square().sum(dim=0) / 2
     # The bucket's weight so that it is what the decoded row has outside of the tokens followed.
-    tail_TB = (1 - sum_TB).clamp_min(1e-9).log() - spread_B * cooler_T1
+    tail_TB = (1 - sum_TB).clamp_min(1e-9).log() - spread_B * growth_T1
     move_RT1 = (tail_RT / T[:, 0])[:, :, None]
 
     def told(sum_TB: Tensor, tail_TB: Tensor, spread_B: Tensor) -> Tensor:
-        return (torch.log(sum_TB + (tail_TB + spread_B * cooler_T1).exp()) * share_T1).sum(dim=0)
+        return (torch.log(sum_TB + (tail_TB + spread_B * growth_T1).exp()) * share_T1).sum(dim=0)
 
     for axis in range(len(levels_RB) - 1, -1, -1):
         level_B, off_B, move_T1 = levels_RB[axis], off_RB[axis], move_RT1[axis]
         up_TSB, down_TSB = weight_TSB * factor_RTSB[axis], weight_TSB / factor_RTSB[axis]
         up_sum_TB, down_sum_TB = up_TSB.sum(dim=1), down_TSB.sum(dim=1)
-        slope_B, bend = off_B * (TAIL * step), TAIL / 2 * step * step
+        slope_B, bend = off_B * step, step * step / 2
         up_spread_B, down_spread_B = spread_B + slope_B + bend, spread_B - slope_B + bend
         bits_L, gain_B = bits_RL[axis], gain_RB[axis]
         stay_B = told(sum_TB, tail_TB, spread_B) + price * bits_L[level_B + 1] - LEAST_GAIN
