@@ -29,6 +29,7 @@ CHUNK = 1 << 24  # logits at a time
 ROWS = 256  # searched together
 NEVER = math.inf  # bits of a level that is not there
 LEAST_GAIN = 1e-5  # nats: less is rounding, and no reason to move
+LEAST_LEFT = 1e-4  # mass of the bucket: less is a difference of rounded sums
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _sweep(
     moves_RSB = moves_BSR.permute(2, 1, 0).contiguous().mul_(step)
     tail_RT = space.synthesis_RH @ space.tail_TH.T * step
     mass_TSB = teacher_TSB.exp()
-    left_TB = (1 - mass_TSB.sum(dim=1)).clamp_min(1e-9)
+    left_TB = (1 - mass_TSB.sum(dim=1)).clamp_min(LEAST_LEFT)
     pull_T1 = T / len(T)
     pull_SB = (mass_TSB * pull_T1[:, None]).sum(dim=0)
     gain_RB = torch.einsum("rsb,sb->rb", moves_RSB, pull_SB).addmm_(tail_RT, left_TB * pull_T1)
@@ -205,7 +206,7 @@ def _sweep(
     sum_TB = weight_TSB.sum(dim=1)
     spread_B = off_RB.square().sum(dim=0) / 2
     # The bucket's weight so that it is what the decoded row has outside of the tokens followed.
-    tail_TB = (1 - sum_TB).clamp_min(1e-9).log() - spread_B * growth_T1
+    tail_TB = (1 - sum_TB).clamp_min(LEAST_LEFT).log() - spread_B * growth_T1
     move_RT1 = (tail_RT / T[:, 0])[:, :, None]
 
     def told(sum_TB: Tensor, tail_TB: Tensor, spread_B: Tensor) -> Tensor:
