@@ -35,7 +35,7 @@ def reader(arm: Arm, room: Room, part: str) -> tuple[Reader, LabelSpec]:
         return lambda n, logits_VC: logits_VC, logits
     if arm.codec == "distillkit":
         return lambda n, logits_VC: with_some_left(roundtrip(logits_VC, **arm.settings)), logits
-    labels = softpack.open(room.path(arm, part))
+    labels = room.open(arm, part)
     views = np.arange(labels.shape[1])
     read = labels.read_sparse if labels.codec.is_sparse else labels.read
     if arm.codec == "polyk":
@@ -57,7 +57,9 @@ def bytes_a_token(arm: Arm, room: Room, part: str) -> tuple[float, float]:
     path = room.path(arm, part)
     if arm.layout == "file":
         account = softpack.ledger(path)
-        return account.marginal_bits_per_label / 8, account.bits_of("model") / 8e6
+        return account.marginal_bits_per_label / 8, account.bits_of("model") / 8e6 + (
+            account.matrix_bytes or 0
+        ) / 1e6
     if arm.layout == "fixed":
         return arm.n_bytes, 0.0
     count = {"megatron": _megatron, "rs-kd": _rs_kd}[arm.layout]

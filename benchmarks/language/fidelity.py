@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import time
-from statistics import median
 from typing import Any
 
 from common import seconds
@@ -25,8 +25,9 @@ def compare(room: Room, arm: Arm, n_sequences: int) -> dict[str, Any]:
     """Return a row of figures for an arm, of so many sequences of the test."""
     n = len(room.tokens("test"))
     which = list(range(0, n, -(-n // n_sequences)))
-    fit_s = seconds(lambda: room.fitted(arm)) if arm.has_file else 0.0
-    write_s = seconds(lambda: room.write([arm], "test", which))
+    fit_s = room.fit_seconds(arm) if arm.has_file else math.nan
+    is_there = not arm.has_file or room.path(arm, "test").is_file()
+    write_s = math.nan if is_there else seconds(lambda: room.write([arm], "test", which))
     read, spec = reader(arm, room, "test")
     meter = FidelityMeter(TEMPERATURES)
     read_s, product_s = [], []
@@ -37,11 +38,15 @@ def compare(room: Room, arm: Arm, n_sequences: int) -> dict[str, Any]:
         product_s.append(seconds(lambda: logits(hidden_VD, room.output)))  # noqa: B023
         meter.update(logits_VC, _logits(rows, spec))
     row = _row(arm, meter, *bytes_a_token(arm, room, "test"))
-    n_views, a_row = room.hidden("test").shape[1], 1e3 / row["rows"]
-    times = {"fit_s": fit_s, "write_ms": write_s * a_row}
-    # The first reading of a file opens it; the median is of whole sequences after that.
-    medians = {"read_ms": median(read_s), "product_ms": median(product_s)}
-    return row | times | {name: 1e3 * value / n_views for name, value in medians.items()}
+    ms = 1e3 / row["rows"]
+    # DistillKit's rows are made as they are read, and no file says how fast that would be.
+    read_ms = ms * sum(read_s) if arm.has_file else math.nan
+    return row | {
+        "fit_s": fit_s,
+        "write_ms": ms * write_s,
+        "read_ms": read_ms,
+        "product_ms": ms * sum(product_s),
+    }
 
 
 def _logits(rows: Rows, spec: LabelSpec) -> Tensor:

@@ -104,7 +104,7 @@ def _fidelity(facts: Mapping[str, str], rows: Sequence[Row]) -> list[str]:
     lines = [
         (_name(row["arm"], row["ours"] == "1"), _size(float(row["bytes"])), f"{float(row['shared_MB']):.3g}",
          *(_kl(row[name]) for name in ("kl1", "kl1_p99", "kl2")), f"{float(row['top1']):.3f}",
-         *(f"{float(row[name]):.3g}" for name in ("fit_s", "write_ms", "read_ms")))
+         *(_time(row[name]) for name in ("fit_s", "write_ms", "read_ms")))
         for row in sorted(rows, key=lambda row: float(row["bytes"]))
     ]  # fmt: skip
     product = median(float(row["product_ms"]) for row in rows)
@@ -158,6 +158,10 @@ def _name(name: str, ours: bool) -> str:
 
 def _size(n_bytes: float) -> str:
     return f"{n_bytes:,.0f}" if n_bytes >= 100 else f"{n_bytes:.3g}"
+
+
+def _time(text: str) -> str:
+    return "-" if math.isnan(float(text)) else f"{float(text):.3g}"
 
 
 def _kl(text: str) -> str:

@@ -5,8 +5,11 @@ Shapes in names: N sequences, L tokens, V = L - 1 positions, D width of the teac
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,9 +25,14 @@ from language.text import PARTS, Sizes, sequences
 from softpack.codecs.abc import Codec
 from softpack.codecs.head import Head
 from softpack.codecs.registry import make_codec
-from softpack.errors import CodecError, UnsupportedError
+from softpack.container.model import Model
+from softpack.container.reader import Labels
+from softpack.container.tables import fit_tables
+from softpack.container.tile_writer import code_arrays
+from softpack.errors import CodecError, SoftpackError, UnsupportedError
 from softpack.records import LabelSpec
 
+TABLE_SEQUENCES = 8  # whose codes the entropy coder's tables are made from
 TOGETHER = 100  # sequences that are written between two points at which an interrupted run goes on
 Bar = Callable[[str, int], AbstractContextManager[Callable[..., None]]]  # (what, steps) -> so many are done
 
@@ -41,7 +49,7 @@ class Room:
 
     def __init__(self, work: Path, sizes: Sizes, fit: tuple[int, int], bar: Bar) -> None:
         self.work, self.sizes, self.fit, self.bar = work, sizes, fit, bar
-        self._codecs: dict[str, Any] = {}
+        self._models: dict[str, Model] = {}
 
     # -- text and teacher ------------------------------------------------------------------------------
 
@@ -106,23 +114,45 @@ class Room:
         return ""
 
     def _unfitted(self, arm: Arm) -> Codec:
-        if arm.codec == "head":
-            return Head.of_matrix(self.output.half(), **arm.settings)
+        if (
+            arm.codec == "head"
+        ):  # the matrix is counted, and beside the file, so that it is not compressed for each arm
+            return Head.of_matrix(self.output.half(), named=True, **arm.settings)
         return make_codec(arm.codec, LabelSpec(len(self.output)), arm.settings)
 
-    def fitted(self, arm: Arm) -> Any:
-        """Return the codec of an arm, fitted to training text."""
-        if arm.slug not in self._codecs:
-            codec: Any = self._unfitted(arm)
-            if getattr(codec, "learns", type(codec).fit is not Codec.fit):
-                path = self.work / "models" / f"{arm.slug}.spkm"
-                if not path.is_file():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    n_rows = int(np.prod(self.hidden("train").shape[:2]))
-                    softpack.save_model(path, codec.fit(self._sample(arm, codec), n_rows=n_rows), force=True)
-                codec = softpack.load_model(path)
-            self._codecs[arm.slug] = codec
-        return self._codecs[arm.slug]
+    def fitted(self, arm: Arm) -> Model:
+        """Return the model of an arm, fitted to training text, with tables for the entropy coder."""
+        if arm.slug not in self._models:
+            path = self.work / "models" / f"{arm.slug}.spkm"
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                begun = time.perf_counter()
+                model = self._fit(arm)
+                path.with_suffix(".seconds").write_text(f"{time.perf_counter() - begun:.2f}")
+                softpack.save_model(path, model, force=True)
+            model = softpack.load_model(path)
+            if model.codec.needs_matrix:
+                model = replace(model, codec=model.codec.with_matrix(self.output.half()))
+            self._models[arm.slug] = model
+        return self._models[arm.slug]
+
+    def fit_seconds(self, arm: Arm) -> float:
+        """Return how long the fit took, whenever it was made."""
+        self.fitted(arm)
+        return float((self.work / "models" / f"{arm.slug}.seconds").read_text())
+
+    def _fit(self, arm: Arm) -> Model:
+        codec: Any = self._unfitted(arm)
+        n_rows = int(np.prod(self.hidden("train").shape[:2]))
+        sample = self._sample(arm, codec)
+        if getattr(codec, "learns", type(codec).fit is not Codec.fit):
+            codec = codec.fit(sample, n_rows=n_rows)
+        if not codec.wants_tables or codec.zstd_level is not None:
+            return Model(codec)
+        rows = itertools.islice(iter(self._sample(arm, codec)), TABLE_SEQUENCES)
+        parts = [code_arrays(codec.encode(rows_VC)) for rows_VC in rows]
+        codes = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return Model(codec, None, fit_tables(codec.codes, codes, n_rows, "codes"))
 
     def _sample(self, arm: Arm, codec: Codec) -> Iterable[Tensor]:
         """Return rows of training text to fit to, of as many sequences as memory has room for."""
@@ -136,6 +166,10 @@ class Room:
     def path(self, arm: Arm, part: str) -> Path:
         """Return the file of an arm's labels of a part."""
         return self.work / "labels" / part / f"{arm.slug}.spk"
+
+    def open(self, arm: Arm, part: str) -> Labels:
+        """Return an arm's labels of a part."""
+        return softpack.open(self.path(arm, part), matrix=self.output.half() if arm.codec == "head" else None)
 
     def write(self, arms: Sequence[Arm], part: str, which: Sequence[int], also: Sequence[Taker] = ()) -> None:
         """Write the labels of some sequences as all of these arms keep them.
@@ -202,13 +236,22 @@ class _Begun:
     """
 
     def __init__(self, path: Path, model: Any, n_views: int) -> None:
-        self._path, self._begun = path, path.with_suffix(".begun")
+        self._path, self._begun = path, path.with_name(path.name + ".begun")
         self._model, self._n_views = model, n_views
+        if self._begun.is_file() and not self._is_whole():
+            self._begun.unlink()
 
     @property
     def n_done(self) -> int:
         """Sequences that are in it."""
         return softpack.open(self._begun).n_rows // self._n_views if self._begun.is_file() else 0
+
+    def _is_whole(self) -> bool:
+        """Return whether it ends where some sequences that are written together do."""
+        try:
+            return softpack.open(self._begun).n_rows % (self._n_views * TOGETHER) == 0
+        except SoftpackError:  # a writer was killed
+            return False
 
     def writer(self) -> Any:
         """Return a writer that goes on with it."""

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arms = _wanted(STUDENTS, room, given)
         add_students(room, plan, arms, out / "students.csv", about, given.threads)
     report.write(out)
-    if not given.keep:
+    if not (given.keep or given.table or given.arms != [""]):  # what another run may want
         shutil.rmtree(work)
 
 
@@ -100,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
         help="of products; as many students are trained at once [default: 2]")  # fmt: skip
     add("--quick", action="store_true", help="a smoke test of minutes, whose figures mean nothing")
     add("--keep", action="store_true",
-        help="leave the work folder; by the teacher's terms nothing in it may be given away")  # fmt: skip
+        help="leave the work folder, as runs for a part of the tables do; by the teacher's terms nothing in it may be "
+             "given away")  # fmt: skip
     return parser
 
 

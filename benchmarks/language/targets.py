@@ -81,7 +81,7 @@ class Writer:
         self.arm, self._vocabulary, self._folder = arm, vocabulary, folder
         self._read, self._spec = reader(arm, room, "train")
         self._n = len(room.tokens("train"))
-        self._begun = folder.with_suffix(".partial")
+        self._begun = folder.with_name(folder.name + ".partial")
         self._begun.mkdir(parents=True, exist_ok=True)
         self._count = self._begun / "done"
         self.n_done = int(self._count.read_text()) if self._count.is_file() else 0
@@ -101,7 +101,9 @@ class Writer:
         """Make all so far last; they are of so many sequences."""
         for table in self._tables.values():
             table.flush()  # type: ignore[attr-defined]
-        self._count.write_text(str(n_done))
+        written = self._count.with_name("done.new")
+        written.write_text(str(n_done))
+        written.replace(self._count)
         self.n_done = n_done
 
     def close(self) -> None:
