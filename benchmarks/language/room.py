@@ -9,7 +9,6 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,10 +129,8 @@ class Room:
                 model = self._fit(arm)
                 path.with_suffix(".seconds").write_text(f"{time.perf_counter() - begun:.2f}")
                 softpack.save_model(path, model, force=True)
-            model = softpack.load_model(path)
-            if model.codec.needs_matrix:
-                model = replace(model, codec=model.codec.with_matrix(self.output.half()))
-            self._models[arm.slug] = model
+            matrix = self.output.half() if arm.codec == "head" else None
+            self._models[arm.slug] = softpack.load_model(path, matrix)
         return self._models[arm.slug]
 
     def fit_seconds(self, arm: Arm) -> float:

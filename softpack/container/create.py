@@ -19,6 +19,7 @@ from softpack.codecs.registry import make_codec, setting_names, typed_settings
 from softpack.container.blockfile import BlockFile
 from softpack.container.file import SpkFile
 from softpack.container.forcing import check_forced
+from softpack.container.gathering import Gathered, wants_rows
 from softpack.container.model import Model, as_model, fit_prototype_codec, load_model_of
 from softpack.container.promise import promise
 from softpack.container.viewpoint import ViewpointTable
@@ -142,10 +143,13 @@ def create(
             raise CodecError(
                 f"{path}: the codec is fitted to {model.codec.spec}; give no other classes and settings"
             )
+    # A codec that comes without tables gets them from the first rows: else `head` takes half as many bytes again.
+    needs_tables = not isinstance(codec, Model) and wants_rows(model.codec)
+    gathered = None if fitted and not needs_tables else Gathered(needs_fit=not fitted)
     out = BlockFile(path, force)
     try:
         return Writer(
-            out, model, needs_fit=not fitted, items=items, views=views, tile=tile, keep_encoder=appendable,
+            out, model, gathered=gathered, items=items, views=views, tile=tile, keep_encoder=appendable,
             seed=seed, device=device, progress=progress, mix_wh=mix_wh, keep_replay=replay,
             prototypes=rows_NPC, viewpoints=viewpoints, promised=promised, recipe=recipe, images=images,
             notes=notes, sequences=bound, fingerprints=_fingerprints(fingerprints, str(path)),
@@ -255,13 +259,23 @@ def save_model(path: str | os.PathLike[str], model: Codec | Model, force: bool =
         pass
 
 
-def load_model(path: str | os.PathLike[str]) -> Model:
+def load_model(path: str | os.PathLike[str], matrix: Any = None) -> Model:
     """Return the model of a `.spkm`, or of an `.spk` whose encoder is in it.
 
+    Args:
+        path: of the file.
+        matrix: the teacher's output matrix, of models that name it by its hash: a tensor, or a safetensors file that
+            has it, or a folder of such.
+
     Raises:
-        CodecError: the file has no encoder.
+        CodecError: the file has no encoder, or the matrix is missing or another.
     """
-    model = load_model_of(SpkFile(path))
+    model = _with_matrix(load_model_of(SpkFile(path)), matrix, str(path))
+    if model.codec.needs_matrix and model.codec.encoder_state():
+        raise CodecError(
+            f"{path}: names the teacher's output matrix by its hash; give it: load_model(path, "
+            "matrix='teacher/model.safetensors')"
+        )
     if not model.can_encode:
         raise CodecError(f"{path}: holds no encoder; give the .spkm that `softpack fit` wrote")
     return model
@@ -306,10 +320,15 @@ def append(
         raise
 
 
+def _with_matrix(model: Model, matrix: Any, where: str) -> Model:
+    """Return a model with the output matrix that it names by its hash, if it does and it is given."""
+    if matrix is None or not model.codec.needs_matrix:
+        return model
+    return replace(model, codec=model.codec.with_matrix(matrix, where))
+
+
 def _encoder_for(file: SpkFile, given: Codec | Model | None, matrix: Any) -> Model:
-    own = load_model_of(file)
-    if own.codec.needs_matrix and matrix is not None:
-        own = replace(own, codec=own.codec.with_matrix(matrix, file.name))
+    own = _with_matrix(load_model_of(file), matrix, file.name)
     if given is None:
         if not own.codec.can_encode:
             raise CodecError(

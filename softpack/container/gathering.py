@@ -1,7 +1,8 @@
-"""The first rows of a file, held until there are enough to fit its codec to."""
+"""The first rows of a file, held until there are enough to fit its codec to, and the entropy coder's tables."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -50,11 +51,21 @@ class Fit:
     progress: Progress | None
 
 
-class Gathered:
-    """Rows that wait for their codec."""
+def wants_rows(codec: Codec) -> bool:
+    """Return whether the entropy coder's tables are made from rows of a codec."""
+    return codec.wants_tables and not codec.takes_context
 
-    def __init__(self) -> None:
-        self._blocks: list[RowBlock] = []
+
+class Gathered:
+    """Rows that wait for their codec, or for tables alone.
+
+    Args:
+        needs_fit: whether the codec is to be fitted.
+    """
+
+    def __init__(self, needs_fit: bool) -> None:
+        self.needs_fit = needs_fit
+        self._blocks: deque[RowBlock] = deque()
         self._n_rows = 0
 
     def __len__(self) -> int:
@@ -65,19 +76,19 @@ class Gathered:
         self._blocks.append(replace(block, labels_BC=block.labels_BC.copy()))
         self._n_rows += len(block)
         width = block.labels_BC.shape[1] if block.sparse is None else 2 * block.sparse.ids_BK.shape[1]
-        return self._n_rows >= fit_rows(width)
+        return self._n_rows >= (fit_rows(width) if self.needs_fit else TABLE_ROWS)
 
     def pop(self) -> Iterator[RowBlock]:
         """Yield the rows, and let go of them."""
         while self._blocks:
-            block = self._blocks.pop(0)
+            block = self._blocks.popleft()
             self._n_rows -= len(block)
             yield block
 
     def fitted(self, model: Model, prototypes: Prototypes | None, how: Fit) -> Model:
         """Return a model whose codec and tables are fitted to the rows."""
-        codec = self._codec(model.codec, prototypes, how)
-        if not codec.wants_tables or codec.takes_context or not all(map(len, self._blocks)):
+        codec = self._codec(model.codec, prototypes, how) if self.needs_fit else model.codec
+        if not wants_rows(codec) or not len(self) or not all(map(len, self._blocks)):
             return replace(model, codec=codec)
         return replace(model, codec=codec, tables=self._tables(codec, how))
 

@@ -52,7 +52,7 @@ class Labels:
 
     Raises:
         FormatError: the file is not a valid .spk (see `softpack.errors`).
-        DataError: it cannot be opened, has fewer stages, or names another matrix, or none.
+        DataError: it cannot be opened, or has fewer stages.
     """
 
     def __init__(
@@ -69,8 +69,6 @@ class Labels:
         self._tiles = TileCache(self.file)
         self._codecs: dict[torch.device, Codec] = {}
         self._prototypes: dict[torch.device, Prototypes | None] = {}
-        if matrix is not None:
-            _ = self.codec  # refuses another teacher's here, not at the first batch
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.file.path, "stages": self._stages, "matrix": self._matrix}
@@ -338,9 +336,12 @@ class Labels:
             CorruptError: the recipe does not say them of all items.
         """
         items, views = _pair(items, views)
-        if self.recipe is not None and self.file.header.stream("replay") is None:
+        found = self.file.header.stream("replay")
+        if found is not None:
+            return self.stored(found[0], items, views)
+        if self.recipe is not None:
             self._rows.need(items, views, self.file.name)
-        return self._stored_columns.replay(items, views)
+        return self._stored_columns.drawn(items, views)
 
     def item_column(self, name: str) -> np.ndarray:
         """Return a column that each item has, [items, ...] in the dtype of `COLUMNS`.
@@ -352,7 +353,7 @@ class Labels:
 
     @cached_property
     def _stored_columns(self) -> StoredColumns:
-        return StoredColumns(self.file, self.stored)
+        return StoredColumns(self.file)
 
     def blocks(self, n_rows: int) -> Iterator[RowBlock]:
         """Yield all labels with their replay columns, by item and then view, `n_rows` at a time."""
@@ -478,6 +479,10 @@ def open(  # noqa: A001
 
     Raises:
         FormatError: the file is not a valid .spk (see `softpack.errors`).
-        DataError: it cannot be opened, has fewer stages, or names another matrix, or none.
+        DataError: it cannot be opened, has fewer stages, or names no matrix.
+        CodecError: the matrix is of another teacher.
     """
-    return Labels(path, stages, matrix)
+    labels = Labels(path, stages, matrix)
+    if matrix is not None:
+        _ = labels.codec  # refuses another teacher's here, not at the first batch
+    return labels

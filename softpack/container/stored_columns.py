@@ -1,11 +1,10 @@
-"""The columns of an open file: what its rows are replayed by, and what its items have, stored or drawn. No torch.
+"""The columns of an open file that are not in its rows' tiles: those that a recipe draws, and those of items. No torch.
 
 Shapes in names: B rows, N items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -16,32 +15,26 @@ from softpack.container.tiles import read_items
 from softpack.errors import CorruptError, DataError
 from softpack.format.streams import StreamSpec
 
-StoredRows = Callable[[int, np.ndarray, np.ndarray], dict[str, np.ndarray]]
-
 
 class StoredColumns:
-    """Reads columns.
+    """Draws the columns of rows, and reads those of items.
 
     Args:
         file: that is open.
-        stored: returns the arrays of a stream for these (item, view), by the number of the stream.
     """
 
-    def __init__(self, file: SpkFile, stored: StoredRows) -> None:
-        self._file, self._stored = file, stored
+    def __init__(self, file: SpkFile) -> None:
+        self._file = file
 
     # -- of rows ---------------------------------------------------------------------------------------
 
-    def replay(self, item_B: np.ndarray, view_B: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the replay columns of rows that are there, each [B, ...].
+    def drawn(self, item_B: np.ndarray, view_B: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the replay columns that the recipe draws of rows that are there, each [B, ...].
 
         Raises:
             CorruptError: the recipe does not say them of all items.
         """
         header, n_items = self._file.header, self._file.commit.items
-        found = header.stream("replay")
-        if found is not None:
-            return self._stored(found[0], item_B, view_B)
         if header.recipe is None:
             return {}
         if "mix_item" in header.replay_columns and n_items > header.recipe.items:
@@ -49,10 +42,10 @@ class StoredColumns:
                 f"{self._file.name}: holds {n_items} items, and its recipe draws mix partners among "
                 f"{header.recipe.items}; nobody can tell what the others are mixed with"
             )
-        return self._drawn.of(item_B, view_B)
+        return self._columns.of(item_B, view_B)
 
     @cached_property
-    def _drawn(self) -> DrawnColumns:
+    def _columns(self) -> DrawnColumns:
         recipe = self._file.header.recipe
         if recipe is not None and recipe.scale is not None:
             self.sizes(np.zeros(0, np.int64))  # for its error

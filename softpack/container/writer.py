@@ -52,8 +52,8 @@ class Writer:
 
     Args:
         out: where the blocks go.
-        model: of the rows; its codec is not fitted yet where it `needs_fit`.
-        needs_fit: whether the first rows are gathered to fit the codec.
+        model: of the rows; its codec is not fitted yet where the rows are `gathered`.
+        gathered: takes the first rows, to fit the codec to them, or the tables of the entropy coder.
         items: of the file where known.
         views: the same of views.
         tile: items and views of a tile; chosen where None.
@@ -80,7 +80,7 @@ class Writer:
         out: BlockFile,
         model: Model,
         *,
-        needs_fit: bool = False,
+        gathered: Gathered | None = None,
         items: int | None = None,
         views: int | None = None,
         tile: tuple[int, int] | None = None,
@@ -104,7 +104,6 @@ class Writer:
         self.model = model
         self.n_rows = 0
         self._out = out
-        self._needs_fit = needs_fit
         self._items, self._views = items, views
         self._tile = tile
         self._keep_encoder = keep_encoder
@@ -115,7 +114,7 @@ class Writer:
         self._by_view = False
         self._item_values: dict[str, np.ndarray] = {}
         self._items_written = True
-        self._gathered = Gathered()
+        self._gathered = gathered
         self._tiles: TileWriter | None = None
         self._mix_wh, self._keep_replay = mix_wh, keep_replay
         self._promised = promised
@@ -145,8 +144,8 @@ class Writer:
 
     @property
     def is_fitted(self) -> bool:
-        """Whether the codec is, so that rows can be committed without fitting it to fewer than there will be."""
-        return not self._needs_fit
+        """Whether codec and tables are, so that rows can be committed without fitting to fewer than there will be."""
+        return self._gathered is None
 
     def _resume(self, file: SpkFile) -> None:
         labels = Labels(file.path)
@@ -219,13 +218,13 @@ class Writer:
                 f"{self._out.name}: found the columns {', '.join(block.replay) or 'none'}; the rows before have "
                 f"{', '.join(self._columns) or 'none'}; every row has the same columns"
             )
-        if not self._needs_fit:
+        if self._gathered is None:
             self._begun().add(block)
             self.n_rows += len(block)
             return
         self.n_rows += len(block)
         if self._gathered.add(block):
-            self._fit()
+            self._fit(self._gathered)
 
     def _bound(self, block: RowBlock) -> RowBlock:
         """Return rows with the tokens that they predict, held to their sequences.
@@ -321,13 +320,13 @@ class Writer:
 
     # -- stages ----------------------------------------------------------------------------------------
 
-    def _fit(self) -> None:
-        """Fit the codec to the rows so far, and write these."""
+    def _fit(self, gathered: Gathered) -> None:
+        """Fit codec and tables to the rows so far, and write these."""
         n_rows = self._items * self._views if self._items and self._views else None
         how = Fit(n_rows, self._seed, self._device, self._mix_wh, self._progress)
-        self.model = self._gathered.fitted(self.model, self._prototypes, how)
-        self._needs_fit = False
-        for block in self._gathered.pop():
+        self.model = gathered.fitted(self.model, self._prototypes, how)
+        self._gathered = None
+        for block in gathered.pop():
             self._begun().add(block)
 
     def _begun(self) -> TileWriter:
@@ -403,12 +402,12 @@ class Writer:
             )
 
     def _flushed(self) -> TileWriter:
-        if self._needs_fit:
-            if not self._gathered:
+        if self._gathered is not None:
+            if not self._gathered and self._gathered.needs_fit:
                 raise DataError(
                     f"{self._out.name}: there are no rows to fit the codec {self.codec.codec_id} to"
                 )
-            self._fit()
+            self._fit(self._gathered)
         tiles = self._begun()
         tiles.flush()
         self._write_items(tiles)

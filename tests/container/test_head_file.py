@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from safetensors.torch import save_file
 
 import softpack
 from softpack.cli import main
+from softpack.codecs.head import Head
+from softpack.container.model import Model
 from softpack.errors import CodecError, DataError
 
 H, V, N, L = 24, 400, 30, 20
@@ -59,6 +63,56 @@ def test_the_entropy_coder_is_fitted_to_the_first_rows(named, tmp_path, hidden_B
 
     assert [entry for entry in account.entries if entry.what == "entropy tables"]
     assert account.bits_of("codes") / account.n_rows < 75  # 60 asked, of so few rows
+
+
+def test_a_codec_that_is_fitted_elsewhere_gets_tables_from_the_first_rows(tmp_path, hidden_BH, matrix_VH):
+    codec = Head.of_matrix(matrix_VH, bits=60.0).fit([hidden_BH])
+    with softpack.create(tmp_path / "a.spk", codec, items=N, views=L) as writer:
+        writer.append(hidden_BH[:5], item=ITEM[:5], view=VIEW[:5])
+        assert not writer.is_fitted
+        writer.append(hidden_BH[5:], item=ITEM[5:], view=VIEW[5:])
+    with softpack.create(
+        tmp_path / "b.spk", Model(codec), items=N, views=L
+    ) as writer:  # a model is taken as it is
+        assert writer.is_fitted
+        writer.append(hidden_BH, item=ITEM, view=VIEW)
+    ours, bare = (softpack.ledger(tmp_path / name) for name in ("a.spk", "b.spk"))
+
+    assert [entry for entry in ours.entries if entry.what == "entropy tables"]
+    assert not [entry for entry in bare.entries if entry.what == "entropy tables"]
+    assert ours.marginal_bits_per_label < 0.9 * bare.marginal_bits_per_label
+    assert torch.equal(*(softpack.open(tmp_path / name).read(ITEM, VIEW) for name in ("a.spk", "b.spk")))
+
+
+def test_a_model_that_names_its_matrix_is_kept_and_loaded_with_it(tmp_path, hidden_BH, matrix_VH):
+    codec = Head.of_matrix(matrix_VH, named=True, bits=60.0).fit([hidden_BH])
+    softpack.save_model(tmp_path / "a.spkm", codec)
+    save_file({"lm_head.weight": matrix_VH}, tmp_path / "model.safetensors")
+
+    for matrix in (matrix_VH, tmp_path / "model.safetensors"):
+        model = softpack.load_model(tmp_path / "a.spkm", matrix)
+        assert torch.equal(
+            torch.cat([*model.codec.encode(hidden_BH[:9]).values()], 1),
+            torch.cat([*codec.encode(hidden_BH[:9]).values()], 1),
+        )
+    with pytest.raises(CodecError, match=r"a\.spkm: names the teacher's output matrix by its hash; give it"):
+        softpack.load_model(tmp_path / "a.spkm")
+    with pytest.raises(CodecError, match=r"a\.spkm: "):
+        softpack.load_model(tmp_path / "a.spkm", matrix_VH + 1)
+
+
+def test_labels_are_let_go_of_with_their_last_name(named, matrix_VH):
+    labels = softpack.open(named, matrix=matrix_VH)
+    labels.read([0], [0]), labels.replay([0], [0]), labels.item_columns
+    gone = weakref.ref(labels)
+    gc.disable()
+    try:
+        del labels
+        assert (
+            gone() is None
+        )  # with tiles, matrix, and codecs on devices, not when the collector happens to run
+    finally:
+        gc.enable()
 
 
 def test_a_named_matrix_is_given_as_tensor_or_as_safetensors(named, tmp_path, hidden_BH, matrix_VH):

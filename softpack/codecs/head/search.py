@@ -26,7 +26,7 @@ OWN = 512  # of a row's likeliest tokens that are not among those likely in any 
 # it: without that there is a tenth more KL.
 TAIL, TAIL_COLD = 1.5, 3.5
 CHUNK = 1 << 24  # logits at a time
-ROWS = 256  # searched together
+ROWS, VECTORS = 256, 1 << 27  # searched together at most, and numbers in the vectors of their own tokens
 NEVER = math.inf  # bits of a level that is not there
 LEAST_GAIN = 1e-5  # nats: less is rounding, and no reason to move
 LEAST_LEFT = 1e-4  # mass of the bucket: less is a difference of rounded sums
@@ -41,7 +41,7 @@ class Space:
         likely_U: int64, the tokens with most mass in all rows together.
         mean_H: what all-zero coefficients decode to.
         synthesis_RH: what a coefficient adds.
-        tail_TH: mean of the vectors of tokens that are not likely, as they come.
+        tail_TH: mean of the vectors of tokens beyond each row's likeliest, as they come, at each temperature.
         temperatures: at which KL * T^2 counts, averaged.
         first_R: what level 0 stands for, in steps.
         step: between levels.
@@ -141,9 +141,9 @@ def search(levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, space: Space
         space: to search in.
         rounds: times that every coefficient is looked at.
     """
-    parts = []
-    for start in range(0, len(hidden_BH), ROWS):
-        rows = slice(start, start + ROWS)
+    n_rows, parts = max(1, min(ROWS, VECTORS // (OWN * hidden_BH.shape[1]))), []
+    for start in range(0, len(hidden_BH), n_rows):
+        rows = slice(start, start + n_rows)
         seen = Seen.of(hidden_BH[rows], space)
         parts.append(_searched(levels_RB[:, rows], seen, wanted_RB[:, rows], space, rounds))
     return torch.cat(parts, dim=1) if parts else levels_RB
