@@ -13,7 +13,7 @@ from torch import Tensor
 
 from softpack.codecs.abc import Codec, Codes, code_dtype, code_values
 from softpack.codecs.registry import codec_ids, make_codec
-from softpack.codecs.spaces import centred_logits
+from softpack.codecs.spaces import centred_logits, to_logits
 from softpack.codecs.sparse import NO_CLASS
 from softpack.errors import CodecError
 from softpack.records import HIDDEN, SPACES, LabelSpec
@@ -27,6 +27,7 @@ KNOWN = 0.8  # share of a row that its made-up context knows
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 SAME = 1e-4  # of the largest number: what the order of a sum may change in float32
 PIECES = 8  # odd batches of a size that are encoded
+AS_GOOD, NEARLY = 2.0, 0.05  # times as far off, and mass besides, that codes that are as good may be
 ONE_IN = 25  # rows may be coded otherwise in another batch: where such a change decides between codes as good
 
 
@@ -154,7 +155,8 @@ def check_encode(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = None
     _same_tensors("codes share memory with the rows: when those change", codes, kept)
     columns_BC = rows_BC.t().contiguous().t()
     found = codec.encode(columns_BC, context_BC)
-    _same_codes("rows that lie column by column", len(rows_BC), _other_rows(codec, found, codes, context_BC))
+    n_other = _other_rows("rows that lie column by column", codec, rows_BC, found, codes, context_BC)
+    _same_codes("rows that lie column by column", len(rows_BC), n_other)
     return codes
 
 
@@ -210,7 +212,8 @@ def check_batches(codec: Codec, rows_BC: Tensor, context_BC: Tensor | None = Non
             found = codec.encode(rows_BC[piece], part_context_BC)
             _check_codes(codec, found, n_rows)
             expected = {name: values[piece] for name, values in codes.items()}
-            n_other += _other_rows(codec, found, expected, part_context_BC)
+            where = f"batches of {n_rows}"
+            n_other += _other_rows(where, codec, rows_BC[piece], found, expected, part_context_BC)
             n_seen += n_rows
             found_BC = codec.decode(expected, part_context_BC)
             shape = (n_rows, codec.gives.classes)
@@ -314,12 +317,31 @@ def _check_codes(codec: Codec, codes: Codes, n_rows: int) -> None:
         _require(not len(wrong), f"codes {name} hold {wrong[:3].tolist()}; expected 0 to {array.levels - 1}")
 
 
-def _other_rows(codec: Codec, found: Codes, expected: Codes, context_BC: Tensor | None) -> int:
-    """Return how many rows have other codes that decode to other rows."""
+def _other_rows(
+    where: str, codec: Codec, rows_BC: Tensor, found: Codes, expected: Codes, context_BC: Tensor | None
+) -> int:
+    """Return how many rows have other codes that decode to other rows, which must be about as good."""
     if all(torch.equal(found[array.name], expected[array.name]) for array in codec.codes):
         return 0
     found_BC, expected_BC = codec.decode(found, context_BC), codec.decode(expected, context_BC)
-    return int((~_are_close(found_BC, expected_BC).all(dim=1)).sum())
+    is_other_B = ~_are_close(found_BC, expected_BC).all(dim=1)
+    if bool(is_other_B.any()):
+        takes = codec.gives if codec.spec.space == HIDDEN else codec.spec
+        teacher_BC = _probs(codec.teacher_rows(rows_BC)[is_other_B], takes)
+        found_off, expected_off = (
+            float((_probs(decoded_BC[is_other_B], codec.gives) - teacher_BC).abs().sum(dim=1).mean())
+            for decoded_BC in (found_BC, expected_BC)
+        )
+        _require(
+            found_off <= AS_GOOD * expected_off + NEARLY,
+            f"{where}: a row is coded otherwise than in the whole batch, and its probabilities are {found_off:.3g} off "
+            f"the teacher's in all instead of {expected_off:.3g}; expected codes that are as good",
+        )
+    return int(is_other_B.sum())
+
+
+def _probs(rows_BC: Tensor, spec: LabelSpec) -> Tensor:
+    return torch.softmax(to_logits(rows_BC.float(), spec), dim=1)
 
 
 def _same_codes(where: str, n_rows: int, n_other: int) -> None:

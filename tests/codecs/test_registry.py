@@ -5,12 +5,14 @@ from importlib.metadata import EntryPoint
 from typing import ClassVar
 
 import pytest
+import torch
 
 from softpack.codecs import registry
 from softpack.codecs.quantize import Quantize
 from softpack.codecs.raw import Raw
 from softpack.codecs.registry import codec_class, codec_ids, make_codec
 from softpack.errors import CodecError, UnsupportedError
+from softpack.records import LabelSpec
 from softpack.testing import check_codec
 
 
@@ -99,6 +101,31 @@ def test_installed_codecs_are_found_and_checked_like_any(installed, spec, logits
     assert "foreign" in codec_ids()
     assert codec_class("foreign") is Foreign
     check_codec(Foreign(spec), logits_BC)
+
+
+@dataclass(frozen=True)
+class OfItsBatch(Raw):
+    """Codes rows less a share of what the others of their batch are."""
+
+    def encode(self, rows_BC, context_BC=None):
+        return super().encode(rows_BC - rows_BC.mean(dim=0) / 4 if len(rows_BC) else rows_BC)
+
+
+@dataclass(frozen=True)
+class NowAndThen(Raw):
+    """Codes the first row of an odd batch as if it knew nothing of it."""
+
+    def encode(self, rows_BC, context_BC=None):
+        is_first = torch.arange(len(rows_BC)) < len(rows_BC) % 2
+        return super().encode(rows_BC.masked_fill(is_first[:, None], 0.5))
+
+
+@pytest.mark.parametrize("codec", [OfItsBatch, NowAndThen])
+def test_a_codec_whose_codes_depend_on_the_batch_is_told(codec, logits_BC):
+    rows_BC = logits_BC[: len(logits_BC) // 2 * 2]
+
+    with pytest.raises(AssertionError, match="batches of 1: .*expected"):
+        check_codec(codec(LabelSpec(rows_BC.shape[1])), rows_BC)
 
 
 @pytest.mark.parametrize("codec_id", ["misnamed", "not_one"])
