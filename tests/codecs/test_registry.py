@@ -14,6 +14,7 @@ from softpack.codecs.registry import codec_class, codec_ids, make_codec
 from softpack.errors import CodecError, UnsupportedError
 from softpack.records import LabelSpec
 from softpack.testing import check_codec
+from softpack.testing.codec_checks import check_batches
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class NowAndThen(Raw):
 def test_a_codec_whose_codes_depend_on_the_batch_is_told(codec, logits_BC):
     rows_BC = logits_BC[: len(logits_BC) // 2 * 2]
 
-    with pytest.raises(AssertionError, match="batches of 1: .*expected"):
-        check_codec(codec(LabelSpec(rows_BC.shape[1])), rows_BC)
+    with pytest.raises(AssertionError, match=r"batches of 1: .*expected"):
+        check_batches(codec(LabelSpec(rows_BC.shape[1])), rows_BC)
 
 
 @pytest.mark.parametrize("codec_id", ["misnamed", "not_one"])
