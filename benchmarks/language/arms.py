@@ -112,13 +112,12 @@ FIDELITY = (
     RS_KD,
     *(_sample(draws) for draws in (24, 40, 92)),
     *(_set(k) for k in (16, 45, 64, 128)),
-    *(_vqae(slots) for slots in (64, 120)),
-    *(_klt(bits, 0, weighted=False) for bits in (480, 912)),
-    *(_klt(bits, 0) for bits in (480, 912)),
+    _vqae(64),
+    _klt(480, 0, weighted=False),
+    _klt(480, 0),
     *(_klt(bits) for bits in (480, 912)),
     *(_head(bits, 0) for bits in (480, 912)),
-    _head(480, 1),
-    *(_head(bits, temperatures="1,2") for bits in (480, 912)),
+    _head(480, temperatures="1,2"),
     *(_head(bits) for bits in (280, 480, 912, 1840)),
 )  # fmt: skip; bits are asked for where other documents then take 36, 64, 120 and 240 bytes
 
