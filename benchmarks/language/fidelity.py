@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import time
 from statistics import fmean
 from typing import Any
@@ -44,12 +45,8 @@ def compare(room: Room, arm: Arm, n_sequences: int) -> dict[str, Any]:
     ms, product_ms = 1e3 / row["rows"], 1e3 * fmean(product_s) / room.hidden("test").shape[1]
     # DistillKit's rows are made as they are read, and no file says how fast that would be.
     read_ms = ms * sum(read_s) if arm.has_file else math.nan
-    return row | {
-        "fit_s": fit_s,
-        "write_ms": ms * write_s,
-        "read_ms": read_ms,
-        "product_ms": product_ms,
-    }
+    times = {"fit_s": fit_s, "write_ms": ms * write_s, "read_ms": read_ms, "product_ms": product_ms}
+    return row | times | {"peak_GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}  # so far
 
 
 def _logits(rows: Rows, spec: LabelSpec) -> Tensor:

@@ -110,7 +110,8 @@ def _fidelity(facts: Mapping[str, str], rows: Sequence[Row]) -> list[str]:
     product = median(float(row["product_ms"]) for row in rows)
     about = (
         f"{rows[0]['rows']} tokens of documents that no codec was fitted to; times to write and read are a token's. "
-        f"The teacher's product alone takes {product:.3g} ms a token. {_machine(facts)}\n"
+        f"The teacher's product alone takes {product:.3g} ms a token. No process took more than "
+        f"{max(float(row['peak_GiB']) for row in rows):.1f} GiB. {_machine(facts)}\n"
     )
     return ["## Bytes over KL\n", about, *_grid(head, lines)]
 
