@@ -18,6 +18,7 @@ LAYERS = (
         "errors",
         "records",
         "bits",
+        "extras",
         "accounting",
         "checks",
         "chance",

@@ -26,7 +26,7 @@ from softpack.codecs.head import Head
 from softpack.codecs.registry import make_codec
 from softpack.container.model import Model
 from softpack.container.reader import Labels
-from softpack.container.tables import fit_tables
+from softpack.container.tables import tables_of_sample
 from softpack.container.tile_writer import code_arrays
 from softpack.errors import CodecError, SoftpackError, UnsupportedError
 from softpack.records import LabelSpec
@@ -142,14 +142,15 @@ class Room:
         codec: Any = self._unfitted(arm)
         n_rows = int(np.prod(self.hidden("train").shape[:2]))
         sample = self._sample(arm, codec)
-        if getattr(codec, "learns", type(codec).fit is not Codec.fit):
+        if codec.learns:
             codec = codec.fit(sample, n_rows=n_rows)
         if not codec.wants_tables or codec.zstd_level is not None:
             return Model(codec)
-        rows = itertools.islice(iter(self._sample(arm, codec)), TABLE_SEQUENCES)
+        rows = itertools.islice(
+            sample if isinstance(sample, list) else self._sample(arm, codec), TABLE_SEQUENCES
+        )
         parts = [code_arrays(codec.encode(rows_VC)) for rows_VC in rows]
-        codes = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return Model(codec, None, fit_tables(codec.codes, codes, n_rows, "codes"))
+        return Model(codec, None, tables_of_sample(codec, parts, n_rows))
 
     def _sample(self, arm: Arm, codec: Codec) -> Iterable[Tensor]:
         """Return rows of training text to fit to, of as many sequences as memory has room for."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from softpack.errors import DataError
+from softpack.extras import imported
 from softpack.relabelling.teacher import load_teacher
 
 
@@ -16,13 +17,7 @@ def import_transformers() -> Any:
     Raises:
         DataError: it cannot be imported.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise DataError(
-            f"language models take transformers, which cannot be imported ({error}): pip install 'softpack[language]'"
-        ) from None
-    return transformers
+    return imported("transformers", "language models take transformers", "language")
 
 
 def is_named(model: str) -> bool:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.context import Prototypes
 from softpack.container.mixing import mixing_of
 from softpack.container.model import Model
-from softpack.container.tables import fit_tables
+from softpack.container.tables import tables_of_sample
 from softpack.container.tile_writer import codes_of
 from softpack.container.tiles import Tables
 from softpack.records import RowBlock
@@ -115,5 +114,4 @@ class Gathered:
             left -= len(some)
             if not left:
                 break
-        sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return fit_tables(codec.codes, sample, how.n_rows or len(self), "codes")
+        return tables_of_sample(codec, parts, how.n_rows or len(self))

@@ -6,13 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from softpack.codecs.abc import CodeArray
+from softpack.codecs.abc import CodeArray, Codec
 from softpack.container.tiles import Tables
 from softpack.entropy import ans
 from softpack.entropy.arrays import encode_array
 from softpack.entropy.tables import pack_tables, table_name
 from softpack.entropy.zstd import shrink
 from softpack.format.streams import code_stream
+
+
+def tables_of_sample(
+    codec: Codec, parts: Sequence[Mapping[str, np.ndarray]], n_rows: int
+) -> dict[str, np.ndarray]:
+    """Return tables for the codes of a codec, by those of some rows, [n, ...] in each part; see `fit_tables`."""
+    sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return fit_tables(codec.codes, sample, n_rows, "codes")
 
 
 def fit_tables(

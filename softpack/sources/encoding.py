@@ -21,7 +21,7 @@ from softpack.container.create import PROTOTYPE_BITS, append, create
 from softpack.container.gathering import fit_rows
 from softpack.container.model import Model, arrays_of_item, as_model, fit_prototype_codec
 from softpack.container.reader import Labels
-from softpack.container.tables import bits_per_row, fit_tables
+from softpack.container.tables import bits_per_row, fit_tables, tables_of_sample
 from softpack.container.tile_writer import code_arrays, codes_of
 from softpack.container.writer import MIX_WH, Writer
 from softpack.errors import CodecError, DataError
@@ -132,8 +132,7 @@ def _tables(
     for block in source.sample(min(TABLE_ROWS, max(1, TABLE_VALUES // source.row_numbers)), seed):
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
         parts.append(codes_of(codec, block, device, context_BC))
-    sample = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return tables | fit_tables(codec.codes, sample, n_rows, "codes")
+    return tables | tables_of_sample(codec, parts, n_rows)
 
 
 class _Sample:

@@ -75,7 +75,7 @@ def test_codes_that_are_read_are_the_callers_own(path):
 def test_no_words_are_written_that_would_be_slow_to_read(tmp_path, rows_BC, monkeypatch):
     np.savez(tmp_path / "rows.npz", logits=rows_BC.reshape(N, V, C))
     source = open_source(tmp_path / "rows.npz")
-    monkeypatch.setattr("softpack.sources.encoding.fit_tables", lambda *_: {"codes.values": "a table"})
+    monkeypatch.setattr("softpack.sources.encoding.tables_of_sample", lambda *_: {"codes.values": "a table"})
 
     ranked, as_set = (fit_model(source, "topk", {"k": 12, "ids": ids}) for ids in ("ranked", "set"))
 

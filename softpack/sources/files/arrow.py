@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from softpack.errors import DataError
+from softpack.extras import imported
 
 
 def import_pyarrow() -> Any:
@@ -13,11 +13,5 @@ def import_pyarrow() -> Any:
     Raises:
         DataError: it cannot be imported.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(
-            f"takes pyarrow, which cannot be imported ({error}): pip install 'softpack[parquet]'"
-        ) from None
-    return pyarrow
+    imported("pyarrow.parquet", "takes pyarrow", "parquet")
+    return imported("pyarrow", "takes pyarrow", "parquet")

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.extras import imported
 from softpack.records import MAX_CLASSES
 from softpack.sources.peers.bits import MOST_BITS, packed_bytes
 
@@ -112,12 +113,7 @@ def read_config(path: Path) -> Config:
     Raises:
         DataError: it is none.
     """
-    try:
-        import yaml
-    except ImportError as error:
-        raise DataError(
-            f"{path}: takes pyyaml, which cannot be imported ({error}): pip install 'softpack[language]'"
-        ) from None
+    yaml = imported("yaml", f"{path}: takes pyyaml", "language")
     if not path.is_file():
         raise DataError(
             f"{path}: is not there; expected DistillKit's configuration of the labels, such as {CONFIG}"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.extras import imported
 from softpack.records import LabelSpec
 from softpack.sources.files.stored import reading
 from softpack.sources.peers.given import Given, need
@@ -38,13 +39,7 @@ def import_array_record() -> Any:
     Raises:
         DataError: it cannot be imported.
     """
-    try:
-        from array_record.python import array_record_module
-    except ImportError as error:
-        raise DataError(
-            f"takes array_record, which cannot be imported ({error}): pip install 'softpack[language]'"
-        ) from None
-    return array_record_module
+    return imported("array_record.python.array_record_module", "takes array_record", "language")
 
 
 def looks_like(names: set[str]) -> bool:

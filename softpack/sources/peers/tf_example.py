@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.extras import imported
 
 PACKAGE = "softpack_example"  # TensorFlow has its own beside it, of the same bytes
 LISTS = {"bytes_list": "BytesList", "float_list": "FloatList", "int64_list": "Int64List"}
@@ -54,12 +55,10 @@ def example_of(arrays: dict[str, np.ndarray]) -> bytes:
 @cache
 def _example_class() -> Any:
     """Return the class of an example."""
-    try:
-        from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-    except ImportError as error:
-        raise DataError(
-            f"takes protobuf, which cannot be imported ({error}): pip install 'softpack[language]'"
-        ) from None
+    descriptor_pb2, descriptor_pool, message_factory = (
+        imported(f"google.protobuf.{name}", "takes protobuf", "language")
+        for name in ("descriptor_pb2", "descriptor_pool", "message_factory")
+    )
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name=f"{PACKAGE}.proto", package=PACKAGE, syntax="proto3")
 
