@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from softpack.entropy.zstd import shrink
+from softpack.entropy.zstd import shrink, shrink_model
 from softpack.errors import DataError, ExistsError
 from softpack.format import layout
 from softpack.format.blocks import Block, make_file_id, pack_superblock, payload_hash
@@ -18,7 +18,6 @@ from softpack.format.index import MAX_STORED, Commit
 from softpack.format.layout import BlockType, Coding
 
 PARTIAL = ".partial"
-MODEL_LEVEL = 19  # a model is written once
 
 
 def refuse_existing(path: str | os.PathLike[str], force: bool, spelt: str = "force=True") -> None:
@@ -132,7 +131,7 @@ class BlockFile:
         """
         coding, stored = Coding.STORED, payload
         if block.type in (BlockType.MODEL, BlockType.INDEX):
-            frame = shrink(payload, MODEL_LEVEL if block.type == BlockType.MODEL else 3)
+            frame = (shrink_model if block.type == BlockType.MODEL else shrink)(payload)
             if frame is not None:
                 coding, stored = Coding.ZSTD, frame
         most = MAX_STORED[BlockType(block.type)]

@@ -11,7 +11,7 @@ from softpack.container.tiles import Tables
 from softpack.entropy import ans
 from softpack.entropy.arrays import encode_array
 from softpack.entropy.tables import pack_tables, table_name
-from softpack.entropy.zstd import shrink
+from softpack.entropy.zstd import shrink_model
 from softpack.format.streams import code_stream
 
 
@@ -48,7 +48,7 @@ def fit_tables(
         plain = len(encode_array(codes_NS, array.bits)[0])
         coded = len(encode_array(codes_NS, array.bits, found[array.name])[0])
         packed = pack_tables(found)
-        weight = len(shrink(packed, 19) or packed)
+        weight = len(shrink_model(packed) or packed)
         if (plain - coded) * n_rows / len(codes_NS) > weight:
             tables[_name(stream, array)] = found[array.name]
     return tables

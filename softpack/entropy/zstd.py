@@ -7,6 +7,9 @@ import zstandard
 from softpack.errors import CorruptError
 
 LEVEL = 3
+# A model is written once and fetched by all readers. What is larger is a matrix of a language model: the high level
+# saves a seventh more of it at best, mostly nothing, and takes minutes for 335 MB instead of seconds.
+MODEL_LEVEL, LARGE_MODEL = 19, 1 << 25
 WORTH = 0.97  # a frame that saves less than 3% is not worth its decoding
 MAX_WINDOW = 1 << 27
 MAX_RATIO = 1 << 15  # a zstd block of 4 bytes stands for 128 KiB at most
@@ -16,6 +19,11 @@ def shrink(data: bytes, level: int = LEVEL) -> bytes | None:
     """Return `data` as one zstd frame that states its size, None where that does not help."""
     frame = zstandard.ZstdCompressor(level=level, write_content_size=True).compress(data)
     return frame if len(frame) < WORTH * len(data) else None
+
+
+def shrink_model(data: bytes) -> bytes | None:
+    """Return tensors or tables that all rows share as one zstd frame, None where that does not help."""
+    return shrink(data, MODEL_LEVEL if len(data) <= LARGE_MODEL else LEVEL)
 
 
 def expand(frame: bytes | memoryview, n_bytes: int, where: str) -> bytes:

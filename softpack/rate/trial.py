@@ -26,7 +26,7 @@ from softpack.container.tile_writer import MIX_STREAM, code_arrays
 from softpack.container.tiles import encode_tile
 from softpack.container.viewpoint import has_viewpoints, n_functions
 from softpack.entropy.tables import pack_tables
-from softpack.entropy.zstd import shrink
+from softpack.entropy.zstd import shrink_model
 from softpack.eval.fidelity import FidelityMeter
 from softpack.format.header import CorrectionSpec
 from softpack.format.layout import ModelPart
@@ -267,4 +267,4 @@ def _model_bytes(model: Model) -> int:
     packed = [pack_tensors(tensors) for part, tensors in model.parts.items() if part in kept]
     if model.tables:
         packed.append(pack_tables(model.tables))
-    return sum(len(shrink(data, 19) or data) + 128 for data in packed)
+    return sum(len(shrink_model(data) or data) + 128 for data in packed)

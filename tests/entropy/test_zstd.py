@@ -8,7 +8,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softpack.entropy.zstd import MAX_RATIO, expand, shrink
+from softpack.entropy.zstd import LARGE_MODEL, MAX_RATIO, expand, shrink, shrink_model
 from softpack.errors import CorruptError
 
 ZEROS = bytes(70_000)
@@ -25,6 +25,16 @@ def test_what_shrinks_comes_back(part, times):
     assert len(frame) < len(data)
     assert expand(frame, len(data), "here") == data
     assert expand(memoryview(frame), len(data), "here") == data
+
+
+def test_large_models_are_shrunk_in_seconds_and_small_ones_well():
+    # Words of three bytes of sixteen values: the high level sees what repeats, the usual one hardly does.
+    repeating = np.random.default_rng(0).integers(0, 16, 100_000, np.uint8).repeat(3).tobytes()
+    large = bytes(LARGE_MODEL + 1)
+
+    assert len(shrink_model(repeating)) < len(shrink(repeating))
+    assert shrink_model(large) == shrink(large)
+    assert expand(shrink_model(large), len(large), "here") == large
 
 
 def test_what_does_not_shrink_is_left_as_it_is():
