@@ -12,7 +12,7 @@ import numpy as np
 from softpack.errors import DataError
 
 SPACES = ("logits", "log_probs", "probs")
-HIDDEN = "hidden"  # what rows are, too, of codecs that make logits of hidden states
+HIDDEN = "hidden"  # what rows are, too: a language model's last hidden states, of which a codec makes logits
 MAX_CLASSES = 1 << 24
 TEMPERATURES = (1.0, 4.0, 20.0)  # that students train at: what labels are judged by unless others are named
 

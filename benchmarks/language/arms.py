@@ -130,5 +130,5 @@ STUDENTS = (
     _topk("fp16 top-50, renormalised", 50),
     Arm("DistillKit recommended", "distillkit", DISTILLKIT[344], layout="fixed", n_bytes=344),
     RS_KD,
-    *(_sample(draws) for draws in (40, 92)),
+    *(_sample(draws) for draws in (92,)),
 )

@@ -34,8 +34,8 @@ class Recipe:
         dropout: share that is left out.
     """
 
-    width: int = 192
-    depth: int = 3
+    width: int = 128
+    depth: int = 2
     epochs: int = 12
     batch: int = 4
     lr: float = 3e-3

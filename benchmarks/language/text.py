@@ -29,7 +29,7 @@ class Sizes:
         length: tokens of each, with that of the beginning.
     """
 
-    train: int = 1200
+    train: int = 600
     validation: int = 96
     test: int = 160
     length: int = 256

@@ -11,6 +11,7 @@ from softpack.cli.facts import facts_of, print_facts
 from softpack.cli.options import (
     FORCE,
     JSON,
+    MATRIX_OUTSIDE,
     OUT,
     SEED,
     SETTINGS,
@@ -52,8 +53,7 @@ def _ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
 @click.option(
     "--target-bits", type=float, callback=positive, metavar="B", help="Bits a label at most, of codes alone."
 )
-@click.option("--matrix-outside", is_flag=True,
-              help="Of --codec head: name the output matrix by its hash; readers give the checkpoint.")  # fmt: skip
+@MATRIX_OUTSIDE
 @click.option("--max-length", type=click.IntRange(2), metavar="L",
               help="Tokens of a sequence at most: what is behind is left out, and a .txt is cut so.")  # fmt: skip
 @click.option("--batch-tokens", type=click.IntRange(1), default=8192, show_default=True, metavar="T",

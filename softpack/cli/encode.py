@@ -14,9 +14,11 @@ from softpack.cli.facts import facts_of, print_facts
 from softpack.cli.options import (
     FORCE,
     JSON,
+    MATRIX_OUTSIDE,
     MAX_KL,
     MODEL,
     NO_REPLAY,
+    OF_MATRIX,
     OUT,
     check_out,
     codec_options,
@@ -44,12 +46,15 @@ if TYPE_CHECKING:
     short_help="Compress labels into one .spk file.",
     epilog="\b\nExamples:\n  softpack encode logits.npz -o labels.spk --target-bits 64\n"
     "  softpack encode logits.npz -o labels.spk --codec topk --set k=20\n"
-    "  softpack encode logits.npz -o labels.spk --target-bits 64 --max-kl 0.3",
+    "  softpack encode logits.npz -o labels.spk --target-bits 64 --max-kl 0.3\n"
+    "  softpack encode states.npz -o labels.spk --matrix teacher/model.safetensors --target-bits 512",
 )
 @click.argument("source", type=click.Path())
 @OUT
 @codec_options
 @source_options
+@OF_MATRIX
+@MATRIX_OUTSIDE
 @MAX_KL
 @MODEL
 @NO_REPLAY
@@ -65,7 +70,8 @@ def encode(
 
     It holds `logits`, `log_probs` or `probs`: [items, views, classes], or [rows, classes] beside `item` and
     `view`; and, if views are augmented, `crop_xywh`, `flip`, `mix_item`, `mix_lam` and `mix_box_xyxy`;
-    and, one for each item, `target` and `source_hw`. A .npy holds the labels alone.
+    and, one for each item, `target` and `source_hw`. A .npy holds the labels alone. Or it holds `hidden`, last
+    hidden states of a language model after its final norm, whose logits --matrix makes of them.
     A folder holds a label set as SRe2L and others write it, or a cache of a language model, as a .jsonl does: see
     `softpack formats`.
     """
@@ -97,11 +103,11 @@ def encode_rows(
 
     asked = {
         "replay": replay, "max_kl": how["max_kl"], "temperatures": how["temperatures"] or None, "seed": how["seed"],
-        "appendable": how.get("appendable", False), "device": how["device"],
+        "appendable": how.get("appendable", False), "device": how["device"], "matrix": how.get("matrix"),
     }  # fmt: skip
 
     def model() -> Model:
-        return fitted(rows, how, replay) if model_path is None else _loaded(model_path, rows, how["device"])
+        return fitted(rows, how, replay) if model_path is None else _loaded(model_path, rows, how)
 
     if rows.n_rows * rows.row_numbers >= RESUMED_NUMBERS:
         run = _run(rows, how | asked | {"model": model_path})
@@ -128,12 +134,12 @@ def _go_on(rows: Source, encoding: Encoding, model: Callable[[], Model], asked: 
         raise
 
 
-def _loaded(path: str, rows: Source, device: str) -> Model:
+def _loaded(path: str, rows: Source, how: dict[str, Any]) -> Model:
     from softpack.container.create import load_model
     from softpack.sources.encoding import check_device, check_model
 
-    check_device(device)
-    model = load_model(path)
+    check_device(how["device"])
+    model = load_model(path, how.get("matrix"))
     check_model(model.codec, rows.spec, path)
     return model
 
@@ -143,7 +149,7 @@ def _run(rows: Source, how: dict[str, Any]) -> str:
     options = {name: value for name, value in how.items() if name != "skip_bad"}
     shape = rows.n_rows, rows.items, rows.views, *vars(rows.spec).values()
     facts = [str(rows.path.absolute()), *shape, rows.order_known_by]
-    stands = [_stands(Path(path)) for path in (rows.path, how["model"]) if path is not None]
+    stands = [_stands(Path(path)) for path in (rows.path, how["model"], how.get("matrix")) if path is not None]
     run = xxhash.xxh64(json.dumps([facts, options, stands], sort_keys=True, default=str).encode())
     for name, values in sorted(rows.item_columns.items()):
         run.update(name.encode() + values.tobytes())
@@ -166,6 +172,8 @@ def _stands(path: Path) -> list[tuple[str, int, int]]:
 @OUT
 @codec_options
 @source_options
+@OF_MATRIX
+@MATRIX_OUTSIDE
 @FORCE
 @JSON
 def fit(source: str, out: str, force: bool, as_json: bool, **how: Any) -> None:
@@ -229,7 +237,7 @@ def wanted_of(how: dict[str, Any]) -> Wanted:
 
     return Wanted(
         how["codec_id"], settings_of(how["pairs"]), target_of(how), how["temperatures"], how.get("max_kl"),
-        how["seed"], how["device"],
+        how["seed"], how["device"], how.get("matrix"), not how.get("matrix_outside"),
     )  # fmt: skip
 
 
@@ -260,7 +268,8 @@ def refuse_with_model(how: dict[str, Any]) -> None:
     """
     given = {"--codec": how["codec_id"], "--set": how["pairs"], "--target-bits": how["target_bits"],
              "--target-kl": how["target_kl"], "--budget": how["budget"],
-             "--temperature": how["temperatures"] and not how["max_kl"]}  # fmt: skip
+             "--temperature": how["temperatures"] and not how["max_kl"],
+             "--matrix-outside": how.get("matrix_outside")}  # fmt: skip
     names = [name for name, value in given.items() if value]
     if names:
         raise click.UsageError(f"{', '.join(names)} cannot go with --model: the model says it already")

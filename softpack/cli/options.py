@@ -56,6 +56,14 @@ MATRIX = click.option(
     "--matrix", type=click.Path(), metavar="PATH",
     help="Safetensors with the teacher's output matrix, of files of codec head that name it by its hash.",
 )  # fmt: skip
+OF_MATRIX = click.option(
+    "--matrix", type=click.Path(), metavar="PATH",
+    help="Safetensors with the teacher's output matrix, where SOURCE holds hidden states.",
+)  # fmt: skip
+MATRIX_OUTSIDE = click.option(
+    "--matrix-outside", is_flag=True,
+    help="Of --codec head: name the output matrix by its hash; readers give the checkpoint.",
+)  # fmt: skip
 FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it is there.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 MODEL = click.option(
@@ -96,7 +104,7 @@ def target_options(default: str) -> Callable[[F], F]:
 def codec_options(command: F) -> F:
     """Add the options that say how rows are coded."""
     coding = (
-        codec_option("vqae, or what meets a target best"),
+        codec_option("vqae, or what meets a target best; head of hidden states", "head, "),
         SETTINGS,
         target_options("64 with vqae"),
         TEMPERATURES,

@@ -86,6 +86,48 @@ def make_codec(
     return cls.at_bits(spec, target_bits, **settings)
 
 
+def codec_of_matrix(
+    codec_id: str,
+    matrix_VH: Any,
+    width: int | None,
+    config: Mapping[str, Any],
+    target_bits: float | None = None,
+    *,
+    inside: bool = True,
+    where: str,
+) -> Codec:
+    """Return a codec of hidden states for a teacher's output matrix.
+
+    Args:
+        codec_id: of the codec; "head" alone has a use for a matrix.
+        matrix_VH: a tensor [tokens, numbers of a hidden state].
+        width: numbers of a row, where that is known.
+        config: settings by name, numbers may be text.
+        target_bits: bits a label at most.
+        inside: store the matrix in the file. Else the file names it by its hash.
+        where: for messages.
+
+    Raises:
+        CodecError: the codec has no use for one, or it is not a matrix of the rows' width.
+    """
+    if codec_id != "head":
+        raise CodecError(
+            f"{where}: codec {codec_id} has no use for an output matrix; leave matrix= out, or take head"
+        )
+    from softpack.codecs.head import Head
+
+    shape = tuple(getattr(matrix_VH, "shape", ()))
+    if len(shape) != 2 or width not in (None, shape[1]):
+        found = list(shape) or type(matrix_VH).__name__
+        raise CodecError(
+            f"{where}: the output matrix is {found}; expected a tensor [tokens, {width or 'width of the rows'}]"
+        )
+    settings = typed_settings(codec_id, config)
+    if target_bits is not None:
+        settings = {"bits": float(target_bits), **settings}
+    return Head.of_matrix(matrix_VH, named=not inside, **settings)
+
+
 def typed_settings(codec_id: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings whose text has become the numbers that they are.
 

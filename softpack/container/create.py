@@ -15,7 +15,7 @@ from torch import Tensor
 from softpack.checks import MOST
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.checks import temperatures_of
-from softpack.codecs.registry import make_codec, setting_names, typed_settings
+from softpack.codecs.registry import codec_of_matrix, make_codec, setting_names
 from softpack.container.blockfile import BlockFile
 from softpack.container.file import SpkFile
 from softpack.container.forcing import check_forced
@@ -126,7 +126,9 @@ def create(
             settings["temperatures"] = ",".join(f"{T:g}" for T in at)
         target_bits = settings.pop("target_bits", None)
         if matrix is not None:
-            made = _of_matrix(codec, matrix, matrix_inside, classes, target_bits, settings, str(path))
+            made = codec_of_matrix(
+                codec, matrix, classes, settings, target_bits, inside=matrix_inside, where=str(path)
+            )
         elif classes is None:
             raise CodecError(f"{path}: say classes=, the numbers in a row")
         else:
@@ -165,36 +167,6 @@ def _fingerprints(given: Mapping[str, str] | None, where: str) -> dict[str, str]
         return fingerprints_of(dict(given)) if given else {}
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
-
-
-def _of_matrix(
-    codec_id: str,
-    matrix_VH: Any,
-    inside: bool,
-    classes: int | None,
-    target_bits: float | None,
-    settings: dict[str, Any],
-    where: str,
-) -> Codec:
-    """Return the codec of hidden states for an output matrix.
-
-    Raises:
-        CodecError: the codec has no use for one, or it is not a matrix of the rows' width.
-    """
-    from softpack.codecs.head import Head
-
-    if codec_id != Head.codec_id:
-        raise CodecError(
-            f"{where}: codec {codec_id} has no use for an output matrix; leave matrix= out, or take head"
-        )
-    if not isinstance(matrix_VH, Tensor) or matrix_VH.ndim != 2 or classes not in (None, matrix_VH.shape[1]):
-        found = list(matrix_VH.shape) if isinstance(matrix_VH, Tensor) else type(matrix_VH).__name__
-        raise CodecError(
-            f"{where}: the output matrix is {found}; expected a tensor [tokens, {classes or 'width of the rows'}]"
-        )
-    if target_bits is not None:
-        settings = {"bits": float(target_bits), **settings}
-    return Head.of_matrix(matrix_VH, named=not inside, **typed_settings(codec_id, settings))
 
 
 def _temperatures(given: Sequence[float] | float | str | None) -> tuple[float, ...]:

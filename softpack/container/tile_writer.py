@@ -274,7 +274,9 @@ class TileWriter:
         out = {a.name: np.empty((len(block), *a.shape), array_dtype(code_spec(a))) for a in self._codec.codes}
         corrections = []
         codec = self._codec
-        numbers = max(codec.spec.classes, codec.gives.classes)
+        numbers = codec.spec.classes
+        if self._header.correction is not None:  # rows are decoded to see how far they are
+            numbers = max(numbers, codec.gives.classes)
         if block.sparse is not None:
             numbers = block.sparse.ids_BK.shape[1]
         step = max(1, min(ENCODE_ROWS, ENCODE_VALUES // numbers))

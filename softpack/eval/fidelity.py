@@ -23,7 +23,7 @@ from softpack.codecs.spaces import to_logits
 from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.reader import Labels
 from softpack.errors import DataError
-from softpack.records import TEMPERATURES
+from softpack.records import HIDDEN, TEMPERATURES
 from softpack.sources import Source, open_source
 from softpack.sources.base import block_rows
 
@@ -175,19 +175,25 @@ def fidelity(
 def _of_file(
     labels: Labels, source: Source, temperatures: Sequence[float], counted: Callable[[int, int], None] | None
 ) -> Fidelity:
-    if labels.spec.classes != source.spec.classes:
+    is_hidden, takes = source.spec.space == HIDDEN, labels.codec.spec
+    if is_hidden and takes != source.spec:
+        raise DataError(
+            f"{source.path} holds hidden states of {source.spec.classes} numbers, and {labels.file.name} was not made "
+            f"of such, but of {takes.space} of {takes.classes}; expected the source that the file was made from"
+        )
+    if not is_hidden and labels.spec.classes != source.spec.classes:
         raise DataError(
             f"{labels.file.name} has rows of {labels.spec.classes} classes and {source.path} of "
             f"{source.spec.classes}; expected the source that the file was made from"
         )
     meter = FidelityMeter(temperatures)
     done = 0
-    for block in source.blocks(block_rows(source.spec.classes)):
+    for block in source.blocks(block_rows(labels.spec.classes)):
         if block.sparse is None:
             rows_BC = torch.from_numpy(block.labels_BC).float()
         else:  # classes that the source does not know share what is left
             rows_BC = as_sparse_rows(block.sparse, source.spec).dense()
-        teacher = to_logits(rows_BC, source.spec)
+        teacher = labels.codec.teacher_rows(rows_BC) if is_hidden else to_logits(rows_BC, source.spec)
         meter.update(teacher, to_logits(labels.read(block.item_B, block.view_B), labels.spec))
         done += len(block)
         if counted is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from softpack.codecs.abc import Progress
+from softpack.codecs.head.matrix import read_matrix
 from softpack.codecs.registry import setting_names, typed_settings
 from softpack.container.model import Model
 from softpack.container.promise import promise
@@ -14,12 +16,13 @@ from softpack.errors import CodecError
 from softpack.rate.control import CODECS, Control
 from softpack.rate.target import Target
 from softpack.rate.trial import Bench, Trial
-from softpack.records import TEMPERATURES
+from softpack.records import HIDDEN, TEMPERATURES
 from softpack.sources.base import Source
 from softpack.sources.encoding import fit_model
 
 DEFAULT_CODEC = "vqae"
 SPARSE_CODEC = "topk"  # of rows of which only some classes are known
+HIDDEN_CODEC = "head"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Wanted:
         max_kl: the greatest KL of any label, to which corrections hold them.
         seed: of the fit.
         device: to fit and encode on.
+        matrix: safetensors with the teacher's output matrix, where rows are its hidden states.
+        matrix_inside: store it in the file, which else names it by its hash.
     """
 
     codec_id: str | None = None
@@ -43,6 +48,8 @@ class Wanted:
     max_kl: float | None = None
     seed: int = 0
     device: str = "cpu"
+    matrix: str | os.PathLike[str] | None = None
+    matrix_inside: bool = True
 
     @property
     def is_controlled(self) -> bool:
@@ -58,6 +65,8 @@ class Wanted:
 
 def default_codec(source: Source) -> str:
     """Return the codec that rows of a source are coded by where none is asked for."""
+    if source.spec.space == HIDDEN:
+        return HIDDEN_CODEC
     return DEFAULT_CODEC if source.kept is None else SPARSE_CODEC
 
 
@@ -83,10 +92,11 @@ def choose(
     Raises:
         CodecError: the target cannot be met, or the rows do not suit the codec.
     """
-    settings, codec_id = dict(wanted.settings), wanted.codec_id or DEFAULT_CODEC
+    settings, codec_id = dict(wanted.settings), wanted.codec_id or default_codec(source)
+    made_of = _made_of(source, wanted)
     if source.kept is not None:
         return _of_sparse(source, wanted, settings, n_rows, progress)
-    if wanted.target is not None and wanted.is_controlled:
+    if not made_of and wanted.target is not None and wanted.is_controlled:
         temperatures = wanted.temperatures or TEMPERATURES
         promised = None if wanted.max_kl is None else promise(wanted.max_kl, temperatures)
         bench = Bench(source, temperatures, replay, promised, wanted.seed, wanted.device, n_rows)
@@ -98,8 +108,37 @@ def choose(
     target_bits = None if wanted.target is None else wanted.target.bits
     return fit_model(
         source, codec_id, settings, target_bits=target_bits, n_rows=n_rows or None, seed=wanted.seed,
-        device=wanted.device, progress=progress,
+        device=wanted.device, progress=progress, **made_of,
     )  # fmt: skip
+
+
+def _made_of(source: Source, wanted: Wanted) -> dict[str, Any]:
+    """Return what a codec of hidden states needs besides them; nothing for labels.
+
+    Raises:
+        CodecError: it is missing, or is given for labels; or the target is found by trials, which are on labels.
+    """
+    if source.spec.space != HIDDEN:
+        if wanted.matrix is not None or not wanted.matrix_inside:
+            raise CodecError(
+                f"{source.path}: holds {source.spec.space}, which no output matrix makes; leave --matrix and "
+                "--matrix-outside out"
+            )
+        return {}
+    if wanted.codec_id not in (None, HIDDEN_CODEC):
+        return {}  # which then says what rows it takes
+    if wanted.matrix is None:
+        raise CodecError(
+            f"{source.path}: holds hidden states of {source.spec.classes} numbers, of which the teacher's output "
+            "matrix makes logits; give its checkpoint: --matrix teacher/model.safetensors"
+        )
+    if wanted.target is not None and wanted.target.bits is None:
+        raise CodecError(
+            f"{source.path}: --target-kl and --budget try codecs on labels, and these are hidden states; give "
+            "--target-bits, and see by `softpack eval` what KL that is"
+        )
+    matrix_VH = read_matrix(wanted.matrix, source.spec.classes)
+    return {"matrix": matrix_VH, "matrix_inside": wanted.matrix_inside}
 
 
 def _of_sparse(

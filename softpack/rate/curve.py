@@ -24,7 +24,7 @@ from softpack.rate.bound import Spectrum, gaussian_bound
 from softpack.rate.control import LEAST_VIEWS, SEARCH, full_steps, width
 from softpack.rate.shares import Shares, shares
 from softpack.rate.trial import degrees_worth
-from softpack.records import TEMPERATURES
+from softpack.records import HIDDEN, TEMPERATURES
 from softpack.sources.base import Source
 from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.learning import Learned, learn
@@ -142,6 +142,11 @@ def measure(
     Raises:
         SoftpackError: the source or a codec refuses.
     """
+    if source.spec.space == HIDDEN:
+        raise CodecError(
+            f"{source.path}: holds hidden states, and rates are measured on labels; encode it at several --target-bits "
+            "and see `softpack eval`"
+        )
     if source.kept is not None:
         raise CodecError(
             f"{source.path}: holds some classes of a row alone, and rates are measured on whole rows; decode labels of "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import Codec, Progress
-from softpack.codecs.registry import make_codec
+from softpack.codecs.registry import codec_of_matrix, make_codec
 from softpack.codecs.sparse import SparseRows, as_sparse_rows
 from softpack.container.context import Prototypes
 from softpack.container.create import PROTOTYPE_BITS, append, create
@@ -25,12 +25,13 @@ from softpack.container.tables import bits_per_row, fit_tables, tables_of_sample
 from softpack.container.tile_writer import code_arrays, codes_of
 from softpack.container.writer import MIX_WH, Writer
 from softpack.errors import CodecError, DataError
-from softpack.records import LabelSpec, RowBlock
+from softpack.records import HIDDEN, LabelSpec, RowBlock
 from softpack.sources.base import Source
 from softpack.sources.learning import Learned, learn
 
 COMMIT_NUMBERS = 1 << 26  # in labels, between two commits that an interrupted run goes on from
 TABLE_ROWS = 8192  # whose codes the entropy coder's tables are made from
+HIDDEN_TABLE_ROWS = 2048  # the same of hidden states, each of which is searched for long
 TABLE_VALUES = 1 << 28  # numbers in them: fewer rows of very many classes
 
 Counted = Callable[[int, int], None]  # (rows done, rows in all)
@@ -46,6 +47,8 @@ def fit_model(
     degree: int = 0,
     item_bits: float | None = None,
     n_rows: int | None = None,
+    matrix: Tensor | None = None,
+    matrix_inside: bool = True,
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -62,6 +65,8 @@ def fit_model(
             learned yet; 0: one prototype.
         item_bits: bits of an item's prototypes, about; 4 for each of its labels by default.
         n_rows: labels that the model will encode, where the source is the first of them.
+        matrix: output matrix [tokens, width] of the teacher, where the source holds hidden states.
+        matrix_inside: keep the matrix in the model, which else names it by its hash.
         seed: of the sample and of the fit.
         device: where it is fitted.
         progress: is told how far it is.
@@ -71,7 +76,18 @@ def fit_model(
         DataError: the source's rows are not what they should be.
     """
     n_rows = n_rows or source.n_rows
-    codec = make_codec(codec_id, source.spec, settings, target_bits)
+    if matrix is None:
+        codec = make_codec(codec_id, source.spec, settings, target_bits)
+    else:
+        codec = codec_of_matrix(
+            codec_id,
+            matrix,
+            source.spec.classes,
+            settings,
+            target_bits,
+            inside=matrix_inside,
+            where=str(source.path),
+        )
     if source.kept is not None:
         check_takes_sparse(source, codec)
         fitted = codec.fit_sparse(
@@ -129,7 +145,8 @@ def _tables(
     if codec.zstd_level is not None:
         return tables
     parts = []
-    for block in source.sample(min(TABLE_ROWS, max(1, TABLE_VALUES // source.row_numbers)), seed):
+    most = TABLE_ROWS if source.spec.space != HIDDEN else HIDDEN_TABLE_ROWS
+    for block in source.sample(min(most, max(1, TABLE_VALUES // source.row_numbers)), seed):
         context_BC = None if prototypes is None or learned is None else learned.context_of(block, prototypes)
         parts.append(codes_of(codec, block, device, context_BC))
     return tables | tables_of_sample(codec, parts, n_rows)
@@ -214,6 +231,7 @@ def encode_source(
     appendable: bool = False,
     commits: bool = False,
     goes_on: bool = False,
+    matrix: Any = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     force: bool = False,
@@ -232,6 +250,7 @@ def encode_source(
         appendable: keep the encoder in the file.
         commits: commit now and then, so that an interrupted run leaves what it has done.
         goes_on: add the rows that are not there yet to what such a run has left.
+        matrix: the teacher's output matrix, where what such a run has left names it by its hash.
         seed: noted in the header.
         device: where rows are encoded.
         force: overwrite what is there.
@@ -253,7 +272,7 @@ def encode_source(
     viewpoints = None if learned is None or model.basis is None else learned.viewpoints
     with _naming(source.path, path):
         if goes_on:
-            with append(path, device=device, viewpoints=viewpoints) as writer:
+            with append(path, matrix=matrix, device=device, viewpoints=viewpoints) as writer:
                 _fill(writer, source, Labels(path), replay, commits, counted)
             return
         with create(
@@ -332,5 +351,7 @@ def _naming(source: Path, out: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _said(spec: LabelSpec) -> str:
+    if spec.space == HIDDEN:
+        return f"hidden states of {spec.classes} numbers"
     at = "" if spec.space == "logits" else f" at temperature {spec.temperature:g}"
     return f"{spec.space} of {spec.classes} classes{at}"

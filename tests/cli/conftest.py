@@ -17,6 +17,7 @@ import safetensors.numpy
 from click.testing import CliRunner
 
 from softpack.cli import main
+from softpack.cli.progress import Bar
 from softpack.container.file import SpkFile
 from softpack.format.layout import BLOCK, BlockType
 
@@ -134,6 +135,29 @@ def refused(here: Path) -> Callable[..., str]:
 def run_any(here: Path) -> Callable[[str], Ran]:
     """`run_any("verify labels.spk")`: done in the folder, however it ends."""
     return run_command
+
+
+@pytest.fixture
+def interrupted(run_any: Callable[[str], Ran], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`interrupted(line)`: interrupt an encoding of 24 rows after 15, committed every 10 numbers."""
+    monkeypatch.setattr("softpack.sources.resuming.RESUMED_NUMBERS", 1)
+    monkeypatch.setattr("softpack.sources.encoding.COMMIT_NUMBERS", 10)
+    monkeypatch.setattr("softpack.sources.base.block_rows", lambda classes: 5)
+    call = Bar.__call__
+
+    def stop(bar: Bar, done: int, total: int, seen: str = "") -> None:
+        call(bar, done, total, seen)
+        if bar._what == "encoding" and done >= 15:
+            raise KeyboardInterrupt
+
+    def interrupt(line: str) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Bar, "__call__", stop)
+            ran = run_any(line)
+        assert ran.code == 1
+        assert "interrupted; what is done is kept, and the same call goes on" in ran.err
+
+    return interrupt
 
 
 @pytest.fixture

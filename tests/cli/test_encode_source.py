@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from softpack.cli.progress import Bar
-
 
 def test_encode_says_what_the_labels_were(run):
     facts = run("encode logits.npz -o new.spk --codec raw --json").json
@@ -106,29 +104,6 @@ def test_formats_are_listed(run):
         "npy", "npz", "h5", "safetensors", "pt", "spk", "sre2l", "lpld", "parquet", "datasets", "webdataset",
         "ddranking", "gvbsm", "edc", "lpqld", "fkd", "tinyvit", "distillkit", "megatron", "maxtext", "vllm",
     }  # fmt: skip
-
-
-@pytest.fixture
-def interrupted(run_any, monkeypatch):
-    """`interrupted(line)`: interrupt an encoding of 24 rows after 15, committed every 10 numbers."""
-    monkeypatch.setattr("softpack.sources.resuming.RESUMED_NUMBERS", 1)
-    monkeypatch.setattr("softpack.sources.encoding.COMMIT_NUMBERS", 10)
-    monkeypatch.setattr("softpack.sources.base.block_rows", lambda classes: 5)
-    call = Bar.__call__
-
-    def stop(bar, done, total, seen=""):
-        call(bar, done, total, seen)
-        if bar._what == "encoding" and done >= 15:
-            raise KeyboardInterrupt
-
-    def interrupt(line):
-        with monkeypatch.context() as patched:
-            patched.setattr(Bar, "__call__", stop)
-            ran = run_any(line)
-        assert ran.code == 1
-        assert "interrupted; what is done is kept, and the same call goes on" in ran.err
-
-    return interrupt
 
 
 def test_an_interrupted_encoding_goes_on(run, run_any, here, interrupted):

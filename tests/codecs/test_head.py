@@ -237,8 +237,8 @@ def test_codes_of_a_row_do_not_depend_on_the_batch(rows, fitted):
 def test_the_search_goes_batch_by_batch(rows, fitted, monkeypatch):
     hidden_BH, _ = rows
     whole = fitted.encode(hidden_BH[:100])
-    monkeypatch.setattr("softpack.codecs.head.search.ROWS", 9)
-    monkeypatch.setattr("softpack.codecs.head.search.CHUNK", 4 * V)
+    monkeypatch.setattr("softpack.codecs.head.tokens.ROWS", 9)
+    monkeypatch.setattr("softpack.codecs.head.tokens.CHUNK", 4 * V)
     found = fitted.encode(hidden_BH[:100])
 
     equal = torch.cat([(whole[name] == found[name]).flatten() for name in whole])

@@ -18,6 +18,7 @@ from softpack.codecs.checks import check_choice, check_integer, check_positive, 
 from softpack.codecs.head import fit
 from softpack.codecs.head.matrix import DTYPES, NAMES, find_matrix, matrix_hash
 from softpack.codecs.head.search import NEVER, Space, search
+from softpack.codecs.head.tokens import Tokens
 from softpack.codecs.head.transform import Transform, to_codes, to_levels
 from softpack.codecs.widths import Group, arrays_of, check_asked, groups_of, widths_of
 from softpack.errors import CodecError
@@ -259,7 +260,8 @@ class Head(Codec):
         wanted_RB = ((hidden_BH - transform.mean_H) @ self.tensors["analysis"]).T.contiguous()
         levels_RB = fit.nearest(wanted_RB, transform.first_R.long(), count_R, transform.step)
         if self.search:
-            levels_RB = search(levels_RB, hidden_BH, wanted_RB, self._space, self.search)
+            space = self._space
+            levels_RB = search(levels_RB, wanted_RB, space.tokens.said_of(hidden_BH), space, self.search)
         return to_codes(levels_RB, self._groups)
 
     def decode(self, codes: Codes, context_BC: Tensor | None = None) -> Tensor:
@@ -360,11 +362,12 @@ class Head(Codec):
         inside_RL = self._inside(tensors["cost"].device)
         cost_RL = torch.full(inside_RL.shape, NEVER, device=inside_RL.device)
         cost_RL[inside_RL] = tensors["cost"]
-        return Space(
-            self._matrix, tensors["likely"].long(), transform.mean_H, self._synthesis,
-            tensors["tail"].view(-1, self.spec.classes), self._temperatures,
-            transform.first_R.long(), transform.step, cost_RL, fit.PRICE * transform.step**2,
+        tokens = Tokens(
+            self._matrix, tensors["likely"].long(), self._synthesis, tensors["tail"].view(-1, self.spec.classes),
+            self._temperatures,
         )  # fmt: skip
+        price = fit.PRICE * transform.step**2
+        return Space(tokens, transform.mean_H, transform.first_R.long(), transform.step, cost_RL, price)
 
     def _check_finite(self, hidden_BH: Tensor) -> None:
         finite_B = torch.isfinite(hidden_BH).all(dim=1)

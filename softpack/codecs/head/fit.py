@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from softpack.codecs.head.search import CHUNK, FOLLOWED, Space, search
+from softpack.codecs.head.search import FOLLOWED, Space, search
+from softpack.codecs.head.tokens import CHUNK, Said, Tokens
 from softpack.codecs.head.transform import Transform, rounded
 from softpack.codecs.widths import MOST_WIDTH
 
@@ -234,19 +236,22 @@ class _Trial:
     def __init__(
         self, hidden_BH: Tensor, matrix_VH: Tensor, wanted_RB: Tensor, transform: Transform, metric: Metric
     ) -> None:
-        self._hidden_BH, self._matrix_VH, self._wanted_RB = hidden_BH, matrix_VH, wanted_RB
-        self._transform, self._metric = transform, metric
+        self._hidden_BH, self._wanted_RB, self._mean_H = hidden_BH, wanted_RB, transform.mean_H
+        self._tokens = Tokens(
+            matrix_VH, metric.likely_V, transform.synthesis, metric.tail_TH, metric.temperatures
+        )
+
+    @cached_property
+    def _said(self) -> list[Said]:
+        return list(self._tokens.said_of(self._hidden_BH))
 
     def counts(self, grid: Grid, rounds: int) -> Tensor:
         """Return how often each level is chosen, [R, L]."""
         levels_RB = grid.nearest(self._wanted_RB)
         if rounds:
-            space = Space(
-                self._matrix_VH, self._metric.likely_V, self._transform.mean_H, self._transform.synthesis,
-                self._metric.tail_TH, self._metric.temperatures, grid.first_R, grid.step, grid.cost_RL,
-                PRICE * grid.step**2,
-            )  # fmt: skip
-            levels_RB = search(levels_RB, self._hidden_BH, self._wanted_RB, space, rounds)
+            price = PRICE * grid.step**2
+            space = Space(self._tokens, self._mean_H, grid.first_R, grid.step, grid.cost_RL, price)
+            levels_RB = search(levels_RB, self._wanted_RB, self._said, space, rounds)
         return grid.counted(levels_RB)
 
 

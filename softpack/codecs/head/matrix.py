@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from softpack.errors import CodecError
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 HASHED_BYTES = 1 << 24  # at a time
+# How output matrices are named in checkpoints; the last two are embeddings, which make logits where nothing else does.
+ENDINGS = ("lm_head.weight", "embed_out.weight", "embed_tokens.weight", "wte.weight")
 
 
 def matrix_hash(matrix_VH: Tensor) -> str:
@@ -60,8 +63,43 @@ def find_matrix(
     )
 
 
+def read_matrix(path: str | os.PathLike[str], width: int) -> Tensor:
+    """Return the output matrix [V, H] of a checkpoint, found by its name, for hidden states of `width` numbers.
+
+    Args:
+        path: of a safetensors file, or of a folder of them.
+        width: H.
+
+    Raises:
+        CodecError: there is none, it cannot be told which one it is, or logits have a bias besides.
+    """
+    shapes = {name: shape for name, shape, _ in _entries_of(Path(path))}
+    likely = [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] == width]
+    named = [name for ending in ENDINGS for name in likely if name.endswith(ending)]
+    chosen = named[0] if named else likely[0] if len(likely) == 1 else ""
+    if not chosen:
+        found = ", ".join(f"{name} {list(shapes[name])}" for name in likely[:4])
+        raise CodecError(
+            f"{path}: which tensor is the output matrix [tokens, {width}] is not to be seen; found "
+            f"{found or f'none with {width} columns'}; give safetensors with a tensor lm_head.weight"
+        )
+    if (bias := chosen.removesuffix("weight") + "bias") in shapes:
+        raise CodecError(
+            f"{path}: logits are {chosen} times hidden states and {bias} besides, and codec head knows of no bias; "
+            "encode logits by --codec klt"
+        )
+    return next(load() for name, _, load in _entries_of(Path(path)) if name == chosen)
+
+
 def _tensors_of(path: Path, shape: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a shape that safetensors hold."""
+    for name, found, load in _entries_of(path):
+        if found == shape:
+            yield name, load()
+
+
+def _entries_of(path: Path) -> Iterator[tuple[str, tuple[int, ...], Callable[[], Tensor]]]:
+    """Yield name and shape of all tensors in safetensors, and what reads each while it is the one that was yielded."""
     from safetensors import SafetensorError, safe_open
 
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
@@ -69,7 +107,6 @@ def _tensors_of(path: Path, shape: tuple[int, int]) -> Iterator[tuple[str, Tenso
         try:
             with safe_open(file, "pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - it is no dict
-                    if tuple(tensors.get_slice(name).get_shape()) == shape:
-                        yield name, tensors.get_tensor(name)
+                    yield name, tuple(tensors.get_slice(name).get_shape()), partial(tensors.get_tensor, name)
         except (SafetensorError, OSError) as error:
             raise CodecError(f"{file}: is no safetensors file: {error}") from None

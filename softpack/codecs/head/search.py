@@ -7,26 +7,25 @@ knows what matters loses next to nothing). All other tokens are one bucket, whos
 that of an average tail. Coefficient by coefficient, one step up or down is taken where it makes the sum less, so that
 it only ever falls; then the likely tokens are looked up anew.
 
-Shapes: B rows, H numbers of a hidden state, R axes, L levels, T temperatures, V tokens, U likely in any row, M in one,
-A = U + M that are seen of a row, S followed.
+Shapes: B rows, H numbers of a hidden state, R axes, L levels, T temperatures, A tokens that are looked at (see
+`tokens`), M of them of that row alone, S followed.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from softpack.codecs.head.tokens import Said, Tokens, over
+
 FOLLOWED = 128  # tokens of a row
-OWN = 512  # of a row's likeliest tokens that are not among those likely in any row
 # How the mass of the rest grows with squared coefficients, and how much more at T = 1, where a few tokens have most of
 # it: without that there is a tenth more KL.
 TAIL, TAIL_COLD = 1.5, 3.5
-CHUNK = 1 << 24  # logits at a time
-ROWS, VECTORS = 256, 1 << 27  # searched together at most, and numbers in the vectors of their own tokens
 NEVER = math.inf  # bits of a level that is not there
 LEAST_GAIN = 1e-5  # nats: less is rounding, and no reason to move
 LEAST_LEFT = 1e-4  # mass of the bucket: less is a difference of rounded sums
@@ -37,128 +36,82 @@ class Space:
     """What a search moves in.
 
     Args:
-        matrix_VH: float32.
-        likely_U: int64, the tokens with most mass in all rows together.
+        tokens: that it looks at.
         mean_H: what all-zero coefficients decode to.
-        synthesis_RH: what a coefficient adds.
-        tail_TH: mean of the vectors of tokens beyond each row's likeliest, as they come, at each temperature.
-        temperatures: at which KL * T^2 counts, averaged.
         first_R: what level 0 stands for, in steps.
         step: between levels.
         cost_RL: bits of levels.
         price: of a bit, in nats.
     """
 
-    matrix_VH: Tensor
-    likely_U: Tensor
+    tokens: Tokens
     mean_H: Tensor
-    synthesis_RH: Tensor
-    tail_TH: Tensor
-    temperatures: tuple[float, ...]
     first_R: Tensor
     step: float
     cost_RL: Tensor
     price: float
 
-    @cached_property
-    def T(self) -> Tensor:
-        """The temperatures, [T, 1]."""
-        return torch.tensor(self.temperatures, device=self.matrix_VH.device)[:, None]
 
-    @cached_property
-    def likely_UH(self) -> Tensor:
-        """The vectors of the likely tokens."""
-        return self.matrix_VH[self.likely_U]
+class _Seen:
+    """What is compared of some rows: said by the teacher, and by what they decode to."""
 
-    @cached_property
-    def moves_UR(self) -> Tensor:
-        """What a coefficient of 1 adds to the logits of the likely tokens."""
-        return self.likely_UH @ self.synthesis_RH.T
+    def __init__(self, said: Said, tokens: Tokens) -> None:
+        self.teacher_TBA, self._tokens = said.log_probs_TBA, tokens
+        self._own_BMH = tokens.matrix_VH[said.own_BM]
+        self._mass_TB1 = self.teacher_TBA.logsumexp(dim=2, keepdim=True)  # its logarithm
+        self._probs_TBA = self.teacher_TBA.exp()
+        self._least_TB = (self._probs_TBA * self.teacher_TBA).sum(dim=2)
 
-
-@dataclass(frozen=True)
-class Seen:
-    """What is seen of some rows: U tokens that are likely in any row, and M more that are likely in each.
-
-    Of the mass of all other tokens it is taken for granted that the decoder keeps it: at T=2 it is a sixth of all, but
-    estimating how it moves made no difference.
-
-    Args:
-        teacher_TBA: log-probabilities of these A = U + M tokens at each temperature.
-        own_BMH: vectors of each row's own.
-        space: of the search.
-    """
-
-    teacher_TBA: Tensor
-    own_BMH: Tensor
-    space: Space
-
-    @classmethod
-    def of(cls, hidden_BH: Tensor, space: Space) -> Seen:
-        """Return what is seen of the teacher's rows."""
-        n_tokens, n_likely = len(space.matrix_VH), len(space.likely_U)
-        parts = []
-        for some_BH in torch.split(hidden_BH, max(1, CHUNK // n_tokens)):
-            rows_BV = some_BH @ space.matrix_VH.T
-            level_TB1 = torch.stack([(rows_BV / T).logsumexp(dim=1, keepdim=True) for T in space.temperatures])
-            likely_BU = rows_BV[:, space.likely_U]
-            own_BM = rows_BV.index_fill_(1, space.likely_U, -torch.inf).topk(
-                min(OWN, n_tokens - n_likely), dim=1
-            )
-            seen_BA = torch.cat([likely_BU, own_BM.values], dim=1)
-            parts.append((seen_BA / space.T[:, None] - level_TB1, own_BM.indices))
-        teacher, ids = zip(*parts, strict=True)
-        return cls(torch.cat(teacher, dim=1), space.matrix_VH[torch.cat(ids)], space)
-
-    @cached_property
-    def mass_TB(self) -> Tensor:
-        """The logarithm of their mass."""
-        return self.teacher_TBA.logsumexp(dim=2, keepdim=True)
+    def kl(self, decoded_TBA: Tensor) -> Tensor:
+        """Return KL(teacher || decoded) [T, B]."""
+        return self._least_TB - (self._probs_TBA * decoded_TBA).sum(dim=2)
 
     def decoded(self, hidden_BH: Tensor) -> Tensor:
         """Return the log-probabilities [T, B, A] of decoded hidden states."""
-        likely_BU = hidden_BH @ self.space.likely_UH.T
-        own_BM = (self.own_BMH @ hidden_BH[:, :, None])[:, :, 0]
+        likely_BU = hidden_BH @ self._tokens.likely_UH.T
+        own_BM = torch.bmm(hidden_BH[:, None], self._own_BMH.mT)[:, 0]
         seen_BA = torch.cat([likely_BU, own_BM], dim=1)
-        return (seen_BA / self.space.T[:, None]).log_softmax(dim=2).add_(self.mass_TB)
+        seen_TBA = torch.stack([over(seen_BA, T) for T in self._tokens.temperatures])
+        return seen_TBA.log_softmax(dim=2).add_(self._mass_TB1)
 
     def moves(self, which_BS: Tensor) -> Tensor:
-        """Return what a coefficient of 1 adds to the logits of some of the tokens, [B, S, R]."""
-        n_likely = len(self.space.likely_U)
-        moves_BSR = self.space.moves_UR[which_BS.clamp_max(n_likely - 1)]
-        row_N, place_N = (which_BS >= n_likely).nonzero(as_tuple=True)
-        own_NH = self.own_BMH[row_N, which_BS[row_N, place_N] - n_likely]
-        moves_BSR[row_N, place_N] = own_NH @ self.space.synthesis_RH.T
-        return moves_BSR
+        """Return what a coefficient of 1 adds to the logits of some of the tokens, [R, S, B]."""
+        n_likely, which_SB = len(self._tokens.likely_U), which_BS.T
+        moves_RN = self._tokens.moves_RU.index_select(1, which_SB.clamp_max(n_likely - 1).flatten())
+        moves_RSB = moves_RN.unflatten(1, which_SB.shape)
+        place_N, row_N = (which_SB >= n_likely).nonzero(as_tuple=True)
+        own_NH = self._own_BMH[row_N, which_SB[place_N, row_N] - n_likely]
+        moves_RSB[:, place_N, row_N] = self._tokens.synthesis_RH @ own_NH.T
+        return moves_RSB
 
 
-def search(levels_RB: Tensor, hidden_BH: Tensor, wanted_RB: Tensor, space: Space, rounds: int) -> Tensor:
+def search(levels_RB: Tensor, wanted_RB: Tensor, said: Iterable[Said], space: Space, rounds: int) -> Tensor:
     """Return better levels int64 [R, B] than those given.
 
     Args:
         levels_RB: int64, to begin with.
-        hidden_BH: the teacher's.
-        wanted_RB: their coefficients.
+        wanted_RB: the teacher's coefficients.
+        said: by the teacher of all rows, those that are searched together in each, as `Tokens.said_of` gives it.
         space: to search in.
         rounds: times that every coefficient is looked at.
     """
-    n_rows, parts = max(1, min(ROWS, VECTORS // (OWN * hidden_BH.shape[1]))), []
-    for start in range(0, len(hidden_BH), n_rows):
-        rows = slice(start, start + n_rows)
-        seen = Seen.of(hidden_BH[rows], space)
+    parts, start = [], 0
+    for some in said:
+        rows = slice(start, start + len(some))
+        seen = _Seen(some, space.tokens)
         parts.append(_searched(levels_RB[:, rows], seen, wanted_RB[:, rows], space, rounds))
+        start += len(some)
     return torch.cat(parts, dim=1) if parts else levels_RB
 
 
-def _searched(levels_RB: Tensor, seen: Seen, wanted_RB: Tensor, space: Space, rounds: int) -> Tensor:
-    teacher_TBA = seen.teacher_TBA
+def _searched(levels_RB: Tensor, seen: _Seen, wanted_RB: Tensor, space: Space, rounds: int) -> Tensor:
+    teacher_TBA, tokens = seen.teacher_TBA, space.tokens
     best_RB, best_B = levels_RB, torch.full_like(teacher_TBA[0, :, 0], torch.inf)
     bits_RL = torch.nn.functional.pad(space.cost_RL, (1, 1), value=NEVER)  # of level n at n + 1
     for turn in range(rounds + 1):
         coefficients_RB = (levels_RB + space.first_R[:, None]) * space.step
-        decoded_TBA = seen.decoded(torch.addmm(space.mean_H, coefficients_RB.T, space.synthesis_RH))
-        kl_TB = torch.einsum("tba,tba->tb", teacher_TBA.exp(), teacher_TBA - decoded_TBA)
-        kl_B = (kl_TB * space.T.square()).mean(dim=0)
+        decoded_TBA = seen.decoded(torch.addmm(space.mean_H, coefficients_RB.T, tokens.synthesis_RH))
+        kl_B = (seen.kl(decoded_TBA) * tokens.T.square()).mean(dim=0)
         sum_B = kl_B + space.price * bits_RL.gather(1, levels_RB + 1).sum(dim=0)
         best_RB = torch.where(sum_B < best_B, levels_RB, best_RB)
         best_B = torch.minimum(sum_B, best_B)
@@ -182,7 +135,7 @@ def _sweep(
     off_RB: Tensor,
     teacher_TSB: Tensor,
     decoded_TSB: Tensor,
-    moves_BSR: Tensor,
+    moves_RSB: Tensor,
     bits_RL: Tensor,
     space: Space,
 ) -> Tensor:
@@ -191,18 +144,19 @@ def _sweep(
     Of a row it minimises ln(sum of e^logit over tokens followed, and the bucket) - sum of the teacher's mass x logit
     + price x bits, which is KL but for a constant; where there are several temperatures, the mean of these x T^2.
     """
-    step, price, T = space.step, space.price, space.T
+    step, price, tokens = space.step, space.price, space.tokens
+    T = tokens.T
     share_T1, growth_T1 = T.square() / len(T), (TAIL + TAIL_COLD / T.square()) / T.square()
     levels_RB, off_RB = levels_RB.clone(), off_RB.clone()
     # What a step up of each coefficient does to the logit of each token, [R, S, B], and to the bucket's.
-    moves_RSB = moves_BSR.permute(2, 1, 0).contiguous().mul_(step)
-    tail_RT = space.synthesis_RH @ space.tail_TH.T * step
+    moves_RSB = moves_RSB.mul_(step)
+    tail_RT = tokens.synthesis_RH @ tokens.tail_TH.T * step
     mass_TSB = teacher_TSB.exp()
     left_TB = (1 - mass_TSB.sum(dim=1)).clamp_min(LEAST_LEFT)
     pull_T1 = T / len(T)
     pull_SB = (mass_TSB * pull_T1[:, None]).sum(dim=0)
     gain_RB = torch.einsum("rsb,sb->rb", moves_RSB, pull_SB).addmm_(tail_RT, left_TB * pull_T1)
-    factor_RTSB = _factors(moves_RSB, space.temperatures)  # what a step up multiplies the token's weight with
+    factor_RTSB = _factors(moves_RSB, tokens.temperatures)  # what a step up multiplies the token's weight with
     weight_TSB = decoded_TSB.exp()
     sum_TB = weight_TSB.sum(dim=1)
     spread_B = off_RB.square().sum(dim=0) / 2
