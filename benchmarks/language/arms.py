@@ -64,7 +64,8 @@ def _topk(name: str, k: int, tail: str = "uniform", **more: Any) -> Arm:
 
 def _set(k: int, tail: str = "ghost") -> Arm:
     settings = {"k": k, "ids": "set", "value": "steps", "tail": "mass", "tail_temperatures": "1,2"}
-    return Arm(f"topk {k}, ids as a set, exact tail", "topk", settings, tail=tail, ours=True)
+    said = {"ghost": "exact tail", "zero": "renormalised", "spread": "exact tail, spread"}[tail]
+    return Arm(f"topk {k}, ids as a set, {said}", "topk", settings, tail=tail, ours=True)
 
 
 def _sample(draws: int) -> Arm:
@@ -126,7 +127,7 @@ STUDENTS = (
     HARD,
     EARLY,
     _head(480),
-    _set(45),  # of 64 bytes, as one of the samples
+    *(_set(45, tail) for tail in TAILS),  # of 64 bytes, as one of the samples
     _topk("fp16 top-50, renormalised", 50),
     Arm("DistillKit recommended", "distillkit", DISTILLKIT[344], layout="fixed", n_bytes=344),
     RS_KD,
