@@ -78,7 +78,7 @@ class _Seen:
         """Return what a coefficient of 1 adds to the logits of some of the tokens, [R, S, B]."""
         n_likely, which_SB = len(self._tokens.likely_U), which_BS.T
         moves_RN = self._tokens.moves_RU.index_select(1, which_SB.clamp_max(n_likely - 1).flatten())
-        moves_RSB = moves_RN.unflatten(1, which_SB.shape)
+        moves_RSB = moves_RN.view(-1, *which_SB.shape)
         place_N, row_N = (which_SB >= n_likely).nonzero(as_tuple=True)
         own_NH = self._own_BMH[row_N, which_SB[place_N, row_N] - n_likely]
         moves_RSB[:, place_N, row_N] = self._tokens.synthesis_RH @ own_NH.T
