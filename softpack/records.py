@@ -13,6 +13,7 @@ from softpack.errors import DataError
 
 SPACES = ("logits", "log_probs", "probs")
 HIDDEN = "hidden"  # what rows are, too: a language model's last hidden states, of which a codec makes logits
+ROW_SPACES = (*SPACES, HIDDEN)
 MAX_CLASSES = 1 << 24
 TEMPERATURES = (1.0, 4.0, 20.0)  # that students train at: what labels are judged by unless others are named
 
@@ -32,7 +33,7 @@ class LabelSpec:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.space not in (*SPACES, HIDDEN):
+        if self.space not in ROW_SPACES:
             raise DataError(f"space is {self.space!r}; expected one of {', '.join(SPACES)}")
         if not 2 <= self.classes <= MAX_CLASSES:
             raise DataError(f"rows have {self.classes} classes; expected 2 to {MAX_CLASSES}")

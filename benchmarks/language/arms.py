@@ -17,7 +17,6 @@ DISTILLKIT = {
     127: {"k": 50, "exact_k": 1, "polynomial_terms": (0, 1, "sqrt")},
 }  # its README's "recommended" and "budget": bfloat16, float32 terms, no residuals; bytes at 18 bits an id
 RS_KD_BYTES = 3  # of a class that was drawn: 17 bits of its id and 7 of its count
-TAILS = ("zero", "spread", "ghost")
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def _topk(name: str, k: int, tail: str = "uniform", **more: Any) -> Arm:
 
 def _set(k: int, tail: str = "ghost") -> Arm:
     settings = {"k": k, "ids": "set", "value": "steps", "tail": "mass", "tail_temperatures": "1,2"}
-    said = {"ghost": "exact tail", "zero": "renormalised", "spread": "exact tail, spread"}[tail]
+    said = {"ghost": "exact tail", "zero": "renormalised"}[tail]
     return Arm(f"topk {k}, ids as a set, {said}", "topk", settings, tail=tail, ours=True)
 
 
@@ -131,5 +130,5 @@ STUDENTS = (
     _topk("fp16 top-50, renormalised", 50),
     Arm("DistillKit recommended", "distillkit", DISTILLKIT[344], layout="fixed", n_bytes=344),
     RS_KD,
-    *(_sample(draws) for draws in (92,)),
+    _sample(92),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from softpack.cli.options import F, note, positive
-from softpack.records import HIDDEN, SPACES
+from softpack.records import ROW_SPACES
 from softpack.sources.base import Source
 from softpack.sources.opening import open_source
 from softpack.sources.peers.given import SAMPLERS, Given
@@ -27,7 +27,7 @@ OPTIONS = (
                  help="Take the first N views of each item alone."),
     click.option("--from", "source_format", metavar="FORMAT",
                  help="What SOURCE is, if its name does not say it; `softpack formats` lists them."),
-    click.option("--space", type=click.Choice([*SPACES, HIDDEN]), help="What a .npy holds [default: logits]"),
+    click.option("--space", type=click.Choice(ROW_SPACES), help="What a .npy holds [default: logits]"),
     click.option("--source-temperature", type=float, callback=positive, metavar="T",
                  help="That log_probs and probs were taken at, if SOURCE does not say so."),
     click.option("--images", type=click.Path(), metavar="DIR",

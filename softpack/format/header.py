@@ -40,7 +40,7 @@ from softpack.format.strict import (
     positive_of,
 )
 from softpack.recipe import Recipe
-from softpack.records import HIDDEN, MAX_CLASSES, SPACES, LabelSpec
+from softpack.records import MAX_CLASSES, ROW_SPACES, LabelSpec
 
 
 @dataclass(frozen=True)
@@ -308,4 +308,4 @@ def _spec(value: Any, where: str) -> LabelSpec:
     check_fields(value, where, "classes space temperature")
     temperature = decimal_of(value["temperature"], f"{where}.temperature")
     classes = integer_of(value["classes"], f"{where}.classes", 2, MAX_CLASSES)
-    return LabelSpec(classes, known_of(value["space"], (*SPACES, HIDDEN), f"{where}.space"), temperature)
+    return LabelSpec(classes, known_of(value["space"], ROW_SPACES, f"{where}.space"), temperature)

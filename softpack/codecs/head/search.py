@@ -149,7 +149,7 @@ def _sweep(
     share_T1, growth_T1 = T.square() / len(T), (TAIL + TAIL_COLD / T.square()) / T.square()
     levels_RB, off_RB = levels_RB.clone(), off_RB.clone()
     # What a step up of each coefficient does to the logit of each token, [R, S, B], and to the bucket's.
-    moves_RSB = moves_RSB.mul_(step)
+    moves_RSB.mul_(step)
     tail_RT = tokens.synthesis_RH @ tokens.tail_TH.T * step
     mass_TSB = teacher_TSB.exp()
     left_TB = (1 - mass_TSB.sum(dim=1)).clamp_min(LEAST_LEFT)

@@ -9,7 +9,7 @@ import numpy as np
 
 from softpack.checks import lonely_mix
 from softpack.errors import DataError
-from softpack.records import COLUMNS, HIDDEN, SEQUENCE_COLUMNS, SPACES, LabelSpec
+from softpack.records import COLUMNS, HIDDEN, ROW_SPACES, SEQUENCE_COLUMNS, SPACES, LabelSpec
 from softpack.sources.files.stored import Stored, StoredArray
 
 INDEX = ("item", "view")
@@ -17,8 +17,7 @@ ROW_COLUMNS = (
     "crop_xywh", "flip", "mix_item", "mix_lam", "mix_box_xyxy", "patch_order", "cutout", "aug_seed", "token", "log_z",
 )  # fmt: skip
 ITEM_COLUMNS = ("target", "source_hw", *SEQUENCE_COLUMNS)
-KINDS_OF_ROWS = (*SPACES, HIDDEN)
-WANTED = frozenset((*KINDS_OF_ROWS, *INDEX, *ROW_COLUMNS, *ITEM_COLUMNS, "temperature"))
+WANTED = frozenset((*ROW_SPACES, *INDEX, *ROW_COLUMNS, *ITEM_COLUMNS, "temperature"))
 KINDS = {
     "crop_xywh": "iuf",
     "flip": "biu",
@@ -91,8 +90,8 @@ def layout_of(stored: Stored, space: str | None, temperature: float | None) -> L
 
 
 def _labels(stored: Stored, space: str | None) -> str:
-    if space is not None and space not in KINDS_OF_ROWS:
-        raise DataError(f"space is {space!r}; expected one of {', '.join(KINDS_OF_ROWS)}")
+    if space is not None and space not in ROW_SPACES:
+        raise DataError(f"space is {space!r}; expected one of {', '.join(ROW_SPACES)}")
     if stored.unnamed and space:
         stored.arrays[space] = stored.arrays.pop("logits")
     found = [name for name in SPACES if name in stored.arrays]
