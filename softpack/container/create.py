@@ -240,9 +240,12 @@ def load_model(path: str | os.PathLike[str], matrix: Any = None) -> Model:
             has it, or a folder of such.
 
     Raises:
-        CodecError: the file has no encoder, or the matrix is missing or another.
+        CodecError: the file has no encoder, or the matrix is missing, another, or not called for.
     """
-    model = _with_matrix(load_model_of(SpkFile(path)), matrix, str(path))
+    stored = load_model_of(SpkFile(path))
+    if matrix is not None and not stored.codec.needs_matrix:
+        raise CodecError(f"{path}: all that rows are coded by is in the file; leave the matrix out")
+    model = _with_matrix(stored, matrix, str(path))
     if model.codec.needs_matrix and model.codec.encoder_state():
         raise CodecError(
             f"{path}: names the teacher's output matrix by its hash; give it: load_model(path, "

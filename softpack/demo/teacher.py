@@ -11,7 +11,6 @@ Shapes in names: N items, V views, C classes, A attempts; pixels are [N, 3, H, W
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from softpack.codecs.abc import Progress
 from softpack.data.replay import Replay, augmentations
 from softpack.errors import DataError
+from softpack.extras import imported
 
 # Left out: drawings, silhouettes, and motorcycle_right, which is the same motorcycle seen by the other eye.
 PHOTOS = (
@@ -190,12 +190,7 @@ def demo_import(name: str) -> Any:
     Raises:
         DataError: it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise DataError(
-            f"softpack demo needs {name}, which cannot be imported ({error}); pip install 'softpack[demo]'"
-        ) from error
+    return imported(name, f"softpack demo needs {name}", "demo")
 
 
 def _draw_crops(

