@@ -145,7 +145,9 @@ class Soft:
             return -(self._of("probs", sequences_B) * log_q_MC).sum(1).mean()
         kept_MC, left_M = self._sparse(sequences_B)
         if self._tail == "ghost":
-            others_MC = log_q_MC.masked_fill(kept_MC > 0, -torch.inf)
+            is_kept_MC = kept_MC > 0
+            is_kept_MC[:, -1] = False  # some tokens of the last class were kept, and all others of it were not
+            others_MC = log_q_MC.masked_fill(is_kept_MC, -torch.inf)
             return -((kept_MC * log_q_MC).sum(1) + left_M * others_MC.logsumexp(1)).mean()
         if self._tail == "spread":
             kept_MC += left_M[:, None] / self._n_teacher

@@ -18,7 +18,7 @@ from softpack.capturing.reading import read_sequences
 from softpack.capturing.run import Captured, Run
 from softpack.capturing.teacher import LanguageTeacher
 from softpack.codecs.abc import Codec, Stage
-from softpack.codecs.registry import make_codec
+from softpack.codecs.registry import codec_of_matrix, make_codec
 from softpack.container.forcing import check_forced
 from softpack.errors import CodecError, DataError
 from softpack.fingerprints import teacher_fingerprint, tokenizer_fingerprint
@@ -100,12 +100,11 @@ def capture(
         found.check_longest(teacher.longest or (1 << 31), "the teacher")
         probed_LV = teacher.probe(probed_L)
         found.check_vocabulary(teacher.n_inputs, "the teacher")
-        spec, made_of, n_rows = LabelSpec(teacher.classes), {}, 0
-        if codec == "head":  # which fits itself to its first rows: hidden states are short
+        spec, matrix_VH = LabelSpec(teacher.classes), None
+        if codec == "head":
             matrix_VH = teacher.matrix(probed_L)
-            spec, made_of = LabelSpec(matrix_VH.shape[1], "hidden"), {"matrix": matrix_VH}
-        else:
-            n_rows = n_first(_checked_codec(codec, spec, settings))
+            spec = LabelSpec(matrix_VH.shape[1], "hidden")
+        n_rows = n_first(_checked_codec(codec, spec, settings, matrix_VH))
         asker = Asker(teacher, found, check_forced(forced, teacher.classes, str(path)), spec)
         if teacher.parts is None:  # all logits of a batch are there at once
             batch_tokens = max(1, min(batch_tokens, SLICE_VALUES // teacher.classes))
@@ -114,13 +113,18 @@ def capture(
             "" if hasattr(model, "state_dict") else _probe(probed_LV), notes or {}, seed,
         )  # fmt: skip
         batches, device = plan_batches(found.lengths_N, batch_tokens), str(teacher.device)
-        Run(path, asker, batches, captured, n_rows, made_of, device, force, stage).capture()
+        Run(path, asker, batches, captured, n_rows, matrix_VH, device, force, stage).capture()
 
 
-def _checked_codec(codec: str, spec: LabelSpec, settings: Mapping[str, Any]) -> Codec:
+def _checked_codec(codec: str, spec: LabelSpec, settings: Mapping[str, Any], matrix_VH: Tensor | None) -> Codec:
     """Return the codec, not fitted, and refuse one that cannot code single rows, before the teacher is asked."""
     given = dict(settings)
     target_bits = given.pop("target_bits", None)
+    if matrix_VH is not None:
+        inside = given.pop("matrix_inside", True)
+        return codec_of_matrix(
+            codec, matrix_VH, spec.classes, given, target_bits, inside=inside, where="capture"
+        )
     made = make_codec(codec, spec, given, target_bits)
     if made.takes_context:
         raise CodecError(

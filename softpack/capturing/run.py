@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from softpack.capturing.asking import Asker
 from softpack.capturing.first import first_rows
@@ -76,7 +77,7 @@ class Run:
         batches: items of each.
         captured: what the file is to hold.
         n_first: rows that the codec is fitted to.
-        made_of: what the codec needs that is no setting: the teacher's output matrix, for `head`.
+        matrix: the teacher's output matrix, for `head`.
         device: of the codec.
         force: overwrite `out`.
         stage: makes a progress bar for each stage of the work.
@@ -87,7 +88,7 @@ class Run:
     batches: list[np.ndarray]
     captured: Captured
     n_first: int
-    made_of: Mapping[str, Any]
+    matrix: Tensor | None
     device: str
     force: bool
     stage: Stage | None
@@ -105,7 +106,7 @@ class Run:
             self._check_same(labels)
             is_there_R[self._numbers(*labels.cells())] = True
             del labels
-            writer = append(self.unfinished, device=self.device, matrix=self.made_of.get("matrix"))
+            writer = append(self.unfinished, device=self.device, matrix=self.matrix)
         else:
             writer = self._begun(is_there_R)
         with writer:
@@ -118,21 +119,18 @@ class Run:
 
     def _begun(self, is_there_R: np.ndarray) -> Writer:
         """Fit the codec to some rows, and return the writer of the file, with these in it."""
-        captured, spec, settings = self.captured, self.asker.spec, dict(self.captured.settings)
-        target_bits = settings.pop("target_bits", None)
+        captured, settings = self.captured, dict(self.captured.settings)
+        fit = {name: settings.pop(name) for name in ("target_bits", "matrix_inside") if name in settings}
         how: dict[str, Any] = {
             "sequences": self.asker.sequences, "fingerprints": captured.fingerprints, "forced": self.asker.forced,
             "notes": captured.made_by, "appendable": True, "seed": captured.seed, "device": self.device,
         }  # fmt: skip
-        if self.made_of:
-            how |= {"classes": spec.classes, "space": spec.space, **captured.settings, **self.made_of}
-            return create(self.unfinished, captured.codec_id, **how)
         with self.bar("asking for the first rows", "token") as bar:
             first = first_rows(self.asker, self.batches, self.n_first, captured.seed, self.out, bar)
         with self.bar("fitting", "step") as bar:
             model = fit_model(
-                first, captured.codec_id, settings, target_bits=target_bits,
-                n_rows=len(is_there_R), seed=captured.seed, device=self.device, progress=bar,
+                first, captured.codec_id, settings, matrix=self.matrix, n_rows=len(is_there_R), seed=captured.seed,
+                device=self.device, progress=bar, **fit,
             )  # fmt: skip
         writer = create(self.unfinished, model, **how)
         try:

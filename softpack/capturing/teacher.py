@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from softpack.codecs.head.matrix import CHANGES
 from softpack.errors import DataError
 from softpack.relabelling.teacher import at_work
 
 PROBED = 16  # tokens that tell how a model is built
 FULL = 1e-4  # of the largest logit, by which those of two ways may differ in float32,
 HALF = 3e-2  # and in half precision
-CAPS = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # what models do to logits after the matrix
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ class LanguageTeacher:
             DataError: more than a matrix does.
         """
         logits_LV = self.probe(tokens_L)
-        caps = _caps_of(self.model)
+        changes = _changes_of(self.model)
         weight_VH = None if self.parts is None else getattr(self.parts.head, "weight", None)
         fault = "its hidden states and its output embeddings cannot be told apart, or something follows these"
-        if caps:
-            fault = f"its logits are changed after the matrix ({', '.join(caps)})"
+        if changes:
+            fault = f"its logits are changed after the matrix ({', '.join(changes)})"
         elif self.parts is not None and getattr(self.parts.head, "bias", None) is not None:
             fault = "its output embeddings have a bias"
         elif self.parts is not None and isinstance(weight_VH, Tensor):
@@ -165,14 +165,14 @@ def _parts_of(model: Any) -> Parts | None:
     find = getattr(model, "get_output_embeddings", None)
     head = find() if callable(find) else None
     body = getattr(model, str(getattr(model, "base_model_prefix", "")), None)
-    if head is None or body is None or body is model or _caps_of(model):
+    if head is None or body is None or body is model or _changes_of(model):
         return None
     return Parts(body, head)
 
 
-def _caps_of(model: Any) -> list[str]:
+def _changes_of(model: Any) -> list[str]:
     config = getattr(model, "config", None)
-    return [name for name in CAPS if getattr(config, name, None) not in (None, 1)]
+    return [name for name in CHANGES if getattr(config, name, None) not in (None, 1)]
 
 
 def _is_close(found_LV: Tensor, expected_LV: Tensor, dtype: torch.dtype) -> bool:

@@ -72,6 +72,18 @@ class SparseRows:
             tails={T: tail_B[rows] for T, tail_B in self.tails.items()},
         )
 
+    def without_tail(self) -> SparseRows:
+        """Return the known classes alone, made to sum to one, as if the others had no probability at all.
+
+        A student of these is told nothing of the other classes; it is what caches of top-k labels mostly train with.
+        """
+        if self.sampled:  # they have been that always
+            return self
+        known_BK = self.log_probs_BK.masked_fill(~self.is_class_BK, -torch.inf).log_softmax(dim=1)
+        known_BK = known_BK.masked_fill(~self.is_class_BK, -torch.inf)  # nan, in a row without any
+        none_B = torch.full_like(known_BK[:, 0], -torch.inf)
+        return replace(self, log_probs_BK=known_BK, fill_B=none_B, tails={})
+
     def at(self, temperature: float) -> tuple[Tensor, Tensor]:
         """Return the rows at another temperature: normalised log-probabilities [B, K], and that of the tail [B].
 

@@ -9,9 +9,8 @@ from capturing_helpers import Capped, H, Model, Telling, V, asked, make_sequence
 from torch import nn
 
 import softpack
-from softpack.capturing import asking
+from softpack.capturing import asking, run
 from softpack.capturing.teacher import LanguageTeacher
-from softpack.codecs.registry import codec_ids
 from softpack.errors import CodecError, DataError, ExistsError
 from softpack.fingerprints import teacher_fingerprint
 from softpack.records import LabelSpec
@@ -321,24 +320,8 @@ def test_models_whose_logits_are_more_than_a_matrix_are_refused_for_head(model, 
         LanguageTeacher(model).matrix(np.array([1, 2, 3]))
 
 
-class StopError(Exception):
-    """Ends a capture where its file is begun."""
-
-
-def test_codec_head_gets_the_matrix_and_hidden_states(tmp_path, monkeypatch):
-    monkeypatch.setattr("softpack.records.SPACES", ("logits", "log_probs", "probs", "hidden"))
-    model, sequences, seen = Model(), make_sequences(), {}
-
-    def create(path, codec, **how):
-        seen.update(how, codec=codec)
-        raise StopError
-
-    monkeypatch.setattr("softpack.capturing.run.create", create)
-    with pytest.raises(StopError):
-        softpack.capture(model, sequences, tmp_path / "a.spk", "head", forced=(3,), bits=8)
-    assert (seen["codec"], seen["classes"], seen["space"], seen["bits"]) == ("head", H, "hidden", 8)
-    assert torch.equal(seen["matrix"], model.lm_head.weight)
-
+def test_codec_head_gets_hidden_states_that_its_matrix_makes_logits_of():
+    model = Model()
     teacher = LanguageTeacher(model)
     teacher.probe(np.array([1, 2]))
     asker = asking.Asker(teacher, Sequences.of([[1, 2, 3, 4]]), (3,), LabelSpec(H, "hidden"))
@@ -350,7 +333,6 @@ def test_codec_head_gets_the_matrix_and_hidden_states(tmp_path, monkeypatch):
     np.testing.assert_allclose(block.forced_BF, torch.log_softmax(logits, 1)[:, [3]], atol=1e-5)
 
 
-@pytest.mark.skipif("head" not in codec_ids(), reason="codec head is not there yet")
 def test_hidden_states_are_captured_for_head(tmp_path):
     model, sequences = Model(), make_sequences(40)
     softpack.capture(model, sequences, tmp_path / "a.spk", "head", forced=(3,))
@@ -362,3 +344,26 @@ def test_hidden_states_are_captured_for_head(tmp_path):
     assert (labels.read(items, views).argmax(1) == teacher.argmax(1)).float().mean() > 0.8
     expected = torch.log_softmax(teacher, 1)[:, [3]]
     torch.testing.assert_close(labels.forced(items, views), expected, atol=1e-5, rtol=0)
+
+
+def test_head_is_fitted_to_sequences_of_all_places(tmp_path, monkeypatch):
+    # The first rows of a corpus that is sorted are all alike.
+    model, sequences, seen = Model(), make_sequences(64), []
+    monkeypatch.setattr("softpack.capturing.capture.n_first", lambda codec: 60)
+
+    def fit_model(source, *given, **how):
+        seen.append(source.rows.item_B)
+        return real(source, *given, **how)
+
+    real = run.fit_model
+    monkeypatch.setattr(run, "fit_model", fit_model)
+    softpack.capture(model, sequences, tmp_path / "a.spk", "head", batch_tokens=32)
+    assert len(seen[0]) == 60
+    assert seen[0].max() > len(sequences) // 2
+    assert len(set(seen[0] // 16)) > 1
+
+
+def test_a_setting_that_head_does_not_have_is_refused_before_the_teacher_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(asking.Asker, "ask", lambda asker, items: pytest.fail("it was asked"))
+    with pytest.raises(CodecError, match="k"):
+        softpack.capture(Model(), make_sequences(), tmp_path / "a.spk", "head", k=3)

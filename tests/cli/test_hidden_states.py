@@ -178,3 +178,24 @@ def test_a_model_says_where_its_matrix_is(refused, run, states_NLH):
     assert "cannot go with --model" in refused(f"{STATES} --model head.spkm --matrix-outside {TEACHER}", code=2)
     said = refused(f"{STATES} --model head.spkm {TEACHER}")
     assert "head.spkm: all that rows are coded by is in the file; leave the matrix out" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"text_config": {"logit_scale": 0.0625, "logits_scaling": 8}}, "logit_scale, logits_scaling"),
+    ],
+)
+def test_a_model_that_changes_logits_after_its_matrix_is_refused(refused, here, states_NLH, config, changes):
+    (here / "config.json").write_text(json.dumps(config))
+    message = f"config.json: logits are changed after the output matrix ({changes})"
+    assert message in refused(f"{STATES} {TEACHER}")
+
+
+@pytest.mark.parametrize(
+    "config", ['{"final_logit_softcapping": null, "logit_scale": 1.0}', "[1]", "not JSON", '""']
+)
+def test_a_configuration_that_says_nothing_of_logits_is_no_matter(run, here, states_NLH, config):
+    (here / "config.json").write_text(config)
+    run(f"fit states.npz -o head.spkm {TEACHER} --target-bits 60")

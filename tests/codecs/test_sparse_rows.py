@@ -11,6 +11,7 @@ from softpack.codecs.raw import Raw
 from softpack.codecs.sparse import SparseRows, as_sparse_rows
 from softpack.codecs.topk import TopK
 from softpack.errors import CodecError, SoftpackError
+from softpack.losses import kl
 from softpack.records import LabelSpec, RowBlock, SparseLabels
 
 SPEC = LabelSpec(10, "log_probs")
@@ -37,6 +38,23 @@ def test_without_a_tail_others_have_nothing():
 
     assert rows.at(4.0)[1].tolist() == [-np.inf]
     assert rows.dense().exp()[0].tolist() == pytest.approx([0, 0.625, 0.125, 0.25, 0, 0, 0, 0, 0, 0])
+
+
+def test_what_was_kept_can_be_taken_without_its_tail():
+    alone = as_sparse_rows(LABELS, SPEC).without_tail()
+
+    assert alone.log_probs_BK.exp().flatten().tolist() == pytest.approx([0.25, 0.625, 0.125, 0.8, 0.2, 0])
+    assert alone.at(1.0)[1].tolist() == alone.at(2.0)[1].tolist() == [-np.inf] * 2
+    student_BC = torch.randn(2, 10, generator=torch.Generator().manual_seed(0))
+    expected_B = (alone.dense().exp() * (alone.dense().clamp_min(-99) - student_BC.log_softmax(1))).sum(1)
+    found = kl(student_BC, alone, temperature=1)
+    assert float(found) == pytest.approx(float(expected_B.mean()), rel=1e-5)
+
+
+def test_draws_have_no_tail_to_be_taken_away():
+    drawn = SparseRows(SPEC, torch.tensor([[1, 2]]), torch.tensor([[0.5, 0.5]]).log(), sampled=True)
+
+    assert drawn.without_tail() is drawn
 
 
 def test_topk_takes_the_largest_in_order():

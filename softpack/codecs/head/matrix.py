@@ -6,6 +6,7 @@ Shapes: V tokens, H numbers of a hidden state.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +22,8 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 HASHED_BYTES = 1 << 24  # at a time
 # How output matrices are named in checkpoints; the last two are embeddings, which make logits where nothing else does.
 ENDINGS = ("lm_head.weight", "embed_out.weight", "embed_tokens.weight", "wte.weight")
+# What models of transformers do to logits after the matrix, by its name in their configuration; 1 and null do nothing.
+CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
 
 def matrix_hash(matrix_VH: Tensor) -> str:
@@ -67,12 +70,13 @@ def read_matrix(path: str | os.PathLike[str], width: int) -> Tensor:
     """Return the output matrix [V, H] of a checkpoint, found by its name, for hidden states of `width` numbers.
 
     Args:
-        path: of a safetensors file, or of a folder of them.
+        path: of a safetensors file, or of a folder of them; a config.json beside them is looked at.
         width: H.
 
     Raises:
-        CodecError: there is none, it cannot be told which one it is, or logits have a bias besides.
+        CodecError: there is none, it cannot be told which one it is, or it is not all that makes logits.
     """
+    _check_plain(Path(path))
     shapes = {name: shape for name, shape, _ in _entries_of(Path(path))}
     likely = [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] == width]
     named = [name for ending in ENDINGS for name in likely if name.endswith(ending)]
@@ -89,6 +93,24 @@ def read_matrix(path: str | os.PathLike[str], width: int) -> Tensor:
             "encode logits by --codec klt"
         )
     return next(load() for name, _, load in _entries_of(Path(path)) if name == chosen)
+
+
+def _check_plain(path: Path) -> None:
+    """Refuse a model whose configuration says that something follows the matrix."""
+    file = (path if path.is_dir() else path.parent) / "config.json"
+    try:
+        config = json.loads(file.read_bytes())
+    except (OSError, ValueError):  # a checkpoint alone does not say
+        return
+    parts = [config, config.get("text_config")] if isinstance(config, dict) else []
+    changes = [
+        name for part in parts if isinstance(part, dict) for name in CHANGES if part.get(name) not in (None, 1)
+    ]
+    if changes:
+        raise CodecError(
+            f"{file}: logits are changed after the output matrix ({', '.join(changes)}), and codec head decodes by the "
+            "matrix alone; encode logits by --codec klt or topk"
+        )
 
 
 def _tensors_of(path: Path, shape: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
