@@ -49,6 +49,7 @@ if __name__ == "__main__":
         remove_unused_columns=False,  # or it drops the item, which says where the labels are
     )  # fmt: skip
     trainer = Distiller(make_model(16, seed=2), arguments, collator, dataset)
+    trainer.model_accepts_loss_kwargs = False  # the loss is a mean: divide it by gradient_accumulation_steps
     trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     print(f"loss: {np.mean(losses[:4]):.2f} at first, {np.mean(losses[-4:]):.2f} after {len(losses)} steps")

@@ -54,6 +54,7 @@ if __name__ == "__main__":
     )  # fmt: skip
     student, dataset = make_model(16, seed=2), Dataset.from_list(examples)
     trainer = Distiller(student, arguments, collator, dataset, processing_class=tokenizer)
+    trainer.model_accepts_loss_kwargs = False  # the loss is a mean: divide it by gradient_accumulation_steps
     trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     print(f"KL: {np.mean(losses[:4]):.2f} at first, {np.mean(losses[-4:]):.2f} after {len(losses)} steps")

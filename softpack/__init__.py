@@ -28,6 +28,7 @@ _PUBLIC = {
     "capture": "softpack.capturing.capture",
     "budget": "softpack.presets.registry",
     "check": "softpack.relabelling.check",
+    "check_capture": "softpack.capturing.check",
     "create": "softpack.container.create",
     "fidelity": "softpack.eval.fidelity",
     "ledger": "softpack.container.ledger",
@@ -45,6 +46,7 @@ __all__ = ["__version__", *sorted([*_PUBLIC, *_MODULES])]
 if TYPE_CHECKING:
     from softpack import losses as losses
     from softpack.capturing.capture import capture as capture
+    from softpack.capturing.check import check_capture as check_capture
     from softpack.container.create import append as append
     from softpack.container.create import create as create
     from softpack.container.create import load_model as load_model

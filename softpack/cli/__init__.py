@@ -18,7 +18,7 @@ COMMANDS = {
     "transcode": "softpack.cli.transcode:transcode",
     "relabel": "softpack.cli.relabel:relabel",
     "capture": "softpack.cli.capture:capture",
-    "check": "softpack.cli.relabel:check",
+    "check": "softpack.cli.check:check",
     "info": "softpack.cli.info:info",
     "verify": "softpack.cli.verify:verify",
     "eval": "softpack.cli.eval:evaluate",

@@ -26,7 +26,10 @@ from softpack.container.blockfile import PARTIAL
 from softpack.container.file import SpkFile
 from softpack.errors import DataError
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPE = click.option(
+    "--dtype", type=click.Choice(("auto", "float32", "bfloat16", "float16")), default="auto", show_default=True,
+    help="That the language model computes in; auto is that of its checkpoint.",
+)  # fmt: skip
 
 
 def _ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -60,9 +63,7 @@ def _ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple
               help="Tokens that the model sees at once, padding included.")  # fmt: skip
 @click.option("--forced", callback=_ids, metavar="ID,ID,...",
               help="Tokens whose log-probabilities are kept exactly in every row.")  # fmt: skip
-@click.option(
-    "--dtype", type=click.Choice(DTYPES), default="auto", show_default=True, help="That the model computes in."
-)
+@DTYPE
 @SEED
 @click.option("--device", metavar="D", help="Where the model and the codec work, such as cuda [default: cpu]")
 @click.option("--restart", is_flag=True, help="Throw away what an interrupted run left.")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from softpack.accounting import grid
-from softpack.cli.options import JSON, MATRIX, positive
+from softpack.cli.options import COMPARED_AT, JSON, MATRIX
 from softpack.cli.progress import Bar
 from softpack.cli.source import opened, source_options
 from softpack.container.file import SpkFile
@@ -25,8 +25,7 @@ from softpack.records import TEMPERATURES
 @click.option(
     "--against", required=True, type=click.Path(), metavar="SOURCE", help="The rows it was made from."
 )
-@click.option("--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
-              help="To compare at; may be repeated [default: 1, 4, 20]")  # fmt: skip
+@COMPARED_AT
 @MATRIX
 @source_options
 @JSON

@@ -41,7 +41,12 @@ SETTINGS = click.option(
 )  # fmt: skip
 TEMPERATURES = click.option(
     "--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
-    help="That students train at, for vqae, klt and --max-kl; may be repeated [default: 1, 4, 20]",
+    help="That students train at, for vqae, klt, head and --max-kl; may be repeated "
+    "[default: 1, 4, 20; 1 with head]",
+)  # fmt: skip
+COMPARED_AT = click.option(
+    "--temperature", "temperatures", type=float, multiple=True, callback=positive, metavar="T",
+    help="To compare at; may be repeated [default: 1, 4, 20]",
 )  # fmt: skip
 MAX_KL = click.option(
     "--max-kl", type=float, callback=positive, metavar="KL",

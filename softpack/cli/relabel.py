@@ -1,14 +1,12 @@
-"""`softpack relabel` and `softpack check`."""
+"""`softpack relabel`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from softpack.accounting import grid
 from softpack.cli.encode import check_coding, sayer
 from softpack.cli.facts import facts_of, print_facts
 from softpack.cli.options import (
@@ -29,14 +27,12 @@ from softpack.cli.progress import Bar
 from softpack.container.file import SpkFile
 from softpack.errors import DataError
 from softpack.recipe import MIXES, Recipe
-from softpack.records import TEMPERATURES as DEFAULT_TEMPERATURES
 
 PAIR = click.Tuple([float, float])
-TEACHER = click.option(
-    "--teacher", "teachers", required=True, multiple=True, metavar="MODULE:NAME",
-    help="Python that gives the teacher: a torch module, or a function that returns one. Several are a committee, "
-    "whose logits are averaged.",
-)  # fmt: skip
+TEACHER_HELP = (
+    "Python that gives the teacher: a torch module, or a function that returns one. Several are a committee, whose "
+    "logits are averaged."
+)
 BATCH = click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="B",
                      help="Views that the teacher sees at once.")  # fmt: skip
 IMAGES_HELP = "a folder with a folder of images for each class, or MODULE:NAME of a map-style dataset"
@@ -64,7 +60,7 @@ STD = click.option("--std", callback=_numbers, metavar="R,G,B", help="By which t
 )
 @click.argument("images", type=click.Path())
 @OUT
-@TEACHER
+@click.option("--teacher", "teachers", required=True, multiple=True, metavar="MODULE:NAME", help=TEACHER_HELP)
 @click.option("--views", type=click.IntRange(1), required=True, metavar="V", help="Of each image.")
 @click.option(
     "--size", type=int, default=224, show_default=True, metavar="PIXELS", help="Height and width of a view."
@@ -120,7 +116,7 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
         how["size"], None if how["no_crop"] else how["scale"], how["ratio"], how["flip"], how["mix"], how["alpha"],
         how["mixed"], how["patches"], how["seed"],
     )  # fmt: skip
-    found = _images(images)
+    found = images_named(images)
     from softpack.relabelling.relabel import relabel as label
     from softpack.relabelling.teacher import load_teacher
 
@@ -136,58 +132,7 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
     print_facts(facts_of(SpkFile(out)), how["as_json"])
 
 
-@click.command(
-    short_help="Ask the teacher again for some labels.",
-    epilog="\b\nExample:\n  softpack check labels.spk --images images/ --teacher my_teacher:load",
-)
-@click.argument("file", type=click.Path())
-@click.option("--images", required=True, type=click.Path(), metavar="IMAGES", help=IMAGES_HELP + ".")
-@TEACHER
-@click.option(
-    "--rows", type=click.IntRange(1), default=1024, show_default=True, metavar="N", help="To ask for."
-)
-@click.option("--size", type=int, metavar="PIXELS", help="Of the views, where FILE has no recipe.")
-@MEAN
-@STD
-@TEMPERATURES
-@BATCH
-@SEED
-@DEVICE
-@JSON
-def check(file: str, images: str, teachers: tuple[str, ...], temperatures: tuple[float, ...], as_json: bool,
-          **how: Any) -> None:  # fmt: skip
-    """Compare some labels of FILE with what the teacher says of the same views now.
-
-    The control is the teacher asked twice, in batches of another size: what no file could do better than.
-    """
-    SpkFile(file)
-    found = _images(images)
-    from softpack.relabelling.check import check as checked
-    from softpack.relabelling.teacher import load_teacher
-
-    with Bar("asking") as bar:
-        result = checked(
-            file, [load_teacher(name) for name in teachers], found, temperatures=temperatures or DEFAULT_TEMPERATURES,
-            progress=bar, **how,
-        )  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(result.to_json()))
-        return
-    rows: list[tuple[str, ...]] = [("T", "KL mean", "KL p99", "KL max", "control")]
-    for T, of_labels in result.labels.temperatures.items():
-        figures = (
-            of_labels.kl_mean,
-            of_labels.kl_p99,
-            of_labels.kl_max,
-            result.control.temperatures[T].kl_mean,
-        )
-        rows.append((f"{T:g}", *(f"{value:.4f}" for value in figures)))
-    click.echo(grid(rows))
-    agreement, control = (100 * found.top1_agreement for found in (result.labels, result.control))
-    click.echo(f"\ntop-1 agreement {agreement:.2f}% of {result.labels.rows:,} rows; control {control:.2f}%")
-
-
-def _images(named: str) -> Any:
+def images_named(named: str) -> Any:
     """Return the dataset that a text names."""
     if Path(named).is_dir():
         from softpack.folder import ImageFolder

@@ -26,6 +26,8 @@ from softpack.eval.fidelity import Fidelity, FidelityMeter
 from softpack.records import TEMPERATURES
 from softpack.relabelling.teacher import Teacher
 
+CHOOSES = -4  # among the numbers that draws are made of
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -85,7 +87,7 @@ def check(
     if size is None:
         raise DataError(f"{labels.file.name}: does not say how large the views are; say size= (--size)")
     inputs = ReplayedInputs(images, labels, replay(size, mean, std))
-    chosen = np.sort(np.argsort(chance.hashed(seed, -4, np.arange(labels.n_rows)), kind="stable")[:rows])
+    chosen = np.sort(np.argsort(chance.hashed(seed, CHOOSES, np.arange(labels.n_rows)), kind="stable")[:rows])
     meters = FidelityMeter(temperatures), FidelityMeter(temperatures)
     with Teacher(teacher, device).at_work() as at_work:
         for start in range(0, len(chosen), batch_size):

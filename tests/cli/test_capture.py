@@ -279,3 +279,41 @@ def test_a_folder_without_a_model_is_refused(saved):
 
     assert code == 1
     assert "./missing: there is no such folder; expected one of a model" in err
+
+
+# -- check ---------------------------------------------------------------------------------------------
+
+MODEL = ("--model", "capturing_helpers:Model")
+
+
+def test_a_file_is_checked_by_asking_its_model_again(here):
+    run("capture", "ids.jsonl", "-o", "a.spk", *MODEL, "--codec", "quantize", "--set", "bits=4")
+    code, out, err = run("check", "a.spk", *MODEL, "--temperature", "1", "--json")
+
+    assert (code, err) == (0, "")
+    said = json.loads(out)
+    assert said["labels"]["rows"] == 5
+    assert 1e-6 < said["labels"]["temperatures"]["1"]["kl_mean"] < 0.1
+    assert said["control"]["temperatures"]["1"]["kl_mean"] < 1e-9
+    code, out, _ = run("check", "a.spk", *MODEL, "--rows", "2")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["T", "KL", "mean", "KL", "p99", "KL", "max", "control"]
+    assert "of 2 rows; control 100.00%" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "give --images and --teacher, or --model where FILE holds sequences of tokens"),
+        (["--images", "x", *MODEL], 2, "give --images and --teacher, or --model"),
+        (["--images", "."], 2, "give --teacher beside --images"),
+        ([*MODEL, "--size", "32"], 2, "--size is of images, and cannot go with --model"),
+        ([*MODEL, "--teacher", "a:b"], 2, "--teacher is of images, and cannot go with --model"),
+        (MODEL, 1, "logits.spk: holds no tokens of sequences, by which a language model could be asked again"),
+    ],
+)
+def test_what_cannot_be_checked_is_said(here, words, code, said):
+    with softpack.create("logits.spk", "raw", classes=40) as writer:
+        writer.append(np.zeros((3, 40), np.float32), item=0, view=np.arange(3))
+    found, _, err = run("check", "logits.spk", *words)
+    assert (found, said in err) == (code, True), err

@@ -164,6 +164,10 @@ def test_examples_of_help_run(run_any, here, name):
         save_language_model(here / "teacher")
         (here / "texts.jsonl").write_text('{"text": "w1 w2 w3"}\n' * 8)
         (here / "book.txt").write_text("w5 w6 w7 w8 " * 300)
+    if name == "check":
+        save_language_model(here / "teacher")
+        np.savez(here / "ids.npz", input_ids=np.arange(60).reshape(6, 10))
+        assert run_any("capture ids.npz -o text.spk --model ./teacher --set k=4").code == 0
     if name == "encode":
         np.savez(here / "states.npz", hidden=many_NVC)
         (here / "teacher").mkdir()
