@@ -24,7 +24,7 @@ from softpack.errors import CodecError, DataError
 from softpack.fingerprints import teacher_fingerprint, tokenizer_fingerprint
 from softpack.records import LabelSpec
 from softpack.relabelling.labeller import PROBED
-from softpack.relabelling.stopped import alone, make_way, make_whole, unfinished_of
+from softpack.container.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.sources.encoding import check_device
 
 BATCH_TOKENS = 8192

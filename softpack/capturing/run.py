@@ -29,7 +29,7 @@ from softpack.container.writer import Writer
 from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.relabelling.labeller import same_logits
-from softpack.relabelling.stopped import unfinished_of
+from softpack.container.stopped import unfinished_of
 from softpack.sources.encoding import fit_model
 
 COMMIT_S = 60.0  # between two commits, about

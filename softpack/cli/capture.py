@@ -79,8 +79,7 @@ def capture(text_or_tokens: str, out: str, model: str, **how: Any) -> None:
     """
     if how["matrix_outside"] and how["codec_id"] != "head":
         raise click.UsageError("--matrix-outside is of --codec head alone, which decodes by the output matrix")
-    goes_on = Path(f"{out}.unfinished").exists()  # and what is left of OUT itself is that run's
-    check_out(out, how["force"] or (goes_on and not Path(out).exists()), text_or_tokens)
+    check_out(out, how["force"], text_or_tokens, resumes=True)
     if not Path(text_or_tokens).is_file():
         raise DataError(f"{text_or_tokens}: is no file; expected texts or ids of tokens")
     from softpack.capturing.capture import capture as captured

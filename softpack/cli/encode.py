@@ -75,7 +75,7 @@ def encode(
     A folder holds a label set as SRe2L and others write it, or a cache of a language model, as a .jsonl does: see
     `softpack formats`.
     """
-    check_out(out, force, source)
+    check_out(out, force, source, resumes=True)
     check_coding(how, model)
     rows = opened(source, how, replay=not no_replay)
     encode_rows(rows, out, model, not no_replay, force, how)

@@ -119,8 +119,15 @@ def codec_options(command: F) -> F:
     return command
 
 
-def check_out(out: str, force: bool, source: str, is_folder: bool = False) -> None:
+def check_out(out: str, force: bool, source: str, *, is_folder: bool = False, resumes: bool = False) -> None:
     """Refuse an output that cannot be written, before any work is done.
+
+    Args:
+        out: of the file.
+        force: overwrite it.
+        source: that is read.
+        is_folder: the output is to be a folder.
+        resumes: an interrupted run is gone on with. If there is one, what is left of the output itself is its own.
 
     Raises:
         ExistsError: it is there and `force` is not given.
@@ -128,6 +135,7 @@ def check_out(out: str, force: bool, source: str, is_folder: bool = False) -> No
             source itself.
     """
     from softpack.container.blockfile import refuse_existing
+    from softpack.container.stopped import unfinished_of
 
     path = Path(out)
     if path.is_dir() and not is_folder:
@@ -142,7 +150,8 @@ def check_out(out: str, force: bool, source: str, is_folder: bool = False) -> No
         )
     if path.exists() and Path(source).exists() and path.samefile(source):
         raise DataError(f"{out}: is the source itself, which would be lost; write to another file")
-    refuse_existing(out, force, "--force")
+    is_left = resumes and unfinished_of(path).exists() and not path.exists()
+    refuse_existing(out, force or is_left, "--force")
 
 
 def settings_of(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -109,8 +109,7 @@ def relabel(images: str, out: str, teachers: tuple[str, ...], **how: Any) -> Non
     item, view), so the file need not store how it was made, and a student replays it. Interrupted, the same command
     goes on where it was.
     """
-    goes_on = Path(f"{out}.unfinished").exists()  # and what is left of OUT itself is that run's
-    check_out(out, how["force"] or (goes_on and not Path(out).exists()), images)
+    check_out(out, how["force"], images, resumes=True)
     check_coding(how)
     recipe = Recipe(
         how["size"], None if how["no_crop"] else how["scale"], how["ratio"], how["flip"], how["mix"], how["alpha"],

@@ -72,7 +72,7 @@ def transcode(
     are. Otherwise labels are decoded, by --matrix where the file needs it, and encoded again; --set, --temperature,
     --max-kl, --seed and --device are for that. What a file promises by --max-kl stays with codes that stay whole.
     """
-    check_out(out, force, file)
+    check_out(out, force, file, resumes=True)
     check_coding(how, model)
     anew = how["codec_id"] or target_of(how) or model is not None
     given = [o for name, o in OF_A_CODEC.items() if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]

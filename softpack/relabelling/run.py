@@ -29,7 +29,7 @@ from softpack.rate.choose import Wanted, choose
 from softpack.rate.trial import Trial
 from softpack.recipe import Recipe
 from softpack.relabelling.labeller import Labeller, same_logits
-from softpack.relabelling.stopped import alone, make_way, make_whole, unfinished_of
+from softpack.container.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.relabelling.survey import Survey, survey
 from softpack.relabelling.teacher import Teacher
 from softpack.relabelling.views import DrawnViews, ViewPixels

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softpack.container.blockfile import PARTIAL, refuse_existing
+from softpack.container.blockfile import PARTIAL
 from softpack.container.model import Model, load_model_of
 from softpack.container.reader import Labels
-from softpack.container.recover import recover
 from softpack.container.repack import repack
-from softpack.errors import ExistsError, FormatError
+from softpack.container.stopped import make_way, make_whole, unfinished_of
+from softpack.errors import ExistsError, SoftpackError
 from softpack.format.layout import MAGIC, ModelPart
 from softpack.sources.base import Source
 from softpack.sources.encoding import Counted, encode_source
 
-UNFINISHED = ".unfinished"
 RESUMED_NUMBERS = 1 << 27  # in the labels of a source: fewer are encoded anew
 LONG_BITS = 1024  # of a label, from which on tiles fill up between commits
 
@@ -43,7 +42,7 @@ class Encoding:
     @property
     def rows(self) -> Path:
         """Of the rows so far."""
-        return self.out.with_name(self.out.name + UNFINISHED)
+        return unfinished_of(self.out)
 
     @property
     def partial(self) -> Path:
@@ -65,15 +64,18 @@ class Encoding:
 
         Raises:
             ExistsError: another run left it, and `force` is not given.
+            DataError: it is damaged, and `force` is not given.
+            UnsupportedError: a later softpack left it, and `force` is not given.
         """
-        refuse_existing(self.out, self.force)
+        make_way(self.out, self.rows, self.force)
         for path in (self.partial, self.rows):
-            if path.exists():
-                try:
-                    recover(path)
-                except FormatError:  # nothing had been committed
-                    _check_own(path)
-                    path.unlink()
+            _check_own(path)
+        try:
+            make_whole(self.rows, restart=False, spelt="force=True (--force)")
+        except SoftpackError:
+            if not self.force:
+                raise
+            self.forget()
         if not self.rows.exists():
             return None
         if self.of_run.exists() and self.of_run.read_text(encoding="utf-8") == self.run:
@@ -123,6 +125,8 @@ class Encoding:
 
 def _check_own(path: Path) -> None:
     """Refuse to throw away what no encoding has left."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
         if file.read(len(MAGIC)) not in (b"", MAGIC):
             raise ExistsError(f"{path}: is no .spk file, and in the way of one; move it away")

@@ -117,6 +117,15 @@ def test_an_interrupted_encoding_goes_on(run, run_any, here, interrupted):
     assert sorted(path.name for path in here.glob("*.unfinished*")) == []
 
 
+def test_an_encoding_that_was_killed_while_its_output_was_written_goes_on(run, refused, here, interrupted):
+    interrupted("encode logits.npz -o new.spk --codec quantize")
+    (here / "new.spk.partial").write_bytes(b"half")
+    assert "going on where" in run("encode logits.npz -o new.spk --codec quantize").err
+    (here / "new.spk").unlink()
+    (here / "new.spk.partial").write_bytes(b"half")
+    assert "new.spk.partial is there already" in refused("encode logits.npz -o new.spk --codec quantize")
+
+
 def test_an_encoding_of_labels_that_have_changed_is_not_gone_on_with(
     run, run_any, here, labels_NVC, interrupted
 ):

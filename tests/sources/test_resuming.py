@@ -7,9 +7,9 @@ import pytest
 
 import softpack
 from softpack.container.create import append
-from softpack.errors import DataError, ExistsError
+from softpack.errors import CorruptError, DataError, ExistsError, UnsupportedError
 from softpack.format.layout import MAGIC
-from softpack.sources import base
+from softpack.sources import base, resuming
 from softpack.sources import encoding as encoding_module
 from softpack.sources.encoding import encode_source, fit_model
 from softpack.sources.opening import open_source
@@ -126,3 +126,49 @@ def test_what_was_never_committed_is_begun_anew_and_what_is_others_is_kept(tmp_p
     with pytest.raises(ExistsError, match=r"a\.spk\.unfinished: is no \.spk file, and in the way of one"):
         encoding.left()
     assert encoding.rows.read_bytes() == b"my own notes"
+
+
+def test_a_run_that_was_killed_at_its_last_step_goes_on(source, tmp_path, monkeypatch):
+    model, encoding = fit_model(source, "quantize", {"bits": 4}), Encoding(tmp_path / "a.spk", "the same")
+
+    def killed(path, out, **how):
+        (tmp_path / "a.spk.partial").write_bytes(MAGIC + b"half")
+        raise SystemExit
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resuming, "repack", killed)
+        with pytest.raises(SystemExit):
+            encoding.encode(source, model)
+    assert encoding.left().n_rows == source.n_rows
+    encoding.encode(source, None)
+    assert [path.name for path in tmp_path.glob("a.spk*")] == ["a.spk"]
+    assert softpack.verify(encoding.out).n_rows == source.n_rows
+
+
+def later(path):
+    raise UnsupportedError(f"{path}: of a later version; install a later softpack")
+
+
+def damaged(path):
+    raise CorruptError(f"{path}: the header's checksum is wrong")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        (later, UnsupportedError, "install a later softpack"),
+        (damaged, DataError, r"damaged: .* say force=True \(--force\) to throw it away"),
+    ],
+)
+def test_what_was_committed_and_cannot_be_read_is_kept(source, tmp_path, monkeypatch, fault, error, said):
+    encoding = Encoding(tmp_path / "a.spk", "the same")
+    with pytest.raises(KeyboardInterrupt):
+        encoding.encode(source, fit_model(source, "raw", {}), stop_after(100))
+    encoding.left()
+    there = encoding.rows.read_bytes()
+    monkeypatch.setattr("softpack.container.stopped.recover", fault)
+    with pytest.raises(error, match=said):
+        encoding.left()
+    assert encoding.rows.read_bytes() == there
+    assert Encoding(tmp_path / "a.spk", "the same", force=True).left() is None
+    assert not encoding.is_begun

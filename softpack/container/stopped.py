@@ -1,4 +1,4 @@
-"""What a run that asks a teacher leaves when it is stopped, and that only one is at work on a file."""
+"""What a long run leaves when it is stopped, and that only one is at work on a file."""
 
 from __future__ import annotations
 
@@ -59,11 +59,17 @@ def make_way(out: Path, unfinished: Path, force: bool) -> None:
     refuse_existing(out, force)
 
 
-def make_whole(path: Path, restart: bool) -> None:
+def make_whole(path: Path, restart: bool, spelt: str = "restart=True (--restart)") -> None:
     """Make a file whole that a stopped run left, or take it away.
+
+    Args:
+        path: of its rows so far.
+        restart: take it away.
+        spelt: how the caller's user asks for that.
 
     Raises:
         DataError: it is no such file, or is damaged.
+        UnsupportedError: a later softpack wrote it.
     """
     partial = path.with_name(path.name + PARTIAL)
     if restart:
@@ -79,8 +85,10 @@ def make_whole(path: Path, restart: bool) -> None:
     if path.exists():
         try:
             recover(path)
+        except UnsupportedError:
+            raise
         except FormatError as error:
             raise DataError(
-                f"{path}: was not left by an interrupted run, or is damaged: {error}. Move it away, or say "
-                "restart=True (--restart) to throw it away"
+                f"{path}: was not left by an interrupted run, or is damaged: {error}. Move it away, or say {spelt} to "
+                "throw it away"
             ) from error
