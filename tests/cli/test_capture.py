@@ -14,6 +14,7 @@ import softpack
 from softpack.cli import main
 
 HELPERS = Path(__file__).resolve().parents[1] / "capturing"
+MODEL = ("--model", "capturing_helpers:Model")
 TOKENS = [[5, 1, 2], [], [7], [3, 3, 0, 9]]
 
 
@@ -79,6 +80,30 @@ def test_tokens_come_back_from_other_files(here, name, there):
     items, views = labels.cells()
     for column, values in labels.replay(items, views).items():
         np.testing.assert_array_equal(again.replay(items, views)[column], values)
+
+
+@pytest.mark.parametrize(("layout", "name"), [("vllm", "a.jsonl"), ("vllm", "a.npz"), ("distillkit", "a")])
+def test_sequences_without_rows_go_out_and_come_back(here, layout, name):
+    run("capture", "ids.jsonl", "-o", "a.spk", *MODEL, "--codec", "topk", "--set", "k=3")
+    code, _, err = run("decode", "a.spk", "-o", name, "--to", layout)
+    assert code == 0, err
+    code, _, err = run("encode", name, "-o", "b.spk", "--from", layout, "--classes", "40", "--codec", "topk")
+    assert code == 0, err
+    labels, again = softpack.open("a.spk"), softpack.open("b.spk")
+    assert again.shape == labels.shape
+    items, views = labels.cells()
+    assert [array.tolist() for array in again.cells()] == [items.tolist(), views.tolist()]
+    np.testing.assert_array_equal(again.replay(items, views)["token"], labels.replay(items, views)["token"])
+    assert [again.tokens(item).tolist() for item in range(4)] == TOKENS
+
+
+@pytest.mark.parametrize(("layout", "whose"), [("maxtext", "MaxText"), ("megatron", "Megatron")])
+def test_sequences_of_several_lengths_do_not_go_where_all_are_of_one(here, layout, whose):
+    run("capture", "ids.jsonl", "-o", "a.spk", *MODEL, "--codec", "topk", "--set", "k=3")
+    code, _, err = run("decode", "a.spk", "-o", "m", "--to", layout)
+    assert code == 1
+    assert f"a.spk: item 0 has 2 rows and item 1 has 0; {whose}'s are of one length" in err
+    assert not Path("m").exists()
 
 
 @pytest.mark.parametrize(
@@ -282,8 +307,6 @@ def test_a_folder_without_a_model_is_refused(saved):
 
 
 # -- check ---------------------------------------------------------------------------------------------
-
-MODEL = ("--model", "capturing_helpers:Model")
 
 
 def test_a_file_is_checked_by_asking_its_model_again(here):

@@ -38,6 +38,7 @@ def write_maxtext(
     """
     module = import_array_record()
     sequences = Sequences.of(path, asked.k, True, counted, asked.matrix)
+    sequences.check_one_length("MaxText")
     with label_folder(path, out, force, FILES) as folder:
         writer, n_files, n_bytes = None, 0, 0
         for sequence in sequences:

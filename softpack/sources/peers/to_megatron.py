@@ -51,11 +51,7 @@ def write_megatron(
     labels, lengths = sequences.labels, sequences.n_rows_N
     if labels.spec.classes > MOST_CLASSES:
         raise DataError(f"{path}: has {labels.spec.classes} tokens; Megatron's ids tell {MOST_CLASSES} apart")
-    if lengths.min() != lengths.max():
-        bad = int(np.argmax(lengths != lengths[0]))
-        raise DataError(
-            f"{path}: item 0 has {lengths[0]} rows and item {bad} has {lengths[bad]}; Megatron's are of one length"
-        )
+    sequences.check_one_length("Megatron")
     need(
         out,
         {

@@ -137,11 +137,26 @@ class Sequences:
                 part = slice(int(ends[item] - n_N[item]) - base, int(ends[item]) - base)
                 tokens = None
                 if tokens_B is not None and firsts is not None:
-                    tokens = np.concatenate([firsts[item : item + 1], tokens_B[part]]).astype(np.int64)
+                    first = firsts[item : item + 1]  # below 0 where the sequence is empty
+                    tokens = np.concatenate([first[first >= 0], tokens_B[part]]).astype(np.int64)
                 yield Sequence(item, ids_Bk[part], log_probs_Bk[part], tokens)
             if self.counted is not None:
                 self.counted(int(ends[stop - 1]), self.labels.n_rows)
             start = stop
+
+    def check_one_length(self, whose: str) -> None:
+        """Refuse sequences of several lengths, which a layout does not have.
+
+        Raises:
+            DataError: there are some.
+        """
+        lengths_N = self.n_rows_N
+        if (lengths_N != lengths_N[0]).any():
+            bad = int(np.argmax(lengths_N != lengths_N[0]))
+            raise DataError(
+                f"{self.labels.file.name}: item 0 has {lengths_N[0]} rows and item {bad} has {lengths_N[bad]}; "
+                f"{whose}'s are of one length"
+            )
 
     def _check_whole(self, items_B: np.ndarray, views_B: np.ndarray, starts_N: np.ndarray) -> None:
         first = int(starts_N[items_B[0]]) if len(items_B) else 0

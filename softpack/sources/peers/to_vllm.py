@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from softpack.errors import DataError
+from softpack.sequences import NO_TOKEN
 from softpack.sources.encoding import Counted
 from softpack.sources.files.plans import ArrayPlan
 from softpack.sources.files.sinks import npz_sink
@@ -57,7 +58,8 @@ def _line(sequence: Sequence) -> str:
         for ids, values in zip(sequence.ids_Rk.tolist(), sequence.log_probs_Rk.tolist(), strict=True)
     ]
     said = {} if sequence.tokens is None else {"prompt_token_ids": sequence.tokens.tolist()}
-    return json.dumps({**said, "prompt_logprobs": [None, *entries]}, separators=(",", ":"))
+    is_empty = sequence.tokens is not None and not len(sequence.tokens)  # no first token, which has no entry
+    return json.dumps({**said, "prompt_logprobs": [] if is_empty else [None, *entries]}, separators=(",", ":"))
 
 
 def _write_arrays(file: Path, sequences: Sequences) -> None:
@@ -75,4 +77,5 @@ def _write_arrays(file: Path, sequences: Sequences) -> None:
         for sequence in sequences:
             append({IDS: sequence.ids_Rk, VALUES: sequence.log_probs_Rk})
             if sequence.tokens is not None:
-                append({TOKENS: sequence.tokens[1:], FIRST: sequence.tokens[:1]})
+                first = sequence.tokens[:1] if len(sequence.tokens) else np.array([NO_TOKEN])
+                append({TOKENS: sequence.tokens[1:], FIRST: first})

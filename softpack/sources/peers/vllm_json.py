@@ -109,6 +109,8 @@ def _parsed(line: bytes, name: str, classes: int) -> _Sequence:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: is no JSON: {str(error)[:200]}") from None
     entries, tokens = _entries(said)
+    if entries == tokens == []:
+        return _Sequence([], np.empty(0, np.int64))
     if not isinstance(entries, list) or not entries:
         raise DataError(
             f"{name}: holds no list of prompt_logprobs; expected null and then an object for each token"
