@@ -58,7 +58,8 @@ class Asker:
                 torch.from_numpy(array).to(device) for array in (tokens_BL, is_token_BL.astype(np.int64))
             )
             states_BLX = self.teacher.states(tokens, mask)
-            states_NX = states_BLX[torch.from_numpy(row_N).to(device), torch.from_numpy(position_N).to(device)]
+            at = (torch.from_numpy(index_N).to(states_BLX.device) for index_N in (row_N, position_N))
+            states_NX = states_BLX[tuple(at)]
         del states_BLX
         step = max(1, SLICE_VALUES // self.teacher.classes)
         for start in range(0, len(row_N), step):

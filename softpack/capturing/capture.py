@@ -20,11 +20,11 @@ from softpack.capturing.teacher import LanguageTeacher
 from softpack.codecs.abc import Codec, Stage
 from softpack.codecs.registry import codec_of_matrix, make_codec
 from softpack.container.forcing import check_forced
+from softpack.container.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.errors import CodecError, DataError
 from softpack.fingerprints import teacher_fingerprint, tokenizer_fingerprint
 from softpack.records import LabelSpec
 from softpack.relabelling.labeller import PROBED
-from softpack.container.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.sources.encoding import check_device
 
 BATCH_TOKENS = 8192
@@ -84,6 +84,8 @@ def capture(
     """
     if type(batch_tokens) is not int or batch_tokens < 1:
         raise DataError(f"batch_tokens is {batch_tokens!r}; expected a whole number from 1")
+    if taken := sorted({"encoding", "teacher"} & (notes or {}).keys()):
+        raise DataError(f"{out}: notes have {taken[0]}, which the file says itself; name it otherwise")
     found, path = read_sequences(sequences, tokenizer, max_length), Path(out)
     if not found.n_rows:
         raise DataError(

@@ -72,9 +72,8 @@ def first_rows(
         for block in asker.ask(batches[batch]):
             block = block.take(slice(n_rows - done))
             labels_BC[done : done + len(block)] = block.labels_BC
-            blocks.append(
-                RowBlock(block.labels_BC[:, :0], block.item_B, block.view_B, block.replay, block.forced_BF)
-            )
+            nothing_B0 = np.empty((len(block), 0), np.float32)  # a part of labels_BC would keep them all
+            blocks.append(RowBlock(nothing_B0, block.item_B, block.view_B, block.replay, block.forced_BF))
             done += len(block)
             bar(done, n_rows, "")
             if done == n_rows:

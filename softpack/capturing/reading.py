@@ -46,7 +46,21 @@ def read_sequences(given: Any, tokenizer: Any = None, max_length: int | None = N
         return given if max_length is None else Sequences.of(given[i][:max_length] for i in range(len(given)))
     if isinstance(given, (str, os.PathLike)):
         return _read_file(Path(given), tokenizer, max_length)
-    return _sequences(given, tokenizer, max_length, "sequence")
+    return _sequences(_examples(given), tokenizer, max_length, "sequence")
+
+
+def _examples(given: Any) -> Any:
+    """Return examples; of what has them field by field, as tokenizers give them, one after the other."""
+    if not hasattr(given, "keys"):
+        return given
+    fields = {name: given[name] for name in ("input_ids", "attention_mask", "text") if name in given}
+    lengths = {None if isinstance(values, str) else len(values) for values in fields.values()}
+    if not fields.keys() & {"input_ids", "text"} or len(lengths) > 1 or None in lengths:
+        raise DataError(
+            f"the sequences are a dictionary of {', '.join(map(str, given)) or 'nothing'}; expected input_ids (and an "
+            "attention_mask) or text, each with as many entries as there are sequences"
+        )
+    return [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
 
 
 def _read_file(path: Path, tokenizer: Any, max_length: int | None) -> Sequences:
@@ -104,7 +118,12 @@ def _of_example(example: Any, where: str) -> Any:
     if "input_ids" in example:
         if "attention_mask" not in example:
             return example["input_ids"]
-        return np.asarray(example["input_ids"])[np.asarray(example["attention_mask"], bool)]
+        ids_L, is_token_L = np.asarray(example["input_ids"]), np.asarray(example["attention_mask"], bool)
+        if ids_L.shape != is_token_L.shape:
+            raise DataError(
+                f"{where}: has {ids_L.size} input_ids and {is_token_L.size} numbers of attention_mask; expected as many"
+            )
+        return ids_L[is_token_L]
     if "text" in example:
         return example["text"]
     raise DataError(f"{where}: has the fields {', '.join(map(str, example))}; expected input_ids or text")

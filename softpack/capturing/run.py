@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,11 @@ from softpack.codecs.abc import Progress, Stage
 from softpack.container.create import append, create
 from softpack.container.reader import Labels
 from softpack.container.repack import repack
+from softpack.container.stopped import unfinished_of
 from softpack.container.writer import Writer
 from softpack.errors import DataError
 from softpack.records import RowBlock
 from softpack.relabelling.labeller import same_logits
-from softpack.container.stopped import unfinished_of
 from softpack.sources.encoding import fit_model
 
 COMMIT_S = 60.0  # between two commits, about
@@ -135,6 +135,7 @@ class Run:
         writer = create(self.unfinished, model, **how)
         try:
             self._add(writer, first.rows, is_there_R)
+            writer.commit()  # fitting is not to be done again, whatever comes
         except BaseException:
             writer.abandon()
             raise
@@ -156,7 +157,8 @@ class Run:
                     bar(done, len(is_there_R), "")
             except KeyboardInterrupt:
                 if writer.is_fitted:
-                    writer.commit()
+                    with suppress(DataError):  # it came while rows were written: those are lost
+                        writer.commit()
                 raise
 
     def _has(self, items: np.ndarray, is_there_R: np.ndarray) -> bool:

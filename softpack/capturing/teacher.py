@@ -6,6 +6,7 @@ the vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -78,9 +79,7 @@ class LanguageTeacher:
     @property
     def longest(self) -> int | None:
         """Tokens of a sequence that the model has positions for; None where it does not say."""
-        config = getattr(self.model, "config", None)
-        of_text = getattr(config, "get_text_config", None)
-        found = getattr(of_text() if callable(of_text) else config, "max_position_embeddings", None)
+        found = getattr(_text_config_of(self.model), "max_position_embeddings", None)
         return found if isinstance(found, int) and found > 0 else None
 
     def probe(self, tokens_L: np.ndarray) -> Tensor:
@@ -100,7 +99,7 @@ class LanguageTeacher:
                     found_LV = self.parts.head(self.states(tokens_1L, mask_1L)[0])
                 except (TypeError, AttributeError, RuntimeError):  # it is built otherwise
                     found_LV = torch.empty(0)
-                if not _is_close(found_LV.float(), logits_LV, found_LV.dtype):
+                if not _is_close(found_LV.float().to(logits_LV.device), logits_LV, found_LV.dtype):
                     self.parts = None  # something follows the matrix
         return logits_LV
 
@@ -122,7 +121,8 @@ class LanguageTeacher:
             tokens_1L = torch.from_numpy(tokens_L[:PROBED].astype(np.int64))[None].to(self.device)
             with torch.inference_mode():
                 states_LH = self.states(tokens_1L, torch.ones_like(tokens_1L))[0]
-                if _is_close(states_LH.float() @ weight_VH.float().T, logits_LV, states_LH.dtype):
+                found_LV = states_LH.to(weight_VH.device).float() @ weight_VH.float().T
+                if _is_close(found_LV.to(logits_LV.device), logits_LV, states_LH.dtype):
                     return weight_VH.detach()
             fault = "its logits are not its last hidden states times its output embeddings"
         raise DataError(
@@ -155,10 +155,17 @@ class LanguageTeacher:
 
 
 def _called(part: Callable[..., Any], model: Any, tokens_BL: Tensor, mask_BL: Tensor) -> Any:
-    more = (
-        {"use_cache": False} if hasattr(model, "config") else {}
-    )  # models of transformers would keep keys and values
+    # Models of transformers would keep keys and values.
+    more = {"use_cache": False} if hasattr(model, "config") and _takes(part, "use_cache") else {}
     return part(input_ids=tokens_BL, attention_mask=mask_BL, **more)
+
+
+def _takes(part: Callable[..., Any], name: str) -> bool:
+    try:
+        parameters = inspect.signature(part.forward if isinstance(part, nn.Module) else part).parameters
+    except (TypeError, ValueError):  # it does not say
+        return False
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _parts_of(model: Any) -> Parts | None:
@@ -171,8 +178,15 @@ def _parts_of(model: Any) -> Parts | None:
 
 
 def _changes_of(model: Any) -> list[str]:
+    configs = {id(config): config for config in (getattr(model, "config", None), _text_config_of(model))}
+    return [name for c in configs.values() for name in CHANGES if getattr(c, name, None) not in (None, 1)]
+
+
+def _text_config_of(model: Any) -> Any:
+    """Return the configuration of a model, or of the part of it that knows language."""
     config = getattr(model, "config", None)
-    return [name for name in CHANGES if getattr(config, name, None) not in (None, 1)]
+    of_text = getattr(config, "get_text_config", None)
+    return of_text() if callable(of_text) else config
 
 
 def _is_close(found_LV: Tensor, expected_LV: Tensor, dtype: torch.dtype) -> bool:

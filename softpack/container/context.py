@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import Codec, Codes
+from softpack.container.correcting import full_precision
 from softpack.container.mixing import Mixing
 
 DECODE_ROWS = 1024
@@ -94,17 +95,19 @@ class Prototypes:
         if not 0 < n_rows * codec.spec.classes <= KEPT_VALUES:
             return cls(codec, codes, n)
         flat = {name: values.flatten(0, 1) if n > 1 else values for name, values in codes.items()}
-        parts = [
-            codec.decode({name: values[start : start + DECODE_ROWS] for name, values in flat.items()})
-            for start in range(0, n_rows, DECODE_ROWS)
-        ]
+        with full_precision(next(iter(flat.values())).device):
+            parts = [
+                codec.decode({name: values[start : start + DECODE_ROWS] for name, values in flat.items()})
+                for start in range(0, n_rows, DECODE_ROWS)
+            ]
         return cls(codec, codes, n, torch.cat(parts))
 
     @classmethod
     def of_rows(cls, codec: Codec, rows_NPC: Tensor) -> Prototypes:
         """Encode them."""
         n_items, n, _ = rows_NPC.shape
-        codes = codec.encode(rows_NPC.flatten(0, 1))
+        with full_precision(rows_NPC.device):
+            codes = codec.encode(rows_NPC.flatten(0, 1))
         if n > 1:
             codes = {name: values.view(n_items, n, *values.shape[1:]) for name, values in codes.items()}
         return cls.of_codes(codec, codes, n)
@@ -126,7 +129,10 @@ class Prototypes:
 
     def seen_by(self, codec: Codec) -> Prototypes:
         """Return them with what the codec of the rows sees of them, so that no row's context is looked through."""
-        return self if self.rows_RC is None else replace(self, features_RX=codec.features(self.rows_RC))
+        if self.rows_RC is None:
+            return self
+        with full_precision(self.device):
+            return replace(self, features_RX=codec.features(self.rows_RC))
 
     def context(self, items_B: Tensor, weights: Weights) -> Tensor:
         """Return the context of rows [B, C], on the device of the prototypes.

@@ -113,6 +113,9 @@ def create(
         CodecError: an unknown codec or setting, or a number that is not positive.
         DataError: items or views are out of range, or the file cannot be written.
     """
+    for name in ("softpack", "torch", "numpy", "seed"):
+        if name in (notes or {}):
+            raise DataError(f"{path}: notes have {name}, which the file says itself; name it otherwise")
     bound = None if sequences is None else Sequences.of(sequences)
     if bound is not None:
         items, views = len(bound) if items is None else items, bound.n_views if views is None else views

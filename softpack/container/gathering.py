@@ -12,6 +12,7 @@ from torch import Tensor
 from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.sparse import as_sparse_rows
 from softpack.container.context import Prototypes
+from softpack.container.correcting import full_precision
 from softpack.container.mixing import mixing_of
 from softpack.container.model import Model
 from softpack.container.tables import tables_of_sample
@@ -86,7 +87,8 @@ class Gathered:
 
     def fitted(self, model: Model, prototypes: Prototypes | None, how: Fit) -> Model:
         """Return a model whose codec and tables are fitted to the rows."""
-        codec = self._codec(model.codec, prototypes, how) if self.needs_fit else model.codec
+        with full_precision(how.device):
+            codec = self._codec(model.codec, prototypes, how) if self.needs_fit else model.codec
         if not wants_rows(codec) or not len(self) or not all(map(len, self._blocks)):
             return replace(model, codec=codec)
         return replace(model, codec=codec, tables=self._tables(codec, how))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec
 from softpack.codecs.registry import make_codec, setting_kinds, setting_names
+from softpack.container.correcting import full_precision
 from softpack.container.file import SpkFile
 from softpack.container.tiles import Tables
 from softpack.container.viewpoint import ViewBasis, has_viewpoints, n_functions
@@ -146,7 +147,8 @@ def fit_prototype_codec(rows_NC: Tensor, bits: float, seed: int = 0) -> Codec:
     They are taken off in logits, so that squared error counts: no search for KL.
     """
     codec = make_codec(PROTOTYPE_CODEC, LabelSpec(rows_NC.shape[1]), {"search": 0}, target_bits=bits)
-    return codec.fit([rows_NC], seed=seed, n_rows=len(rows_NC))
+    with full_precision(rows_NC.device):
+        return codec.fit([rows_NC], seed=seed, n_rows=len(rows_NC))
 
 
 def load_model_of(file: SpkFile) -> Model:

@@ -373,7 +373,7 @@ def codes_of(
     codec: Codec, block: RowBlock, device: torch.device | str, context_BC: Tensor | None = None
 ) -> dict[str, np.ndarray]:
     """Return the codes of rows, of which all classes are known or only some, as unsigned numpy arrays."""
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(torch.device(device)):
         if block.sparse is not None:
             return code_arrays(codec.encode_sparse(as_sparse_rows(block.sparse, codec.spec, device)))
         return code_arrays(codec.encode(torch.from_numpy(block.labels_BC).to(device).float(), context_BC))

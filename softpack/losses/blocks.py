@@ -53,8 +53,8 @@ def row_losses(student_BC: Tensor, loss: RowLoss, mask_B: Tensor | None = None) 
 
 
 def mean_of(rows_B: Tensor, mask_B: Tensor | None) -> Tensor:
-    """Return the mean loss of the rows that count; 0 where none does."""
-    return rows_B.mean() if mask_B is None else rows_B.sum() / mask_B.sum().clamp_min(1)
+    """Return the mean loss of the rows that count; 0 where none does, or there is none."""
+    return rows_B.sum() / (max(1, len(rows_B)) if mask_B is None else mask_B.sum().clamp_min(1))
 
 
 def working_dtype(student_BC: Tensor) -> torch.dtype:

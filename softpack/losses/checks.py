@@ -60,7 +60,7 @@ def check_tail(name: str, label: Tensor | SparseRows, temperature: float, mask_B
         )
     has_others_B = label.is_class_BK.sum(1) < label.spec.classes
     bare_B = has_others_B & (label.at(temperature)[1] == -torch.inf)
-    n_bare = int((bare_B if mask_B is None else bare_B & mask_B).sum())
+    n_bare = int((bare_B if mask_B is None else bare_B & mask_B.to(bare_B.device)).sum())
     if n_bare:
         raise DataError(
             f"{name}: {n_bare} of {len(label)} rows give no probability to the classes that were not kept, as "

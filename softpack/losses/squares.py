@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from softpack.codecs.spaces import to_logits
 from softpack.codecs.sparse import SparseRows
 from softpack.errors import DataError
-from softpack.losses.blocks import Block, RowLoss, row_losses, working_dtype
+from softpack.losses.blocks import Block, RowLoss, mean_of, row_losses, working_dtype
 from softpack.losses.checks import check_pair
 from softpack.records import LabelSpec
 
@@ -49,11 +49,12 @@ def logits_mse(
     rows_B = row_losses(student_BC, loss)
     _check_labels(rows_B, loss)
     if not hard:
-        return rows_B.mean()
+        return mean_of(rows_B, None)
     if target_B is None:
         raise DataError(f"logits_mse: hard is {hard:g}, but there are no hard labels; give target_B")
     with torch.autocast(student_BC.device.type, enabled=False):
-        return rows_B.mean() + hard * F.cross_entropy(student_BC.to(working_dtype(student_BC)), target_B)
+        hard_B = F.cross_entropy(student_BC.to(working_dtype(student_BC)), target_B, reduction="none")
+        return mean_of(rows_B, None) + hard * mean_of(hard_B, None)
 
 
 @dataclass(frozen=True)

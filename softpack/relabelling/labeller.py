@@ -107,8 +107,12 @@ def same_logits(probe: str, other: str) -> bool:
         one, two = (np.array([float(number) for number in text.split(",")]) for text in (probe, other))
     except ValueError:
         return False
-    return one.shape == two.shape and bool(
-        np.allclose(one, two, rtol=2e-2, atol=2e-2 * np.abs(one).max(initial=0))
+    if one.shape != two.shape:
+        return False
+    known = np.isfinite(one) & np.isfinite(two)  # -inf is a class that cannot come
+    near = 2e-2 * np.abs(one[known]).max(initial=0)
+    return np.array_equal(one[~known], two[~known]) and np.allclose(
+        one[known], two[known], rtol=2e-2, atol=near
     )
 
 

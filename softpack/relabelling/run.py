@@ -21,6 +21,7 @@ from softpack.container.gathering import fit_rows
 from softpack.container.model import Model
 from softpack.container.reader import Labels
 from softpack.container.repack import repack
+from softpack.container.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.container.writer import Writer
 from softpack.data.inputs import images_of
 from softpack.data.thumbprint import check_images
@@ -29,7 +30,6 @@ from softpack.rate.choose import Wanted, choose
 from softpack.rate.trial import Trial
 from softpack.recipe import Recipe
 from softpack.relabelling.labeller import Labeller, same_logits
-from softpack.container.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.relabelling.survey import Survey, survey
 from softpack.relabelling.teacher import Teacher
 from softpack.relabelling.views import DrawnViews, ViewPixels

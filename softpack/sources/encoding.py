@@ -17,6 +17,7 @@ from softpack.codecs.abc import Codec, Progress
 from softpack.codecs.registry import codec_of_matrix, make_codec
 from softpack.codecs.sparse import SparseRows, as_sparse_rows
 from softpack.container.context import Prototypes
+from softpack.container.correcting import full_precision
 from softpack.container.create import PROTOTYPE_BITS, append, create
 from softpack.container.gathering import fit_rows
 from softpack.container.model import Model, arrays_of_item, as_model, fit_prototype_codec
@@ -88,25 +89,26 @@ def fit_model(
             inside=matrix_inside,
             where=str(source.path),
         )
-    if source.kept is not None:
-        check_takes_sparse(source, codec)
-        fitted = codec.fit_sparse(
-            _SparseSample(source, seed, device), seed=seed, n_rows=n_rows, progress=progress
+    with full_precision(torch.device(device)):
+        if source.kept is not None:
+            check_takes_sparse(source, codec)
+            fitted = codec.fit_sparse(
+                _SparseSample(source, seed, device), seed=seed, n_rows=n_rows, progress=progress
+            )
+            return Model(fitted, None, _tables(fitted, source, None, None, n_rows, seed, device))
+        prototype_codec, prototypes, contexts, basis = None, None, None, None
+        if codec.takes_context:
+            learned = learned or learn(source, degree)
+            basis = learned.basis
+            item_bits = item_bits or PROTOTYPE_BITS * n_rows / source.items
+            prototype_codec = _fit_prototypes(learned.rows_NPC, item_bits, seed)
+            prototypes = learned.prototypes(prototype_codec, device)
+            contexts = _contexts(_Sample(source, seed, device), learned, prototypes)
+        fitted = codec.fit(
+            _Sample(source, seed, device), seed=seed, n_rows=n_rows, progress=progress, contexts=contexts
         )
-        return Model(fitted, None, _tables(fitted, source, None, None, n_rows, seed, device))
-    prototype_codec, prototypes, contexts, basis = None, None, None, None
-    if codec.takes_context:
-        learned = learned or learn(source, degree)
-        basis = learned.basis
-        item_bits = item_bits or PROTOTYPE_BITS * n_rows / source.items
-        prototype_codec = _fit_prototypes(learned.rows_NPC, item_bits, seed)
-        prototypes = learned.prototypes(prototype_codec, device)
-        contexts = _contexts(_Sample(source, seed, device), learned, prototypes)
-    fitted = codec.fit(
-        _Sample(source, seed, device), seed=seed, n_rows=n_rows, progress=progress, contexts=contexts
-    )
-    tables = _tables(fitted, source, learned, prototypes, n_rows, seed, device)
-    return Model(fitted, prototype_codec, tables, basis)
+        tables = _tables(fitted, source, learned, prototypes, n_rows, seed, device)
+        return Model(fitted, prototype_codec, tables, basis)
 
 
 def _fit_prototypes(rows_NPC: Tensor, bits: float, seed: int) -> Codec:

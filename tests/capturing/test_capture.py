@@ -367,3 +367,23 @@ def test_a_setting_that_head_does_not_have_is_refused_before_the_teacher_is_aske
     monkeypatch.setattr(asking.Asker, "ask", lambda asker, items: pytest.fail("it was asked"))
     with pytest.raises(CodecError, match="k"):
         softpack.capture(Model(), make_sequences(), tmp_path / "a.spk", "head", k=3)
+
+
+def test_a_cap_of_a_part_that_knows_language_is_seen():
+    model = with_config(get_text_config=lambda config: type("Config", (), {"final_logit_softcapping": 30.0})())
+    with pytest.raises(DataError, match=r"changed after the matrix \(final_logit_softcapping\)"):
+        LanguageTeacher(model).matrix(np.array([1, 2, 3]))
+
+
+def test_a_model_with_a_configuration_need_not_know_of_caches(tmp_path):
+    model, sequences = Model(), make_sequences()
+    model.config = object()
+    softpack.capture(model, sequences, tmp_path / "a.spk", "raw", dtype="fp32")
+    assert_captured(softpack.open(tmp_path / "a.spk"), model, sequences)
+
+
+@pytest.mark.parametrize("name", ["seed", "encoding", "teacher"])
+def test_notes_do_not_stand_for_what_a_file_says_itself(tmp_path, name):
+    with pytest.raises(DataError, match=rf"a\.spk.*: notes have {name}, which the file says itself"):
+        softpack.capture(Model(), make_sequences(), tmp_path / "a.spk", "raw", notes={name: 1})
+    assert not list(tmp_path.glob("a.spk*"))

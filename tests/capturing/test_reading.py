@@ -145,3 +145,33 @@ def test_texts_need_a_tokenizer(tmp_path):
         read_sequences(tmp_path / "nowhere.txt")
     with pytest.raises(DataError, match="max_length is 1; expected a whole number from 2"):
         read_sequences([[1, 2]], None, 1)
+
+
+class Rows(dict):
+    """Fields by name, as tokenizers give them."""
+
+
+@pytest.mark.parametrize("kind", [dict, Rows])
+def test_fields_by_name_are_examples(kind):
+    given = kind(
+        input_ids=[[1, 2, 3], [4, 5, 0]], attention_mask=[[1, 1, 1], [1, 1, 0]], token_type_ids=[[0], [0]]
+    )
+    found = read_sequences(given, Letters())
+    assert [found[n].tolist() for n in range(len(found))] == [[1, 2, 3], [4, 5]]
+    assert len(read_sequences(kind(text=["ab", "c"]), Letters())) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tokens": [[1, 2]]}, "a dictionary of tokens; expected input_ids"),
+        ({"text": "one text"}, "a dictionary of text; expected"),
+        ({"input_ids": [[1, 2], [3, 4]], "attention_mask": [[1, 1]]}, "a dictionary of input_ids, attention_mask;"),
+        ({}, "a dictionary of nothing; expected"),
+        ([{"input_ids": [1, 2, 3], "attention_mask": [1, 1]}],
+         "sequence 0: has 3 input_ids and 2 numbers of attention_mask; expected as many"),
+    ],
+)  # fmt: skip
+def test_fields_that_do_not_fit_are_refused(given, said):
+    with pytest.raises(DataError, match=said):
+        read_sequences(given, Letters())

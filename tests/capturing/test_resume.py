@@ -15,7 +15,10 @@ from capturing_helpers import Model, Telling, make_sequences
 
 import softpack
 from softpack.capturing import run
+from softpack.container.tile_writer import TileWriter
 from softpack.errors import DataError
+from softpack.relabelling.labeller import same_logits
+from softpack.sources.encoding import fit_model
 
 SEQUENCES = make_sequences(60)
 HOW = {"codec": "klt", "bits": 40.0, "batch_tokens": 32, "forced": (2,)}
@@ -217,3 +220,39 @@ def test_progress_counts_tokens(tmp_path):
     assert [what for what, *_ in dict.fromkeys((what,) for what, *_ in seen)] == [
         "hashing the teacher", "asking for the first rows", "fitting", "capturing", "writing",
     ]  # fmt: skip
+
+
+def test_an_interruption_while_rows_are_written_is_one(tmp_path, few, monkeypatch):
+    write, left = TileWriter._write_part, [4]
+
+    def interrupted(writer, part):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        write(writer, part)
+
+    monkeypatch.setattr(run, "COMMIT_S", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(TileWriter, "_write_part", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            softpack.capture(Model(), SEQUENCES, tmp_path / "a.spk", **HOW)
+    assert left[0] == 0
+    softpack.capture(Model(), SEQUENCES, tmp_path / "a.spk", **HOW)
+    softpack.capture(Model(), SEQUENCES, tmp_path / "whole.spk", **HOW)
+    assert (tmp_path / "a.spk").read_bytes() == (tmp_path / "whole.spk").read_bytes()
+
+
+def test_a_fit_is_not_done_again(tmp_path, few, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(run, "fit_model", lambda *given, **how: fitted.append(1) or fit_model(*given, **how))
+    with pytest.raises(RuntimeError):
+        softpack.capture(Stopping(12, RuntimeError), SEQUENCES, tmp_path / "a.spk", **HOW)
+    softpack.capture(Model(), SEQUENCES, tmp_path / "a.spk", **HOW)
+    assert len(fitted) == 1
+
+
+def test_teachers_of_minus_infinity_are_told_apart():
+    assert same_logits("1.0,-inf,3.0", "1.001,-inf,3.0")
+    assert not same_logits("1.0,-inf,3.0", "2.0,-inf,3.0")
+    assert not same_logits("1.0,-inf,3.0", "1.0,2.0,3.0")
+    assert not same_logits("1.0", "1.0,2.0")

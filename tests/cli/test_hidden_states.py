@@ -199,3 +199,14 @@ def test_a_model_that_changes_logits_after_its_matrix_is_refused(refused, here, 
 def test_a_configuration_that_says_nothing_of_logits_is_no_matter(run, here, states_NLH, config):
     (here / "config.json").write_text(config)
     run(f"fit states.npz -o head.spkm {TEACHER} --target-bits 60")
+
+
+@pytest.mark.parametrize("named", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_matrix_is_found_in_a_checkpoint_of_another_dtype(here, states_NLH, named):
+    loaded_VH = checkpoint(here / "teacher.safetensors")["lm_head.weight"].to(named)  # as a model may load it
+    rows_BH = states_NLH.reshape(-1, H)
+    with softpack.create("a.spk", "head", matrix=loaded_VH, matrix_inside=False, bits=60.0) as writer:
+        writer.append(rows_BH, item=np.arange(len(rows_BH)), view=0)
+    labels, same = (softpack.open("a.spk", matrix=given) for given in ("teacher.safetensors", loaded_VH))
+    cells = labels.cells()
+    assert torch.equal(labels.read(*cells), same.read(*cells))

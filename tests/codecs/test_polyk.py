@@ -232,8 +232,30 @@ def test_settings_out_of_range_are_refused(settings, message, spec):
 def test_a_coefficient_beyond_its_precision_is_refused(spec, logits_BC):
     codec = PolyK(spec, k=4, exact_k=0, terms="0,1", term_value="fp16")
 
-    with pytest.raises(CodecError, match="a coefficient is too large for fp16; set term_value=fp32"):
+    with pytest.raises(CodecError, match=r"a curve is too large for fp16, .* set k lower, term_value=fp32"):
         codec.encode(logits_BC * 1e5)
+
+
+@pytest.mark.parametrize("exact_value", ["fp16", "bf16"])
+def test_masks_that_are_no_infinity_are_refused_where_their_precision_lacks_them(exact_value, spec, logits_BC):
+    logits_BC[3, 2:] = torch.finfo(torch.float32).min
+    with pytest.raises(
+        CodecError, match=f"a log-probability is too large for {exact_value}, as of a class that is"
+    ):
+        PolyK(spec, k=8, exact_k=4, exact_value=exact_value).encode(logits_BC)
+
+
+@pytest.mark.parametrize("least", [torch.finfo(torch.float32).min, -1e38, -1e30, -65504.0, -1e9])
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "bf16"])
+def test_what_is_encoded_can_be_decoded(least, kind, spec, logits_BC):
+    logits_BC[3, 5:] = least
+    codec = PolyK(spec, k=8, exact_k=4, exact_value=kind, term_value=kind)
+    try:
+        codes = codec.encode(logits_BC)
+    except CodecError:
+        assert least < -60_000
+    else:
+        assert torch.isfinite(codec.decode_sparse(codes).log_probs_BK).all()
 
 
 @given(st.integers(2, 70_000), st.floats(0, 4000), st.sampled_from([{}, {"exact_k": 3}, {"terms": "0"}]))

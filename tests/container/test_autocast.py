@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,24 @@ def test_context_is_the_same_whether_it_was_first_asked_for_under_autocast(sourc
     assert found_BC.dtype == resident_BC.dtype == torch.float32
     assert torch.equal(found_BC, other.context(*cells))
     assert torch.equal(labels.read(*cells), other.read(*cells))
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_codecs_are_fitted_and_rows_encoded_as_without_it(source, tmp_path, name):
+    for out in ("plain.spk", "lowered.spk"):
+        with lowered() if out == "lowered.spk" else nullcontext():
+            model = fit_model(source, name.split()[0], CODECS[name])
+            encode_source(source, tmp_path / out, model)
+    assert (tmp_path / "plain.spk").read_bytes() == (tmp_path / "lowered.spk").read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["klt", "head"])
+def test_writers_fit_and_encode_as_without_it(tmp_path, codec):
+    chance = torch.Generator().manual_seed(0)
+    rows_BC, matrix_VC = torch.randn(300, 8, generator=chance), torch.randn(40, 8, generator=chance)
+    how = {"matrix": matrix_VC} if codec == "head" else {"classes": 8}
+    for out in ("plain.spk", "lowered.spk"):
+        under = lowered() if out == "lowered.spk" else nullcontext()
+        with under, softpack.create(tmp_path / out, codec, bits=20.0, **how) as writer:
+            writer.append(rows_BC, item=np.arange(300), view=0)
+    assert (tmp_path / "plain.spk").read_bytes() == (tmp_path / "lowered.spk").read_bytes()

@@ -245,3 +245,16 @@ def test_a_student_without_mass_where_labels_have_some_is_infinitely_far():
     given_BC[3, 4] = -torch.inf
     assert losses.kl(given_BC, LABEL_BC) == losses.soft_cross_entropy(given_BC, LABEL_BC) == torch.inf
     assert losses.reverse_kl(given_BC, LABEL_BC).isfinite()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_without_rows_has_no_loss(name):
+    student_BC = torch.empty(0, C, requires_grad=True)
+    loss = LOSSES[name](student_BC, torch.empty(0, C), 2, squared=True)
+    loss.backward()
+    assert (loss.item(), student_BC.grad.shape) == (0, (0, C))
+
+
+def test_squares_of_a_batch_without_rows_are_none():
+    nothing_BC, nothing_B = torch.empty(0, C), torch.empty(0, dtype=torch.long)
+    assert float(losses.logits_mse(nothing_BC, nothing_BC, hard=0.1, target_B=nothing_B)) == 0

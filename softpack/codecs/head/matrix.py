@@ -51,10 +51,12 @@ def find_matrix(
     for name, matrix_VH in (
         [("the tensor", given)] if isinstance(given, Tensor) else _tensors_of(Path(given), shape)
     ):
-        is_like = tuple(matrix_VH.shape) == shape and matrix_VH.dtype == DTYPES[dtype]
-        found_sha256 = matrix_hash(matrix_VH) if is_like else ""
-        if found_sha256 == sha256:
-            return matrix_VH
+        is_like = tuple(matrix_VH.shape) == shape and matrix_VH.dtype in NAMES
+        if is_like:  # models are loaded in other dtypes than their checkpoint's
+            as_named_VH = matrix_VH.to(DTYPES[dtype])
+            found_sha256 = matrix_hash(as_named_VH)
+            if found_sha256 == sha256:
+                return as_named_VH
         kind = NAMES.get(matrix_VH.dtype, matrix_VH.dtype)
         found.append(
             f"{name}, {kind} {list(matrix_VH.shape)}" + (f" of {found_sha256[:16]}..." if is_like else "")

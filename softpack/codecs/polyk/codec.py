@@ -201,14 +201,22 @@ class PolyK(Codec):
             )
         codes = {"ids": ids_Bk.to(code_dtype(self._id_bits))}
         if self._sizes["exact"]:
-            codes["exact"] = to_float_codes(values_Bk[:, : self.exact_k], self.exact_value)
+            exact_Bk = values_Bk[:, : self.exact_k]
+            if overflows(exact_Bk, self.exact_value):
+                raise CodecError(
+                    f"polyk: a log-probability is too large for {self.exact_value}, as of a class that is masked; set "
+                    "k lower, or exact_value=fp32"
+                )
+            codes["exact"] = to_float_codes(exact_Bk, self.exact_value)
         if self._sizes["terms"]:
             coefficients_BT = fit_curve(values_Bk[:, self.exact_k :], self._terms, self.solved_in)
-            if overflows(coefficients_BT, self.term_value):
-                raise CodecError(
-                    f"polyk: a coefficient is too large for {self.term_value}; set term_value=fp32, or fewer terms"
-                )
             codes["terms"] = to_float_codes(coefficients_BT, self.term_value)
+            stored_BT = from_float_codes(codes["terms"], self.term_value)
+            if not bool(torch.isfinite(curve(stored_BT, self._terms, self._n_curve)).all()):
+                raise CodecError(
+                    f"polyk: a curve is too large for {self.term_value}, as through a class that is masked; set k "
+                    "lower, term_value=fp32, or fewer terms"
+                )
         return codes
 
     def _fill(self, values_Bk: Tensor) -> Tensor:
