@@ -40,7 +40,7 @@ def command_lines():
     return [
         (number + offset, shlex.split(line, comments=True)[2:])
         for number, text in blocks("console")
-        for offset, line in enumerate(text.splitlines())
+        for offset, line in enumerate(text.replace("\\\n", "").splitlines())
         if line.startswith("$ softpack ")
     ]
 
@@ -51,7 +51,7 @@ def teacher():
 
 
 def language_model():
-    """Return a module of twenty tokens, made and called as those of transformers are."""
+    """Return a module of a hundred tokens, made and called as those of transformers are."""
 
     class Body(torch.nn.Embedding):
         def forward(self, input_ids, attention_mask):
@@ -60,7 +60,7 @@ def language_model():
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.model, self.lm_head = Body(C, 8), torch.nn.Linear(8, C, bias=False)
+            self.model, self.lm_head = Body(100, 8), torch.nn.Linear(8, 100, bias=False)
             self.base_model_prefix = "model"
 
         def get_output_embeddings(self):

@@ -77,5 +77,5 @@ def _write_arrays(file: Path, sequences: Sequences) -> None:
         for sequence in sequences:
             append({IDS: sequence.ids_Rk, VALUES: sequence.log_probs_Rk})
             if sequence.tokens is not None:
-                first = sequence.tokens[:1] if len(sequence.tokens) else np.array([NO_TOKEN])
-                append({TOKENS: sequence.tokens[1:], FIRST: first})
+                first_1 = sequence.tokens[:1] if len(sequence.tokens) else np.array([NO_TOKEN])
+                append({TOKENS: sequence.tokens[1:], FIRST: first_1})
