@@ -19,6 +19,7 @@ from softpack.capturing.run import Captured, Run
 from softpack.capturing.teacher import LanguageTeacher
 from softpack.codecs.abc import Codec, Stage
 from softpack.codecs.registry import codec_of_matrix, make_codec
+from softpack.container.create import check_notes
 from softpack.container.forcing import check_forced
 from softpack.container.stopped import alone, make_way, make_whole, unfinished_of
 from softpack.errors import CodecError, DataError
@@ -84,8 +85,7 @@ def capture(
     """
     if type(batch_tokens) is not int or batch_tokens < 1:
         raise DataError(f"batch_tokens is {batch_tokens!r}; expected a whole number from 1")
-    if taken := sorted({"encoding", "teacher"} & (notes or {}).keys()):
-        raise DataError(f"{out}: notes have {taken[0]}, which the file says itself; name it otherwise")
+    check_notes(notes, out, "encoding", "teacher")
     found, path = read_sequences(sequences, tokenizer, max_length), Path(out)
     if not found.n_rows:
         raise DataError(

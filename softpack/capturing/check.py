@@ -92,6 +92,8 @@ def _chosen(labels: Labels, rows: int, seed: int) -> tuple[np.ndarray, Sequences
         raise DataError(
             f"{labels.file.name}: holds no tokens of sequences, by which a language model could be asked again"
         )
+    if type(rows) is not int or rows < 1:
+        raise DataError(f"rows is {rows!r}; expected a whole number from 1")
     items, tokens = [], []
     for item in np.argsort(chance.hashed(seed, CHOOSES, np.arange(labels.shape[0])), kind="stable").tolist():
         tokens_L = labels.tokens(item)[: rows + 1]

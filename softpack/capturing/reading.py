@@ -53,14 +53,21 @@ def _examples(given: Any) -> Any:
     """Return examples; of what has them field by field, as tokenizers give them, one after the other."""
     if not hasattr(given, "keys"):
         return given
-    fields = {name: given[name] for name in ("input_ids", "attention_mask", "text") if name in given}
-    lengths = {None if isinstance(values, str) else len(values) for values in fields.values()}
+    fields = {name: given[name] for name in ("input_ids", "attention_mask", "length", "text") if name in given}
+    lengths = {_n_entries(values, name in ("input_ids", "attention_mask")) for name, values in fields.items()}
     if not fields.keys() & {"input_ids", "text"} or len(lengths) > 1 or None in lengths:
         raise DataError(
             f"the sequences are a dictionary of {', '.join(map(str, given)) or 'nothing'}; expected input_ids (and an "
             "attention_mask) or text, each with as many entries as there are sequences"
         )
     return [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]
+
+
+def _n_entries(values: Any, are_lists: bool) -> int | None:
+    """Return how many entries a field has; None where it is one text, or a list of numbers and not of lists."""
+    if isinstance(values, str) or (are_lists and len(values) and not hasattr(values[0], "__len__")):
+        return None
+    return len(values)
 
 
 def _read_file(path: Path, tokenizer: Any, max_length: int | None) -> Sequences:
@@ -117,8 +124,9 @@ def _of_example(example: Any, where: str) -> Any:
         return example
     if "input_ids" in example:
         if "attention_mask" not in example:
-            return example["input_ids"]
-        ids_L, is_token_L = np.asarray(example["input_ids"]), np.asarray(example["attention_mask"], bool)
+            length = example.get("length") if hasattr(example, "get") else None
+            return example["input_ids"][: length if hasattr(length, "__index__") else None]
+        ids_L, is_token_L = _array(example["input_ids"]), _array(example["attention_mask"]).astype(bool)
         if ids_L.shape != is_token_L.shape:
             raise DataError(
                 f"{where}: has {ids_L.size} input_ids and {is_token_L.size} numbers of attention_mask; expected as many"
@@ -127,6 +135,10 @@ def _of_example(example: Any, where: str) -> Any:
     if "text" in example:
         return example["text"]
     raise DataError(f"{where}: has the fields {', '.join(map(str, example))}; expected input_ids or text")
+
+
+def _array(given: Any) -> np.ndarray:
+    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
 
 
 def _tokenized(texts: list[str], tokenizer: Any, where: str) -> list[list[int]]:

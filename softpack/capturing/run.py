@@ -151,14 +151,13 @@ class Run:
                         for block in self.asker.ask(items):
                             self._add(writer, block, is_there_R)
                     done += int(lengths_N[items].sum()) - len(items)
-                    if time.monotonic() - committed > COMMIT_S and writer.is_fitted:
+                    if time.monotonic() - committed > COMMIT_S:
                         writer.commit()
                         committed = time.monotonic()
                     bar(done, len(is_there_R), "")
             except KeyboardInterrupt:
-                if writer.is_fitted:
-                    with suppress(DataError):  # it came while rows were written: those are lost
-                        writer.commit()
+                with suppress(DataError):  # it came while rows were written: those are lost
+                    writer.commit()
                 raise
 
     def _has(self, items: np.ndarray, is_there_R: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from softpack.codecs.head.matrix import CHANGES
+from softpack.codecs.head.matrix import changes_in
 from softpack.errors import DataError
 from softpack.relabelling.teacher import at_work
 
@@ -179,7 +179,7 @@ def _parts_of(model: Any) -> Parts | None:
 
 def _changes_of(model: Any) -> list[str]:
     configs = {id(config): config for config in (getattr(model, "config", None), _text_config_of(model))}
-    return [name for c in configs.values() for name in CHANGES if getattr(c, name, None) not in (None, 1)]
+    return [change for c in configs.values() for change in changes_in(lambda name: getattr(c, name, None))]  # noqa: B023
 
 
 def _text_config_of(model: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from softpack.accounting import grid
 from softpack.cli.capture import DTYPE
@@ -18,7 +19,15 @@ from softpack.records import TEMPERATURES
 if TYPE_CHECKING:
     from softpack.relabelling.check import Checked
 
-OF_VIEWS = ("teachers", "size", "mean", "std")  # options that a language model has no use for
+# Options that one kind of teacher alone has a use for.
+OF_VIEWS = {
+    "teachers": "--teacher",
+    "size": "--size",
+    "mean": "--mean",
+    "std": "--std",
+    "batch_size": "--batch-size",
+}
+OF_LANGUAGE = {"dtype": "--dtype"}
 
 
 @click.command(
@@ -42,8 +51,16 @@ OF_VIEWS = ("teachers", "size", "mean", "std")  # options that a language model 
 @SEED
 @click.option("--device", metavar="D", help="Where the teacher works, such as cuda [default: cpu]")
 @JSON
+@click.pass_context
 def check(
-    file: str, images: str | None, model: str | None, temperatures: tuple[float, ...], as_json: bool, **how: Any
+    ctx: click.Context,
+    /,
+    file: str,
+    images: str | None,
+    model: str | None,
+    temperatures: tuple[float, ...],
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Compare some labels of FILE with what the teacher says now: of the same views, or after the same tokens.
 
@@ -53,9 +70,10 @@ def check(
         raise click.UsageError("give --images and --teacher, or --model where FILE holds sequences of tokens")
     if images is not None and not how["teachers"]:
         raise click.UsageError("give --teacher beside --images")
-    given = [name for name in OF_VIEWS if how[name]]
-    if model is not None and given:
-        raise click.UsageError(f"--{given[0].removesuffix('s')} is of images, and cannot go with --model")
+    beside, others = ("--model", OF_VIEWS) if images is None else ("--images", OF_LANGUAGE)
+    for name, option in others.items():
+        if ctx.get_parameter_source(name) != ParameterSource.DEFAULT:
+            raise click.UsageError(f"{option} is of no use beside {beside}")
     SpkFile(file)
     how |= {"temperatures": temperatures or TEMPERATURES}
     result = _of_images(file, images, **how) if model is None else _of_language(file, model, **how)

@@ -98,6 +98,8 @@ def encode_rows(
     rows: Source, out: str, model_path: str | None, replay: bool, force: bool, how: dict[str, Any]
 ) -> None:
     """Encode a source as the options say, with a fitted codec or one that is fitted to it."""
+    from softpack.container.blockfile import refuse_existing
+    from softpack.container.stopped import alone
     from softpack.sources.encoding import encode_source
     from softpack.sources.resuming import RESUMED_NUMBERS, Encoding
 
@@ -111,8 +113,10 @@ def encode_rows(
 
     if rows.n_rows * rows.row_numbers >= RESUMED_NUMBERS:
         run = _run(rows, how | asked | {"model": model_path})
-        _go_on(rows, Encoding(Path(out), run, force), model, asked)
+        with alone(Path(out)):
+            _go_on(rows, Encoding(Path(out), run, force), model, asked)
         return
+    refuse_existing(out, force, "--force")  # what another run left there is not this one's
     ready = model()
     with Bar("encoding") as bar:
         encode_source(rows, out, ready, force=force, counted=bar, **asked)

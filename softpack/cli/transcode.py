@@ -93,8 +93,10 @@ def transcode(
     if anew:
         encode_rows(open_spk(Path(file), None, None, matrix), out, model, not no_replay, force, how)
     else:
+        from softpack.container.blockfile import refuse_existing
         from softpack.container.repack import repack
 
+        refuse_existing(out, force, "--force")  # nothing of this is gone on with
         with Bar("writing") as bar:
             repack(file, out, replay=not no_replay, stages=stages, force=force, counted=bar)
     made = SpkFile(out)

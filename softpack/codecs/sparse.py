@@ -73,14 +73,22 @@ class SparseRows:
         )
 
     def without_tail(self) -> SparseRows:
-        """Return the known classes alone, made to sum to one, as if the others had no probability at all.
+        """Return the known classes alone, made to sum to one: the others have no probability, as tail=zero gives.
 
-        A student of these is told nothing of the other classes; it is what caches of top-k labels mostly train with.
+        It is what caches of top-k labels mostly train with.
+
+        Raises:
+            DataError: a row has no known class, so that nothing would be left of it.
         """
         if self.sampled:  # they have been that always
             return self
         known_BK = self.log_probs_BK.masked_fill(~self.is_class_BK, -torch.inf).log_softmax(dim=1)
-        known_BK = known_BK.masked_fill(~self.is_class_BK, -torch.inf)  # nan, in a row without any
+        is_nothing_B = known_BK.isnan().all(dim=1)
+        if bool(is_nothing_B.any()):
+            raise DataError(
+                f"row {int(is_nothing_B.int().argmax())} of the batch has no known class, and nothing is left of it "
+                "without its tail; leave such rows out"
+            )
         none_B = torch.full_like(known_BK[:, 0], -torch.inf)
         return replace(self, log_probs_BK=known_BK, fill_B=none_B, tails={})
 

@@ -113,9 +113,7 @@ def create(
         CodecError: an unknown codec or setting, or a number that is not positive.
         DataError: items or views are out of range, or the file cannot be written.
     """
-    for name in ("softpack", "torch", "numpy", "seed"):
-        if name in (notes or {}):
-            raise DataError(f"{path}: notes have {name}, which the file says itself; name it otherwise")
+    check_notes(notes, path)
     bound = None if sequences is None else Sequences.of(sequences)
     if bound is not None:
         items, views = len(bound) if items is None else items, bound.n_views if views is None else views
@@ -232,6 +230,16 @@ def save_model(path: str | os.PathLike[str], model: Codec | Model, force: bool =
     """Write a fitted codec or model, encoders included, as a `.spkm`: an `.spk` without rows."""
     with create(path, model, appendable=True, force=force):
         pass
+
+
+def check_notes(notes: Mapping[str, Any] | None, path: str | os.PathLike[str], *more: str) -> None:
+    """Refuse notes by whose names a file says something itself, `more` besides.
+
+    Raises:
+        DataError: there are some.
+    """
+    if taken := sorted({"softpack", "torch", "numpy", "seed", *more} & (notes or {}).keys()):
+        raise DataError(f"{path}: notes have {taken[0]}, which the file says itself; name it otherwise")
 
 
 def load_model(path: str | os.PathLike[str], matrix: Any = None) -> Model:

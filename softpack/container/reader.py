@@ -157,9 +157,8 @@ class Labels:
             return None
         _, stream = self.file.header.stream("prototype")  # type: ignore[misc]
         codes = as_codes(self.prototype_codes, stream)
-        with full_precision(torch.device("cpu")):
-            prototypes = Prototypes.of_codes(self.model.prototypes, codes, self.model.n_prototypes)
-            return prototypes.seen_by(self.codec)
+        prototypes = Prototypes.of_codes(self.model.prototypes, codes, self.model.n_prototypes)
+        return prototypes.seen_by(self.codec)
 
     @property
     def prototype_codes(self) -> dict[str, np.ndarray]:

@@ -35,9 +35,7 @@ def alone(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise DataError(
-                f"{out}: another run is labelling into it; wait for it, or take another name"
-            ) from None
+            raise DataError(f"{out}: another run is writing it; wait for it, or take another name") from None
         try:
             yield
         finally:

@@ -142,11 +142,6 @@ class Writer:
         """The codec of the rows."""
         return self.model.codec
 
-    @property
-    def is_fitted(self) -> bool:
-        """Whether codec and tables are, so that rows can be committed without fitting to fewer than there will be."""
-        return self._gathered is None
-
     def _resume(self, file: SpkFile) -> None:
         labels = Labels(file.path)
         self._prototypes = labels.prototypes

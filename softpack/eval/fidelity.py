@@ -21,6 +21,7 @@ from torch import Tensor
 from softpack.codecs.divergence import kl_of_rows, log_softmax_at
 from softpack.codecs.spaces import to_logits
 from softpack.codecs.sparse import as_sparse_rows
+from softpack.container.correcting import full_precision
 from softpack.container.reader import Labels
 from softpack.errors import DataError
 from softpack.records import HIDDEN, TEMPERATURES
@@ -193,7 +194,8 @@ def _of_file(
             rows_BC = torch.from_numpy(block.labels_BC).float()
         else:  # classes that the source does not know share what is left
             rows_BC = as_sparse_rows(block.sparse, source.spec).dense()
-        teacher = labels.codec.teacher_rows(rows_BC) if is_hidden else to_logits(rows_BC, source.spec)
+        with full_precision(rows_BC.device):
+            teacher = labels.codec.teacher_rows(rows_BC) if is_hidden else to_logits(rows_BC, source.spec)
         meter.update(teacher, to_logits(labels.read(block.item_B, block.view_B), labels.spec))
         done += len(block)
         if counted is not None:

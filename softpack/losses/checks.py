@@ -64,7 +64,8 @@ def check_tail(name: str, label: Tensor | SparseRows, temperature: float, mask_B
     if n_bare:
         raise DataError(
             f"{name}: {n_bare} of {len(label)} rows give no probability to the classes that were not kept, as "
-            "tail=zero does; take kl or soft_cross_entropy, or encode with a tail that has some, such as tail=bucket"
+            "tail=zero and without_tail() do; take kl or soft_cross_entropy, or encode with a tail that has some, such "
+            "as tail=mass"
         )
 
 

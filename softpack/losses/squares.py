@@ -15,6 +15,8 @@ from softpack.losses.blocks import Block, RowLoss, mean_of, row_losses, working_
 from softpack.losses.checks import check_pair
 from softpack.records import LabelSpec
 
+IGNORED = -100  # a hard label that does not count, as torch has it
+
 
 def logits_mse(
     student_BC: Tensor,
@@ -54,7 +56,7 @@ def logits_mse(
         raise DataError(f"logits_mse: hard is {hard:g}, but there are no hard labels; give target_B")
     with torch.autocast(student_BC.device.type, enabled=False):
         hard_B = F.cross_entropy(student_BC.to(working_dtype(student_BC)), target_B, reduction="none")
-        return mean_of(rows_B, None) + hard * mean_of(hard_B, None)
+        return mean_of(rows_B, None) + hard * mean_of(hard_B, target_B != IGNORED)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from softpack.codecs.abc import Progress
 from softpack.codecs.registry import codec_class
 from softpack.codecs.spaces import centred_logits
 from softpack.container.context import Prototypes
-from softpack.container.correcting import correct_by_list
+from softpack.container.correcting import correct_by_list, full_precision
 from softpack.container.corrections import CORRECTION_STREAM, Corrections, stored_arrays
 from softpack.container.mixing import mix_columns, mixing_of
 from softpack.container.model import Model, pack_tensors
@@ -210,8 +210,9 @@ class Bench:
             context_BC = (
                 None if prototypes is None else self.learned(model.degree).context_of(block, prototypes)
             )
-            codes = model.codec.encode(rows_BC, context_BC)
-            decoded_BC = model.codec.decode(codes, context_BC)
+            with full_precision(rows_BC.device):
+                codes = model.codec.encode(rows_BC, context_BC)
+                decoded_BC = model.codec.decode(codes, context_BC)
             if self.promised is not None:
                 spec, gives = self.source.spec, model.codec.gives
                 found = find_corrections(rows_BC, decoded_BC, spec, gives, self.promised)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from softpack.container.blockfile import PARTIAL
+from softpack.container.blockfile import PARTIAL, refuse_existing
 from softpack.container.model import Model, load_model_of
 from softpack.container.reader import Labels
 from softpack.container.repack import repack
 from softpack.container.stopped import make_way, make_whole, unfinished_of
-from softpack.errors import ExistsError, SoftpackError
+from softpack.errors import ExistsError, FormatError, SoftpackError
 from softpack.format.layout import MAGIC, ModelPart
 from softpack.sources.base import Source
 from softpack.sources.encoding import Counted, encode_source
@@ -26,7 +26,7 @@ LONG_BITS = 1024  # of a label, from which on tiles fill up between commits
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoding that may have been interrupted.
+    """An encoding that may have been interrupted. Only one may be at work on a file: see `stopped.alone`.
 
     Args:
         out: of the file.
@@ -67,18 +67,22 @@ class Encoding:
             DataError: it is damaged, and `force` is not given.
             UnsupportedError: a later softpack left it, and `force` is not given.
         """
-        make_way(self.out, self.rows, self.force)
+        is_ours = self.of_run.exists() and self.of_run.read_text(encoding="utf-8") == self.run
+        if is_ours:
+            make_way(self.out, self.rows, self.force)
+        else:
+            refuse_existing(self.out, self.force)
         for path in (self.partial, self.rows):
             _check_own(path)
         try:
             make_whole(self.rows, restart=False, spelt="force=True (--force)")
-        except SoftpackError:
-            if not self.force:
+        except SoftpackError as error:
+            if not self.force or not isinstance(error.__cause__ or error, FormatError):
                 raise
             self.forget()
         if not self.rows.exists():
             return None
-        if self.of_run.exists() and self.of_run.read_text(encoding="utf-8") == self.run:
+        if is_ours:
             return Labels(self.rows)
         if not self.force:
             raise ExistsError(

@@ -382,8 +382,9 @@ def test_a_model_with_a_configuration_need_not_know_of_caches(tmp_path):
     assert_captured(softpack.open(tmp_path / "a.spk"), model, sequences)
 
 
-@pytest.mark.parametrize("name", ["seed", "encoding", "teacher"])
-def test_notes_do_not_stand_for_what_a_file_says_itself(tmp_path, name):
-    with pytest.raises(DataError, match=rf"a\.spk.*: notes have {name}, which the file says itself"):
-        softpack.capture(Model(), make_sequences(), tmp_path / "a.spk", "raw", notes={name: 1})
+@pytest.mark.parametrize("name", ["seed", "torch", "encoding", "teacher"])
+def test_notes_do_not_stand_for_what_a_file_says_itself(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(asking.Asker, "ask", lambda asker, items: pytest.fail("it was asked"))
+    with pytest.raises(DataError, match=rf"a\.spk: notes have {name}, which the file says itself"):
+        softpack.capture(Model(), make_sequences(), tmp_path / "a.spk", "klt", notes={name: 1})
     assert not list(tmp_path.glob("a.spk*"))

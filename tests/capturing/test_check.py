@@ -92,8 +92,11 @@ def test_a_teacher_without_a_fingerprint_of_other_classes_is_refused(tmp_path):
         )
 
 
-def test_files_without_tokens_or_rows_are_refused(tmp_path):
+def test_files_without_tokens_and_no_rows_are_refused(tmp_path):
     with softpack.create(tmp_path / "no_tokens.spk", "raw", classes=V) as writer:
         writer.append(np.zeros((3, V), np.float32), item=0, view=np.arange(3))
     with pytest.raises(DataError, match=r"no_tokens\.spk: holds no tokens of sequences, by which"):
         softpack.check_capture(tmp_path / "no_tokens.spk", Model())
+    captured(tmp_path)
+    with pytest.raises(DataError, match="rows is 0; expected a whole number from 1"):
+        softpack.check_capture(tmp_path / "a.spk", Model(), rows=0)

@@ -168,6 +168,7 @@ def test_fields_by_name_are_examples(kind):
         ({"text": "one text"}, "a dictionary of text; expected"),
         ({"input_ids": [[1, 2], [3, 4]], "attention_mask": [[1, 1]]}, "a dictionary of input_ids, attention_mask;"),
         ({}, "a dictionary of nothing; expected"),
+        ({"input_ids": [1, 2, 3], "attention_mask": [1, 1, 1]}, "expected input_ids .* each with as many entries as"),
         ([{"input_ids": [1, 2, 3], "attention_mask": [1, 1]}],
          "sequence 0: has 3 input_ids and 2 numbers of attention_mask; expected as many"),
     ],
@@ -175,3 +176,11 @@ def test_fields_by_name_are_examples(kind):
 def test_fields_that_do_not_fit_are_refused(given, said):
     with pytest.raises(DataError, match=said):
         read_sequences(given, Letters())
+
+
+def test_lengths_and_devices_of_fields_are_heeded():
+    padded = {"input_ids": torch.tensor([[1, 2, 0], [3, 4, 5]]), "length": torch.tensor([2, 3])}
+    found = read_sequences(padded)
+    assert [found[n].tolist() for n in range(2)] == [[1, 2], [3, 4, 5]]
+    masked = {"input_ids": torch.tensor([[1, 2, 0]]), "attention_mask": torch.tensor([[True, True, False]])}
+    assert read_sequences(masked)[0].tolist() == [1, 2]

@@ -194,7 +194,7 @@ def test_two_runs_at_once_are_refused(tmp_path):
             return super().forward(*args, **kwargs)
 
     softpack.capture(Nested(), SEQUENCES, tmp_path / "a.spk", "raw")
-    assert "another run is labelling into it" in said[1]
+    assert "another run is writing it" in said[1]
 
 
 def test_progress_counts_tokens(tmp_path):

@@ -330,8 +330,14 @@ def test_a_file_is_checked_by_asking_its_model_again(here):
         ([], 2, "give --images and --teacher, or --model where FILE holds sequences of tokens"),
         (["--images", "x", *MODEL], 2, "give --images and --teacher, or --model"),
         (["--images", "."], 2, "give --teacher beside --images"),
-        ([*MODEL, "--size", "32"], 2, "--size is of images, and cannot go with --model"),
-        ([*MODEL, "--teacher", "a:b"], 2, "--teacher is of images, and cannot go with --model"),
+        ([*MODEL, "--size", "0"], 2, "--size is of no use beside --model"),
+        ([*MODEL, "--teacher", "a:b"], 2, "--teacher is of no use beside --model"),
+        ([*MODEL, "--batch-size", "64"], 2, "--batch-size is of no use beside --model"),
+        (
+            ["--images", ".", "--teacher", "a:b", "--dtype", "float32"],
+            2,
+            "--dtype is of no use beside --images",
+        ),
         (MODEL, 1, "logits.spk: holds no tokens of sequences, by which a language model could be asked again"),
     ],
 )

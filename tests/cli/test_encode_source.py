@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import softpack
+from softpack.container.stopped import alone
 
 
 def test_encode_says_what_the_labels_were(run):
@@ -127,6 +128,24 @@ def test_an_encoding_that_was_killed_while_its_output_was_written_goes_on(run, r
     (here / "new.spk").unlink()
     (here / "new.spk.partial").write_bytes(b"half")
     assert "new.spk.partial is there already" in refused("encode logits.npz -o new.spk --codec quantize")
+
+
+def test_only_one_encoding_is_at_work_on_a_file(run, refused, here, monkeypatch):
+    monkeypatch.setattr("softpack.sources.resuming.RESUMED_NUMBERS", 1)
+    with alone(here / "new.spk"):
+        assert "new.spk: another run is writing it; wait for it" in refused(
+            "encode logits.npz -o new.spk --codec raw --force"
+        )
+    run("encode logits.npz -o new.spk --codec raw")
+
+
+@pytest.mark.parametrize("line", ["encode logits.npz -o new.spk --codec raw", "transcode raw.spk -o new.spk"])
+def test_what_cannot_go_on_does_not_take_what_was_left(run, refused, here, line):
+    run("encode logits.npz -o raw.spk --codec raw")
+    for name in ("new.spk.unfinished", "new.spk.partial"):
+        (here / name).write_bytes(b"of another")
+    assert "--force begins anew" in refused(line)
+    assert (here / "new.spk.partial").read_bytes() == b"of another"
 
 
 def test_an_encoding_of_labels_that_have_changed_is_not_gone_on_with(

@@ -184,6 +184,8 @@ def test_a_model_says_where_its_matrix_is(refused, run, states_NLH):
     ("config", "changes"),
     [
         ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+        ({"logits_soft_cap": 30.0}, "logits_soft_cap"),
+        ({"dim_model_base": 256, "hidden_size": 2560}, "dim_model_base"),
         ({"text_config": {"logit_scale": 0.0625, "logits_scaling": 8}}, "logit_scale, logits_scaling"),
     ],
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from softpack import losses
 from softpack.codecs.sparse import NO_CLASS, SparseRows
+from softpack.errors import DataError
 from softpack.losses import blocks
 from softpack.records import LabelSpec
 
@@ -258,3 +259,20 @@ def test_a_batch_without_rows_has_no_loss(name):
 def test_squares_of_a_batch_without_rows_are_none():
     nothing_BC, nothing_B = torch.empty(0, C), torch.empty(0, dtype=torch.long)
     assert float(losses.logits_mse(nothing_BC, nothing_BC, hard=0.1, target_B=nothing_B)) == 0
+
+
+def test_hard_labels_that_are_ignored_do_not_count():
+    student_BC, label_BC = torch.randn(3, C), torch.randn(3, C)
+    target_B = torch.tensor([-100, 2, 0])
+    found = losses.logits_mse(student_BC, label_BC, hard=0.5, target_B=target_B)
+    hard = torch.nn.functional.cross_entropy(student_BC, target_B)
+    torch.testing.assert_close(found, losses.logits_mse(student_BC, label_BC) + 0.5 * hard)
+
+
+def test_a_row_of_which_nothing_is_left_without_its_tail_is_refused():
+    rows = SparseRows(
+        LabelSpec(C, "log_probs"), torch.tensor([[1, 2], [NO_CLASS, NO_CLASS]]),
+        torch.tensor([[0.5, 0.3], [0, 0]]).log(), tails={1.0: torch.tensor([0.2, 1.0]).log()},
+    )  # fmt: skip
+    with pytest.raises(DataError, match="row 1 of the batch has no known class"):
+        rows.without_tail()

@@ -224,7 +224,7 @@ def test_files_of_others_stay(tmp_path, teacher, images):
 def test_two_runs_at_once_are_refused(tmp_path, teacher, images):
     class Calling(nn.Module):
         def forward(self, pixels_BCHW):
-            with pytest.raises(DataError, match="another run is labelling into it"):
+            with pytest.raises(DataError, match="another run is writing it"):
                 softpack.relabel(teacher, images, 2, RECIPE, tmp_path / "a.spk", "raw", restart=True)
             return teacher(pixels_BCHW)
 

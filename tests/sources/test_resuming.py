@@ -172,3 +172,27 @@ def test_what_was_committed_and_cannot_be_read_is_kept(source, tmp_path, monkeyp
     assert encoding.rows.read_bytes() == there
     assert Encoding(tmp_path / "a.spk", "the same", force=True).left() is None
     assert not encoding.is_begun
+
+
+def test_what_another_process_is_writing_is_left_alone(source, tmp_path):
+    encoding = Encoding(tmp_path / "a.spk", "the same", force=True)
+    with pytest.raises(KeyboardInterrupt):
+        encoding.encode(source, fit_model(source, "raw", {}), stop_after(100))
+    encoding.left()
+    writer = append(encoding.rows)
+    try:
+        with pytest.raises(DataError, match="another process is writing it"):
+            encoding.left()
+        assert encoding.is_begun
+    finally:
+        writer.abandon()
+
+
+def test_a_file_that_a_stopped_writer_left_is_not_taken_for_that_of_another_run(source, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        Encoding(tmp_path / "a.spk", "one").encode(source, fit_model(source, "raw", {}), stop_after(100))
+    Encoding(tmp_path / "a.spk", "one").left()
+    (tmp_path / "a.spk.partial").write_bytes(b"rows of somebody")
+    with pytest.raises(ExistsError, match=r"a\.spk\.partial is there already"):
+        Encoding(tmp_path / "a.spk", "other").left()
+    assert (tmp_path / "a.spk.partial").read_bytes() == b"rows of somebody"

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,10 @@ HASHED_BYTES = 1 << 24  # at a time
 # How output matrices are named in checkpoints; the last two are embeddings, which make logits where nothing else does.
 ENDINGS = ("lm_head.weight", "embed_out.weight", "embed_tokens.weight", "wte.weight")
 # What models of transformers do to logits after the matrix, by its name in their configuration; 1 and null do nothing.
-CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+CHANGES = (
+    "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling",
+    "lm_head_multiplier",
+)  # fmt: skip
 
 
 def matrix_hash(matrix_VH: Tensor) -> str:
@@ -52,15 +56,14 @@ def find_matrix(
         [("the tensor", given)] if isinstance(given, Tensor) else _tensors_of(Path(given), shape)
     ):
         is_like = tuple(matrix_VH.shape) == shape and matrix_VH.dtype in NAMES
+        said = f"{name}, {NAMES.get(matrix_VH.dtype, matrix_VH.dtype)} {list(matrix_VH.shape)}"
         if is_like:  # models are loaded in other dtypes than their checkpoint's
             as_named_VH = matrix_VH.to(DTYPES[dtype])
             found_sha256 = matrix_hash(as_named_VH)
             if found_sha256 == sha256:
                 return as_named_VH
-        kind = NAMES.get(matrix_VH.dtype, matrix_VH.dtype)
-        found.append(
-            f"{name}, {kind} {list(matrix_VH.shape)}" + (f" of {found_sha256[:16]}..." if is_like else "")
-        )
+            said += f"{'' if as_named_VH is matrix_VH else f', as {dtype}'} of {found_sha256[:16]}..."
+        found.append(said)
     raise CodecError(
         f"{where}: needs the output matrix {dtype} {list(shape)} of SHA-256 {sha256[:16]}..., and found "
         f"{'; '.join(found[:4]) or f'no tensor of that shape in {given}'}; give the checkpoint of the teacher that the "
@@ -97,6 +100,14 @@ def read_matrix(path: str | os.PathLike[str], width: int) -> Tensor:
     return next(load() for name, _, load in _entries_of(Path(path)) if name == chosen)
 
 
+def changes_in(setting: Callable[[str], Any]) -> list[str]:
+    """Return which settings of a model's configuration change logits after the matrix, or states before it."""
+    changes = [name for name in CHANGES if setting(name) not in (None, 1)]
+    if setting("dim_model_base") not in (None, setting("hidden_size")):  # MiniCPM divides states by their ratio
+        changes.append("dim_model_base")
+    return changes
+
+
 def _check_plain(path: Path) -> None:
     """Refuse a model whose configuration says that something follows the matrix."""
     file = (path if path.is_dir() else path.parent) / "config.json"
@@ -105,9 +116,7 @@ def _check_plain(path: Path) -> None:
     except (OSError, ValueError):  # a checkpoint alone does not say
         return
     parts = [config, config.get("text_config")] if isinstance(config, dict) else []
-    changes = [
-        name for part in parts if isinstance(part, dict) for name in CHANGES if part.get(name) not in (None, 1)
-    ]
+    changes = [change for part in parts if isinstance(part, dict) for change in changes_in(part.get)]
     if changes:
         raise CodecError(
             f"{file}: logits are changed after the output matrix ({', '.join(changes)}), and codec head decodes by the "
