@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import zstandard
+from reference_settings import as_number, check_fit, groups_of
 from reference_topk import check_values, topk_ids, topk_masses, topk_page, topk_steps
 
 NotSpkError, TruncatedError, CorruptError, UnsupportedError = (
@@ -26,8 +27,8 @@ LATER = {"stages": 1, "context": False, "d_x": 0, "search": 0, "weighted": False
          "ids": "ranked", "step": "0", "tail_temperatures": "", "orders": 0, "listed": 0, "common": 0,
          "temperatures": "1"}
 DTYPES = {"F16": "<f2", "F32": "<f4", "U32": "<u4", "I32": "<i4", "I8": "i1",  # of tensors
-          "BF16": "<u2", "I16": "<i2"}
-BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "steps": 8}
+          "BF16": "<u2", "I16": "<i2", "I64": "<i8", "F64": "<f8", "U8": "u1", "BOOL": "?"}
+BITS = {"fp32": 32, "fp16": 16, "bf16": 16}
 
 def need(true: Any, what: str, error: Any = CorruptError) -> None:
     """Refuse the file unless `true`."""
@@ -94,11 +95,13 @@ def read_tile(data: bytes, raw: int, stream: Any, n: int, tables: dict[str, Any]
     need((at, raw) == (len(data), 0), "a tile of another size")
     return out
 
-def read_tensors(data: bytes) -> dict[str, Any]:
+def read_tensors(data: bytes, is_checkpoint: bool = False) -> dict[str, Any]:
     """Return the tensors of a part of the model."""
     start = stop = 8 + int.from_bytes(data[:8], "little")
     out: dict[str, Any] = {}
-    for name, fact in sorted({**json.loads(data[8:start])}.items(), key=lambda item: item[1]["data_offsets"]):
+    facts = {**json.loads(data[8:start])}
+    need(facts.pop("__metadata__", None) is None or is_checkpoint, "metadata")
+    for name, fact in sorted(facts.items(), key=lambda item: item[1]["data_offsets"]):
         dtype, (first, last) = DTYPES[fact["dtype"]], fact["data_offsets"]
         out[name] = np.frombuffer(data[start + first:start + last], dtype).reshape(fact["shape"])
         need(start + first == stop and np.isfinite(out[name]).all(), f"tensor {name}")
@@ -118,14 +121,6 @@ def gives_of(codec: Any, takes: dict[str, Any]) -> dict[str, Any]:
     need(takes["space"] != "hidden", "hidden states of another codec than head")
     as_given = codec["id"] == "raw" or (codec["id"] != "topk" and takes["space"] == "logits")
     return takes if as_given else {**takes, "space": "log_probs"}
-def groups_of(s: dict[str, Any]) -> list[tuple[int, int]]:
-    """Return bits and number of the axes of each array of a transform coder."""
-    groups = [(int(bits), int(n)) for bits, n in (part.split("x") for part in s["widths"].split(","))]
-    need(",".join(f"{bits}x{n}" for bits, n in groups) == s["widths"], "widths: spelling")
-    widths, counts = zip(*groups, strict=True)
-    falling = [*widths] == sorted({*widths} & {*range(1, 13)}, reverse=True)
-    need(falling and min(counts) > 0 and sum(counts) == s["rank"], "widths")
-    return groups
 def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
     """Return the arrays (name, shape, levels) of each stage, and dtype and shape of the decoder's tensors."""
     name, s = settings_of(codec)
@@ -134,12 +129,14 @@ def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
     if name == "quantize":
         return [[("levels", [c], 1 << s["bits"]), ("minimum", [], 1 << 16), ("step", [], 1 << 16)]], {}
     if name == "topk":
-        return topk_page(s, c, BITS[s["value"]])
+        return topk_page(s, c, 8 if s["value"] == "steps" else BITS[s["value"]])
     if name == "lowrank":
         shapes = {"mean": ("float16", c), "basis": ("float16", s["rank"], c),
                   "offset": ("float32", s["rank"]), "step": ("float32", s["rank"])}
         return [[("levels", [s["rank"]], 1 << s["bits"])]], shapes
     if name == "klt":
+        check_fit(s)
+        need(0 < as_number(s["axis_price"]) < math.inf and type(s["weighted"]) is bool, "axis_price, weighted")
         groups = groups_of(s)
         shapes = {"axes": ("int8", 1 + s["rank"], c), "scale": ("float32", 1 + s["rank"]),
                   "first": ("int32", s["rank"]), "shift": ("int8", sum(n << bits for bits, n in groups))}
@@ -169,7 +166,7 @@ def decode(codec: Any, takes: Any, codes: Any, tensors: Any, context: Any = None
         is_steps, ids = s["value"] == "steps", topk_ids(s, c, codes, tensors)
         values = codes["values"]
         values = topk_steps(values, s["step"]) if is_steps else floats(values, s["value"])
-        check_values(s, values)
+        check_values(s, values, floats(codes["tail"]) if s["tail"] == "bucket" and "tail" in codes else None)
         if s["tail"] == "mass":
             return topk_masses(s, takes, ids, values, codes)
         left = (1 - np.exp(values).sum(axis=1)) / max(1, c - s["k"])

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import reference_codecs as others
-from reference_codecs import BITS, floats, groups_of, need, settings_of
+from reference_codecs import BITS, floats, need, settings_of
+from reference_settings import as_number, check_fit, groups_of
 
 NUMPY = {"fp32": "float32", "fp16": "float16", "bf16": "uint16"}  # which has no bf16: bit patterns
 
@@ -18,13 +19,15 @@ def gives_of(codec: Any, takes: dict[str, Any]) -> dict[str, Any]:
         need(1 < codec["config"]["vocabulary"] <= 1 << 24, "vocabulary")
         return {"classes": codec["config"]["vocabulary"], "space": "logits", "temperature": "1.0"}
     if codec["id"] == "sample":
-        return {**takes, "space": "log_probs", "temperature": codec["config"]["sampled_at"]}
-    return others.gives_of(codec, takes) if codec["id"] != "polyk" else {**takes, "space": "log_probs"}
+        at = codec["config"]["sampled_at"]
+        return {**others.gives_of(codec, takes), "space": "log_probs", "temperature": at}
+    return {**others.gives_of(codec, takes)} | ({"space": "log_probs"} if codec["id"] == "polyk" else {})
 def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
     """Return the arrays (name, shape, levels) of each stage, and dtype and shape of the decoder's tensors."""
     name, s = settings_of(codec)
     if name == "sample":
-        need(0 < s["draws"] <= 4096 and float(s["sampled_at"]) > 0, "draws or sampled_at")
+        need(type(s["draws"]) is int and 0 < s["draws"] <= 4096, "draws")
+        need(0 < as_number(s["sampled_at"]) < np.inf, "sampled_at")
         need(0 <= s["common"] <= 1 << 24 and 0 <= s["draw_seed"] < 1 << 53, "common or draw_seed")
         b = max(2, (c // s["draws"]).bit_length())
         n_bytes = max(1, -(-(s["draws"] * (b - 2) + (c >> b - 1)) // 8))
@@ -41,7 +44,7 @@ def page_of(codec: Any, c: int) -> tuple[list[Any], dict[str, Any]]:
         return [[array for array in arrays if array[1] != [0]]], {}
     if name == "head":
         need(re.fullmatch("inside|[0-9a-f]{64}", s["matrix"]) and s["rank"] <= c, "matrix or rank")
-        need(0 < float(s["step"]) < np.inf, "step")
+        check_fit(s)
         arrays = [(f"levels_{bits}", [n], 1 << bits) for bits, n in groups_of(s)]
         return [arrays], {"mean": ("float32", c), "axes": ("int16", s["rank"], c),
                           "scale": ("float32", s["rank"]), "first": ("int32", s["rank"]),
@@ -59,13 +62,15 @@ def decode(codec: Any, takes: Any, codes: Any, tensors: Any, context: Any = None
         return times_matrix(s, codes, tensors)
     return drawn(s, c, codes, tensors) if name == "sample" else curved(s, c, codes)
 
-def with_matrix(codec: Any, tensors: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
+def with_matrix(codec: Any, h: int, tensors: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return the tensors of a decoder, with the matrix of the teacher's checkpoint if the file names one."""
     sha256 = codec["config"].get("matrix", "inside")
     if codec["id"] != "head" or sha256 == "inside":
         return tensors
     need("matrix" not in tensors, "a matrix that is named and inside")
-    found = [t for t in checkpoint.values() if hashlib.sha256(t.tobytes()).hexdigest() == sha256]
+    dtype, shape = NUMPY[codec["config"]["matrix_dtype"]], (codec["config"]["vocabulary"], h)
+    likely = [t for t in checkpoint.values() if (t.dtype.name, t.shape) == (dtype, shape)]
+    found = [t for t in likely if hashlib.sha256(t.tobytes()).hexdigest() == sha256]
     need(found, f"give the checkpoint that has the matrix of SHA-256 {sha256}", FileNotFoundError)
     return {**tensors, "matrix": found[0]}
 def times_matrix(s: dict[str, Any], codes: Any, t: Any) -> Any:
@@ -107,7 +112,8 @@ def curved(s: dict[str, Any], c: int, codes: Any) -> Any:
         parts.append(floats(codes["exact"], s["exact_value"]))
     if "terms" in codes:
         by_rank = powers(s["terms"].split(","), s["k"] - s["exact_k"])
-        parts.append((by_rank * floats(codes["terms"], s["term_value"])[:, None]).sum(axis=2))
+        by_term = by_rank.astype(np.float64) * floats(codes["terms"], s["term_value"])[:, None]
+        parts.append(sum(np.moveaxis(by_term, 2, 0)).astype(np.float32))
     values = np.hstack(parts)
     need(np.isfinite(values).all() and (np.diff(np.sort(ids)) > 0).all(), "a class twice, or no numbers")
     with np.errstate(divide="ignore", over="ignore"):

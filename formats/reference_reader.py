@@ -16,6 +16,7 @@ from reference_codecs import (CorruptError, NotSpkError, TruncatedError, Unsuppo
 from reference_context import context_of, correct, weights_of
 from reference_language import decode, gives_of, page_of, with_matrix
 from reference_sequences import check_sequences
+from reference_settings import same_labels
 from reference_recipe import draw, mixes, read_recipe
 
 STREAMS = {  # name: per, scope, and the columns that it may have
@@ -93,7 +94,7 @@ def read_header(data: bytes) -> tuple[dict[str, Any], list[Any]]:
         need(1 <= len(images) <= 64, "images")
         for item, look in images.items():
             need(re.fullmatch("(0|[1-9][0-9]{0,9}) [0-9a-f]{32}", f"{item} {look}"), f"image {item}")
-    need(gives == gives_of(codec, takes), f"gives {gives}")
+    need(same_labels(gives, gives_of(codec, takes)), f"gives {gives}")
     return root, [PRESENCE, *streams]
 
 def read_model(blocks: list[Any], streams: list[Any], context: Any) -> dict[int, dict[str, Any]]:
@@ -142,7 +143,8 @@ def read_rows(data: bytes, stages: int | None = None, checkpoint: Any = None) ->
     header, streams = read_header(blocks[0].payload)
     context, takes, tile = header.get("context"), header["takes"], fields(header["tile"], "items views")
     model = read_model(blocks, streams, context)
-    presence, *tiles = read_tiles(blocks, streams, model[TABLES], takes["classes"], tile, (n_items, n_views))
+    c, counts = header["gives"]["classes"], (n_items, n_views)
+    presence, *tiles = read_tiles(blocks, streams, model[TABLES], c, tile, counts)
     parts = sorted(tiles[0])
     cells = read_cells(presence, parts, tile)
     cells, order = np.unique(cells, axis=0, return_index=True)
@@ -180,7 +182,7 @@ def read_rows(data: bytes, stages: int | None = None, checkpoint: Any = None) ->
         known = decode(context["codec"], logits, each, model[PROTOTYPES])
         known = known.reshape(-1, n, takes["classes"])
         rows_context = context_of(known, weights, cells, held.get("mix", columns), sides)
-    tensors = with_matrix(header["codec"], model[DECODER], checkpoint or {})
+    tensors = with_matrix(header["codec"], takes["classes"], model[DECODER], checkpoint or {})
     labels = decode(header["codec"], takes, codes, tensors, rows_context)
     for stream, found in zip(streams[1:], tiles, strict=True):
         if stream.per == "correction" and len(stage_names) == sum(s.name.startswith("codes") for s in streams):
@@ -190,7 +192,7 @@ def read_rows(data: bytes, stages: int | None = None, checkpoint: Any = None) ->
 def read(path: Any, stages: int | None = None, checkpoint: Any = None) -> dict[str, Any]:
     """Return "header", "item", "view" [n], "labels" float32 [n, classes], columns (see codecs/head.md)."""
     try:
-        given = {} if checkpoint is None else read_tensors(np.fromfile(checkpoint, np.uint8).tobytes())
+        given = read_tensors(np.fromfile(checkpoint, np.uint8).tobytes(), True) if checkpoint else {}
         return read_rows(np.fromfile(path, np.uint8).tobytes(), stages, given)
     except MALFORMED as error:
         raise CorruptError(f"{type(error).__name__}: {error}") from None

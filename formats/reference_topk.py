@@ -7,12 +7,8 @@ import math
 from typing import Any
 
 import numpy as np
+from reference_settings import as_number, require
 
-
-def require(true: Any, what: str) -> None:
-    """Refuse the file unless `true`."""
-    if not true:
-        raise ValueError(what)
 
 def topk_page(s: dict[str, Any], c: int, bits: int) -> tuple[list[Any], dict[str, Any]]:
     """Return the arrays of topk, and dtype and shape of its tensors."""
@@ -27,6 +23,7 @@ def topk_page(s: dict[str, Any], c: int, bits: int) -> tuple[list[Any], dict[str
     require(0 <= float(s["step"]) < math.inf and (s["value"] == "steps" or float(s["step"]) == 0), "step")
     require(s["value"] != "steps" or s["tail"] not in ("uniform", "bucket"), "steps have no scale")
     require(s["tail"] == "mass" or s["tail_temperatures"] == "", "tail_temperatures")
+    require(s["tail"] == "bucket" or float(s["tail_temperature"]) == 1, "tail_temperature")
     arrays = [("order", [], s["orders"]), ("gaps", [k], c + n)] if is_set else [("ids", [k], c)]
     arrays.append(("values", [k], 1 << bits))
     if s["tail"] in ("bucket", "mass") and k < c:
@@ -35,7 +32,7 @@ def topk_page(s: dict[str, Any], c: int, bits: int) -> tuple[list[Any], dict[str
 
 def masses(s: dict[str, Any], own: str = "1.0") -> list[float]:
     """Return the temperatures at which tails have their mass: the rows' own first."""
-    found = [float(text) for text in (s["tail_temperatures"] or own).split(",")]
+    found = [as_number(text) for text in (s["tail_temperatures"] or own).split(",")]
     require(len({*found}) == len(found) <= 16 and all(1e-3 <= t <= 1e4 for t in found), "tail_temperatures")
     return found
 
@@ -54,10 +51,11 @@ def topk_ids(s: dict[str, Any], c: int, codes: Any, tensors: Any) -> Any:
     listed = np.take_along_axis(lists[codes["order"]], np.minimum(place, n - 1), axis=1)
     return base[np.where(place < n, listed, place - n)]
 
-def check_values(s: dict[str, Any], values: Any) -> None:
+def check_values(s: dict[str, Any], values: Any, tail: Any) -> None:
     """Refuse rows that have no class, or no numbers, where the settings are of 1.5."""
     is_language = {s["ids"], s["value"], s["tail"]} & {"set", "steps", "mass"}
-    require(not is_language or np.isfinite(values.max(axis=1)).all(), "a row without a class")
+    require(not is_language or np.isfinite(values.max(axis=1)).all(), "a row without a class")  # nan is its max
+    require(not is_language or tail is None or (tail < np.inf).all(), "a tail of no number")
 
 def topk_steps(codes: Any, step: str) -> Any:
     """Return log-probabilities up to a constant of each row."""

@@ -30,7 +30,8 @@ def codes(number: int, change: Callable[[np.ndarray], object]) -> Change:
         planes = zstandard.decompress(stored) if coding else stored
         shape = json.loads(draft.blocks[0].content)["streams"][0]["arrays"][number]["shape"]
         n_rows = block.fields["n_rows"]
-        values = unpack(planes, width, shape[0] * n_rows).reshape(shape[0], n_rows)
+        per_row = shape[0] if shape else 1
+        values = unpack(planes, width, per_row * n_rows).reshape(per_row, n_rows)
         change(values)
         planes = pack(values, width)
         facts = DESCRIPTOR.pack(0, width, 0, len(planes), base)
@@ -106,4 +107,15 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "polyk_terms_of_integer": (C, POLYK, "terms that are a number", setting(terms=1)),
     "sample_seed_of_text": (C, BARE, "a seed in text", setting(draw_seed="1")),
     "polyk_fewer_terms": (C, POLYK, "fewer terms than coefficients", setting(terms="0,1")),
+    "hidden_of_sample": (C, SAMPLE, "hidden states that draws are made of",
+     header(lambda h: h["takes"].update(space="hidden"))),
+    "hidden_of_polyk": (C, POLYK, "hidden states that curves are made of",
+     header(lambda h: h["takes"].update(space="hidden"))),
+    "raw_in_steps": (C, "1.0_raw_fp32", "numbers in what only topk has", setting(dtype="steps")),
+    "polyk_in_steps": (C, POLYK, "log-probabilities in what only topk has", setting(exact_value="steps")),
+    "sample_at_no_end": (C, BARE, "draws at an infinite temperature", setting(sampled_at="1e999")),
+    "sample_draws_of_text": (C, BARE, "a number of draws in text", setting(draws="3")),
+    "head_of_no_bits": (C, HEAD, "a fit to no bits", setting(bits="0")),
+    "head_search_101": (C, HEAD, "more rounds of a search than there may be", setting(search=101)),
+    "head_temperatures_17": (C, HEAD, "too many temperatures", setting(temperatures=",".join(["1"] * 17))),
 }

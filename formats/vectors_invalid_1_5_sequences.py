@@ -43,6 +43,17 @@ def other_token(draft: Draft) -> None:
     block.payload = bytes(payload)
 
 
+def shorter(by: int) -> Change:
+    """Say that every sequence has so many tokens less."""
+    def apply(draft: Draft) -> None:
+        block = draft.tile(draft.stream("sequence"))
+        payload = bytearray(block.payload or b"")
+        base = int.from_bytes(payload[8:16], "little", signed=True) - by
+        block.payload = bytes(payload[:8]) + base.to_bytes(8, "little", signed=True) + bytes(payload[16:])
+
+    return apply
+
+
 DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "sequences_of_no_tokens": (C, SEQUENCES, "sequences, and rows without tokens", header(
         lambda h: stream_of(h, "replay").update(arrays=stream_of(h, "replay")["arrays"][1:]))),
@@ -57,6 +68,8 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
         lambda h: stream_of(h, "sequence").update(per="row"))),
     "sequence_renamed": (U, SEQUENCES, "an array of a later version", array("sequence", "first_token", name="begin")),
     "token_hash_of_another": (C, SEQUENCES, "a token that its sequence's hash was not made of", other_token),
+    "sequences_of_less_than_nothing": (C, SEQUENCES, "sequences of fewer tokens than none", shorter(99)),
+    "sequences_of_fewer_tokens": (C, SEQUENCES, "rows behind the last of their sequence", shorter(1)),
     "fingerprints_of_nothing": (C, PRINTS, "no fingerprint", header(lambda h: h.update(fingerprints={}))),
     "fingerprint_of_63": (C, PRINTS, "a fingerprint too short", prints(data="0" * 63)),
     "fingerprint_uppercase": (C, PRINTS, "a fingerprint in capitals", prints(teacher="AB" * 32)),
@@ -71,4 +84,4 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "forced_of_integers": (C, FORCED, "log-probabilities in integers", array("forced", "log_prob", kind="int")),
     "forced_of_a_matrix": (C, FORCED, "log-probabilities of two axes", array("forced", "log_prob", shape=[3, 1])),
 }
-SHOULD = {"token_hash_of_another"}
+SHOULD = {"token_hash_of_another", "sequences_of_less_than_nothing", "sequences_of_fewer_tokens"}

@@ -54,5 +54,8 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "topk_mass_temperatures_of_integer": (C, MASS, "temperatures that are a number", setting(tail_temperatures=2)),
     "topk_steps_of_no_class": (C, STEPS, "rows of no class with a probability", codes(1, lambda n: n.fill(255))),
     "topk_mass_nan": (C, MASS, "NaN among log-probabilities", codes(1, lambda n: n.__setitem__((0, 4), 0x7E00))),
+    "topk_bucket_nan": (C, SET, "NaN for what each other class has", codes(3, lambda n: n.fill(0x7E00))),
+    "topk_bucket_temperature_of_mass": (C, MASS, "the temperature of a bucket where there is none",
+     setting(tail_temperature="2")),
     "topk_unknown_setting": (U, MASS, "a setting of a later version", setting(spread="frequency")),
 }

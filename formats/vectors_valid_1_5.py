@@ -34,7 +34,12 @@ def sampled(path: Path) -> None:
 
 
 def hidden(
-    path: Path, matrix_dtype: str = "bf16", named: bool = False, tables: bool = False, **settings: Any
+    path: Path,
+    matrix_dtype: str = "bf16",
+    named: bool = False,
+    tables: bool = False,
+    max_kl: float | None = None,
+    **settings: Any,
 ) -> None:
     """Write hidden states of 16 numbers, and the output matrix of 40 tokens in or beside the file."""
     item, view = grid(6, 10)
@@ -43,7 +48,7 @@ def hidden(
     codec = Head.of_matrix(matrix, named=named, **settings).fit([rows])
     arrays = code_arrays(codec.encode(rows))
     model = Model(codec, None, fit_tables(codec.codes, arrays, 1 << 20, "codes") if tables else {})
-    with softpack.create(path, model, items=6, views=10) as w:
+    with softpack.create(path, model, items=6, views=10, max_kl=max_kl) as w:
         w.append(rows, item=item, view=view)
     if named:
         save_file(
@@ -70,6 +75,8 @@ VALID: dict[str, tuple[str, Callable[[Path], None]]] = {
         path, "fp32", tables=True, bits=40.0, search=1)),
     "head_named": ("an output matrix that is not in the file but in the .safetensors beside it", lambda path: hidden(
         path, named=True, bits=20.0)),
+    "head_corrected": ("logits that are moved, of more classes than a hidden state has numbers", lambda path: hidden(
+        path, bits=12.0, max_kl=0.05)),
     "head_temperatures": ("levels chosen for two temperatures", lambda path: hidden(
         path, bits=20.0, temperatures="1,2")),
 }  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 
 from softpack.errors import CorruptError, DataError
 from softpack.fingerprints import teacher_fingerprint, tokenizer_fingerprint
-from softpack.sequences import as_tokens, token_hash
+from softpack.sequences import NO_TOKEN, as_tokens, token_hash
 
 if TYPE_CHECKING:
     from softpack.container.reader import Labels
@@ -54,9 +54,14 @@ class TokenReader:
             raise DataError(
                 f"{self._name}: there is no item {item}; it holds items 0 to {len(self.lengths_N) - 1}"
             )
-        length = int(self.lengths_N[item])
+        length, first = int(self.lengths_N[item]), int(self._first_N[item])
         if length < 0:
             raise CorruptError(f"{self._name}: sequence {item} has {length} tokens; expected 0 or more")
+        if self._labels.n_views(item) > max(length - 1, 0):
+            raise CorruptError(
+                f"{self._name}: sequence {item} has {length} tokens and rows of {self._labels.n_views(item)} views; "
+                "expected one less"
+            )
         is_known = length - 1 <= self._labels.n_views(item)  # else it lacks rows, or is a lie: no memory for it
         views = np.arange(max(length - 1, 0) if is_known else 0)
         items = np.full(len(views), item)
@@ -64,6 +69,11 @@ class TokenReader:
             raise DataError(
                 f"{self._name}: lacks rows of sequence {item}, which has {length} tokens: its writer was stopped, or "
                 "it was damaged and recovered; its tokens are not all known"
+            )
+        if (length == 0) != (first == NO_TOKEN):
+            raise CorruptError(
+                f"{self._name}: sequence {item} has {length} tokens and first_token {first}; expected {NO_TOKEN} for "
+                "one without tokens, and for no other"
             )
         columns = self._labels.replay(items, views) if length > 1 else {"token": np.empty(0, np.int32)}
         tokens_L = np.concatenate([self._first_N[item : item + min(length, 1)], columns["token"]])

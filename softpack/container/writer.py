@@ -368,7 +368,7 @@ class Writer:
         streams = make_streams(
             self.model, kept, tuple(self._item_values), keeps_mix, corrects, len(self._forced)
         )
-        most = most_rows(streams, self.codec.spec.classes)
+        most = most_rows(streams, self.codec.gives.classes)
         tile = self._tile or choose_tile(streams, most, self._items, self._views, self._by_view)
         check_tile(tile, most, self._out.name)
         context = None

@@ -16,7 +16,7 @@ import numpy as np
 from softpack.bits import MAX_WIDTH, needed_width, pack, packed_size, unpack
 from softpack.entropy import ans
 from softpack.entropy.zstd import LEVEL, expand, shrink
-from softpack.errors import CorruptError, UnsupportedError
+from softpack.errors import CorruptError, DataError, UnsupportedError
 
 DESCRIPTOR = struct.Struct("<BBHIq")  # coding, width, reserved, stored length, base
 PLANES = 0
@@ -54,12 +54,17 @@ def encode_array(
         width: exact bits; None takes the fewest that the range of the values needs, above its least.
         tables_SL: frequencies of codes; they are used where the array gets smaller by them.
         level: of zstd; its usual one by default.
+
+    Raises:
+        DataError: integers are too far apart.
     """
     columns = values_NS.reshape(len(values_NS), -1).T.reshape(-1)
     base = 0
     if width is None:
         wide = columns.astype(np.int64)
         base = int(wide.min())
+        if int(wide.max()) - base >= 1 << MAX_WIDTH:
+            raise DataError(f"numbers from {base} to {int(wide.max())} are too far apart for {MAX_WIDTH} bits")
         columns = (wide - base).astype(np.uint32)
         width = needed_width(int(columns.max()))
     planes = pack(columns, width)

@@ -63,6 +63,9 @@ def fit_curve(values_BN: Tensor, terms: tuple[str, ...], solved_in: str) -> Tens
 
 
 def curve(coefficients_BT: Tensor, terms: tuple[str, ...], n: int) -> Tensor:
-    """Return the curves at ranks 0 to n - 1: float32 [B, N]."""
-    terms_NT = values_of(terms, n, torch.float32).to(coefficients_BT.device)
-    return (terms_NT * coefficients_BT.unsqueeze(1)).sum(dim=2)
+    """Return the curves at ranks 0 to n - 1: float32 [B, N], the same everywhere: sums in one order, in binary64."""
+    terms_TN = values_of(terms, n, torch.float32).to(coefficients_BT.device).double().t()
+    curve_BN = torch.zeros(len(coefficients_BT), n, dtype=torch.float64, device=coefficients_BT.device)
+    for coefficient_B, term_N in zip(coefficients_BT.double().t(), terms_TN, strict=True):
+        curve_BN += coefficient_B[:, None] * term_N
+    return curve_BN.float()

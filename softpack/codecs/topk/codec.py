@@ -411,6 +411,9 @@ class TopK(Codec):
         if self.tail == "min":
             return values_Bk.amin(dim=1, keepdim=True)
         if self.tail == "bucket":
-            return from_float_codes(codes["tail"], "fp16").unsqueeze(-1)
+            fill_B1 = from_float_codes(codes["tail"], "fp16").unsqueeze(-1)
+            if self.minor and bool((fill_B1.isnan() | (fill_B1 == torch.inf)).any()):
+                raise CorruptError("topk: a tail is NaN or infinite; the file was not written by this codec")
+            return fill_B1
         left_B1 = (1 - values_Bk.exp().sum(dim=-1, keepdim=True)) / self._n_tail
         return left_B1.clamp_min(PROB_FLOOR).log()
