@@ -20,10 +20,12 @@ def topk_page(s: dict[str, Any], c: int, bits: int) -> tuple[list[Any], dict[str
     ranges = zip(sizes, most, strict=True)
     require(s["orders"] * n <= 1 << 24, "lists of too many places")
     require(all(type(size) is int and least <= size <= top for size, top in ranges), "orders")
-    require(0 <= float(s["step"]) < math.inf and (s["value"] == "steps" or float(s["step"]) == 0), "step")
+    step = as_number(s["step"])
+    require(0 <= step < math.inf and (s["value"] == "steps" or step == 0), "step")
     require(s["value"] != "steps" or s["tail"] not in ("uniform", "bucket"), "steps have no scale")
     require(s["tail"] == "mass" or s["tail_temperatures"] == "", "tail_temperatures")
-    require(s["tail"] == "bucket" or float(s["tail_temperature"]) == 1, "tail_temperature")
+    at = as_number(s["tail_temperature"])
+    require(0 < at < math.inf and (s["tail"] == "bucket" or at == 1), "tail_temperature")
     arrays = [("order", [], s["orders"]), ("gaps", [k], c + n)] if is_set else [("ids", [k], c)]
     arrays.append(("values", [k], 1 << bits))
     if s["tail"] in ("bucket", "mass") and k < c:

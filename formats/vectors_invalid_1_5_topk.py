@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spoil import Change, arrays, header, tensors
+from spoil import Change, arrays, header, safetensors_header, tensors
 from vectors_invalid_1_5 import codes
 
 # fmt: off
@@ -57,5 +57,7 @@ DRAFTS: dict[str, tuple[str, str, str, Change]] = {
     "topk_bucket_nan": (C, SET, "NaN for what each other class has", codes(3, lambda n: n.fill(0x7E00))),
     "topk_bucket_temperature_of_mass": (C, MASS, "the temperature of a bucket where there is none",
      setting(tail_temperature="2")),
+    "model_with_metadata": (C, SET, "metadata beside the tensors of the model",
+     safetensors_header(lambda h: h.update(__metadata__={"format": "pt"}))),
     "topk_unknown_setting": (U, MASS, "a setting of a later version", setting(spread="frequency")),
 }

@@ -64,10 +64,12 @@ def _examples(given: Any) -> Any:
 
 
 def _n_entries(values: Any, are_lists: bool) -> int | None:
-    """Return how many entries a field has; None where it is one text, or a list of numbers and not of lists."""
-    if isinstance(values, str) or (are_lists and len(values) and not hasattr(values[0], "__len__")):
+    """Return how many entries a field has; None where it is one text or number, or has no lists where it should."""
+    if isinstance(values, str) or not hasattr(values, "__len__"):
         return None
-    return len(values)
+    first = next(iter(values), ())
+    is_number = not hasattr(first, "__len__") or getattr(first, "ndim", 1) == 0
+    return None if are_lists and is_number else len(values)
 
 
 def _read_file(path: Path, tokenizer: Any, max_length: int | None) -> Sequences:
@@ -123,18 +125,35 @@ def _of_example(example: Any, where: str) -> Any:
     if not hasattr(example, "keys"):
         return example
     if "input_ids" in example:
-        if "attention_mask" not in example:
-            length = example.get("length") if hasattr(example, "get") else None
-            return example["input_ids"][: length if hasattr(length, "__index__") else None]
-        ids_L, is_token_L = _array(example["input_ids"]), _array(example["attention_mask"]).astype(bool)
-        if ids_L.shape != is_token_L.shape:
-            raise DataError(
-                f"{where}: has {ids_L.size} input_ids and {is_token_L.size} numbers of attention_mask; expected as many"
-            )
-        return ids_L[is_token_L]
+        if "attention_mask" in example:
+            return _shown(_array(example["input_ids"]), _array(example["attention_mask"]).astype(bool), where)
+        return (
+            _cut(example["input_ids"], example["length"], where)
+            if "length" in example
+            else example["input_ids"]
+        )
     if "text" in example:
         return example["text"]
     raise DataError(f"{where}: has the fields {', '.join(map(str, example))}; expected input_ids or text")
+
+
+def _shown(ids_L: np.ndarray, is_token_L: np.ndarray, where: str) -> np.ndarray:
+    """Return the ids that a mask shows."""
+    if ids_L.shape != is_token_L.shape:
+        raise DataError(
+            f"{where}: has {ids_L.size} input_ids and {is_token_L.size} numbers of attention_mask; expected as many"
+        )
+    return ids_L[is_token_L]
+
+
+def _cut(ids: Any, length: Any, where: str) -> Any:
+    """Return the first ids, of which there are so many."""
+    found, n = _array(ids), _array(length)
+    if n.size != 1 or n.dtype.kind not in "iu" or found.ndim != 1 or not 0 <= int(n.item()) <= len(found):
+        raise DataError(
+            f"{where}: has length {length} and {found.size} input_ids; expected a whole number, at most that"
+        )
+    return found[: int(n.item())]
 
 
 def _array(given: Any) -> np.ndarray:
@@ -205,6 +224,8 @@ def _arrays(path: Path) -> Iterator[Any]:
 def _table(path: Path) -> Iterator[Any]:
     pyarrow = import_pyarrow()
     table = pyarrow.parquet.ParquetFile(path)
-    names = [name for name in ("input_ids", "attention_mask", "text") if name in table.schema_arrow.names]
+    names = [
+        name for name in ("input_ids", "attention_mask", "length", "text") if name in table.schema_arrow.names
+    ]
     for batch in table.iter_batches(AT_ONCE, columns=names):
         yield from batch.to_pylist()

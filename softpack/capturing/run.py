@@ -25,7 +25,7 @@ from softpack.codecs.abc import Progress, Stage
 from softpack.container.create import append, create
 from softpack.container.reader import Labels
 from softpack.container.repack import repack
-from softpack.container.stopped import unfinished_of
+from softpack.container.stopped import clear_way, unfinished_of
 from softpack.container.writer import Writer
 from softpack.errors import DataError
 from softpack.records import RowBlock
@@ -111,6 +111,7 @@ class Run:
             writer = self._begun(is_there_R)
         with writer:
             self._write(writer, is_there_R)
+        clear_way(self.out)
         with self.bar("writing", "row") as bar:
             repack(
                 self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, "")

@@ -111,15 +111,15 @@ def encode_rows(
     def model() -> Model:
         return fitted(rows, how, replay) if model_path is None else _loaded(model_path, rows, how)
 
-    if rows.n_rows * rows.row_numbers >= RESUMED_NUMBERS:
-        run = _run(rows, how | asked | {"model": model_path})
-        with alone(Path(out)):
+    with alone(Path(out)):
+        if rows.n_rows * rows.row_numbers >= RESUMED_NUMBERS:
+            run = _run(rows, how | asked | {"model": model_path})
             _go_on(rows, Encoding(Path(out), run, force), model, asked)
-        return
-    refuse_existing(out, force, "--force")  # what another run left there is not this one's
-    ready = model()
-    with Bar("encoding") as bar:
-        encode_source(rows, out, ready, force=force, counted=bar, **asked)
+            return
+        refuse_existing(out, force, "--force")  # what another run left there is not this one's
+        ready = model()
+        with Bar("encoding") as bar:
+            encode_source(rows, out, ready, force=force, counted=bar, **asked)
 
 
 def _go_on(rows: Source, encoding: Encoding, model: Callable[[], Model], asked: dict[str, Any]) -> None:

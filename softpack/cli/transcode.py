@@ -95,9 +95,10 @@ def transcode(
     else:
         from softpack.container.blockfile import refuse_existing
         from softpack.container.repack import repack
+        from softpack.container.stopped import alone
 
-        refuse_existing(out, force, "--force")  # nothing of this is gone on with
-        with Bar("writing") as bar:
+        with alone(Path(out)), Bar("writing") as bar:
+            refuse_existing(out, force, "--force")  # nothing of this is gone on with
             repack(file, out, replay=not no_replay, stages=stages, force=force, counted=bar)
     made = SpkFile(out)
     if found.header.correction is not None and made.header.correction is None:

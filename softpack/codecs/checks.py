@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from softpack.errors import CodecError
 
 MAX_TEMPERATURES = 16
+DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")  # as headers spell numbers
 
 
 def check_integer(codec_id: str, name: str, value: Any, least: int, most: int) -> None:
@@ -31,6 +33,21 @@ def check_positive(codec_id: str, name: str, value: Any) -> None:
     """Refuse a setting that is not a positive, finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise CodecError(f"{codec_id}: {name} is {value!r}; expected a positive number")
+
+
+def temperatures_text(codec_id: str, given: Any) -> str:
+    """Return a setting of temperatures as files spell it: decimals with commas between; or refuse it.
+
+    Args:
+        codec_id: for messages.
+        given: such text, one number or several.
+    """
+    text = ",".join(map(str, given)) if isinstance(given, (list, tuple)) else str(given)
+    values = temperatures_of(codec_id, text)
+    parts = [
+        part if DECIMAL.fullmatch(part) else repr(T) for part, T in zip(text.split(","), values, strict=True)
+    ]
+    return ",".join(parts)
 
 
 def temperatures_of(codec_id: str, text: Any) -> tuple[float, ...]:

@@ -57,23 +57,24 @@ class TokenReader:
         length, first = int(self.lengths_N[item]), int(self._first_N[item])
         if length < 0:
             raise CorruptError(f"{self._name}: sequence {item} has {length} tokens; expected 0 or more")
-        if self._labels.n_views(item) > max(length - 1, 0):
+        if (length == 0) != (first == NO_TOKEN):
             raise CorruptError(
-                f"{self._name}: sequence {item} has {length} tokens and rows of {self._labels.n_views(item)} views; "
-                "expected one less"
+                f"{self._name}: sequence {item} has {length} tokens and first_token {first}; expected {NO_TOKEN} for "
+                "one without tokens, and for no other"
             )
-        is_known = length - 1 <= self._labels.n_views(item)  # else it lacks rows, or is a lie: no memory for it
+        n_views = self._labels.n_views(item)
+        last = int(self._labels.nth_view([item], [n_views - 1])[0]) if n_views else -1
+        if last >= max(length - 1, 0):
+            raise CorruptError(
+                f"{self._name}: sequence {item} has {length} tokens and a row of view {last}; expected one less at most"
+            )
+        is_known = length - 1 <= n_views  # else it lacks rows, or is a lie: no memory for it
         views = np.arange(max(length - 1, 0) if is_known else 0)
         items = np.full(len(views), item)
         if not is_known or not self._labels.has(items, views).all():
             raise DataError(
                 f"{self._name}: lacks rows of sequence {item}, which has {length} tokens: its writer was stopped, or "
                 "it was damaged and recovered; its tokens are not all known"
-            )
-        if (length == 0) != (first == NO_TOKEN):
-            raise CorruptError(
-                f"{self._name}: sequence {item} has {length} tokens and first_token {first}; expected {NO_TOKEN} for "
-                "one without tokens, and for no other"
             )
         columns = self._labels.replay(items, views) if length > 1 else {"token": np.empty(0, np.int32)}
         tokens_L = np.concatenate([self._first_N[item : item + min(length, 1)], columns["token"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,8 @@ def unpack_tensors(data: bytes, where: str) -> dict[str, Tensor]:
         tensors = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise CorruptError(f"{where}: the model is not valid safetensors: {error}") from None
+    if "__metadata__" in json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]):
+        raise CorruptError(f"{where}: the model has __metadata__; expected tensors alone")
     if len(tensors) > MAX_TENSORS or not all(NAME.fullmatch(name) for name in tensors):
         raise CorruptError(
             f"{where}: a model has at most {MAX_TENSORS} tensors, named in A-Z, a-z, 0-9, _ and ."

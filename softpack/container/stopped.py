@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from softpack.container.blockfile import PARTIAL, refuse_existing
 from softpack.container.recover import recover
@@ -32,18 +34,31 @@ def alone(out: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}; take another folder") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{out}: another run is writing it; wait for it, or take another name") from None
+        if not _is_locked(file, path):
+            raise DataError(f"{out}: another run is writing it; wait for it, or take another name")
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
 
 
+def _is_locked(file: IO[bytes], path: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    try:  # another run may have taken the name away since it was opened
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def make_way(out: Path, unfinished: Path, force: bool) -> None:
     """Refuse an output that is there, before any work is done.
+
+    What is left of it where there are unfinished rows is taken for that run's own: `clear_way` takes it away.
 
     Raises:
         DataError: it is a folder.
@@ -51,10 +66,13 @@ def make_way(out: Path, unfinished: Path, force: bool) -> None:
     """
     if out.is_dir():
         raise DataError(f"{out}: is a folder; expected the name of a file to write")
-    if unfinished.exists() and not out.exists():
-        # Our own, stopped while it was written: all of it is there still.
-        out.with_name(out.name + PARTIAL).unlink(missing_ok=True)
-    refuse_existing(out, force)
+    if not unfinished.exists() or out.exists():
+        refuse_existing(out, force)
+
+
+def clear_way(out: Path) -> None:
+    """Take away what this run left of its output when it was stopped while it wrote that: all of it is there still."""
+    out.with_name(out.name + PARTIAL).unlink(missing_ok=True)
 
 
 def make_whole(path: Path, restart: bool, spelt: str = "restart=True (--restart)") -> None:

@@ -21,7 +21,7 @@ from softpack.container.gathering import fit_rows
 from softpack.container.model import Model
 from softpack.container.reader import Labels
 from softpack.container.repack import repack
-from softpack.container.stopped import alone, make_way, make_whole, unfinished_of
+from softpack.container.stopped import alone, clear_way, make_way, make_whole, unfinished_of
 from softpack.container.writer import Writer
 from softpack.data.inputs import images_of
 from softpack.data.thumbprint import check_images
@@ -117,6 +117,7 @@ class Run:
         with append(self.unfinished, device=self.wanted.device) as writer:
             labeller.write(writer, self.unfinished, range(self.n_views), "labelling")
         check_images(images_of(images), found.thumbprints)  # that they stayed the same
+        clear_way(self.out)
         with self.bar("writing", "row") as bar:
             repack(
                 self.unfinished, self.out, force=self.force, counted=lambda done, total: bar(done, total, "")

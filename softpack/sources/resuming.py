@@ -14,7 +14,7 @@ from softpack.container.blockfile import PARTIAL, refuse_existing
 from softpack.container.model import Model, load_model_of
 from softpack.container.reader import Labels
 from softpack.container.repack import repack
-from softpack.container.stopped import make_way, make_whole, unfinished_of
+from softpack.container.stopped import clear_way, make_whole, unfinished_of
 from softpack.errors import ExistsError, FormatError, SoftpackError
 from softpack.format.layout import MAGIC, ModelPart
 from softpack.sources.base import Source
@@ -68,9 +68,7 @@ class Encoding:
             UnsupportedError: a later softpack left it, and `force` is not given.
         """
         is_ours = self.of_run.exists() and self.of_run.read_text(encoding="utf-8") == self.run
-        if is_ours:
-            make_way(self.out, self.rows, self.force)
-        else:
+        if self.out.exists():
             refuse_existing(self.out, self.force)
         for path in (self.partial, self.rows):
             _check_own(path)
@@ -80,16 +78,15 @@ class Encoding:
             if not self.force or not isinstance(error.__cause__ or error, FormatError):
                 raise
             self.forget()
-        if not self.rows.exists():
-            return None
-        if is_ours:
+        if self.rows.exists() and is_ours:
             return Labels(self.rows)
-        if not self.force:
+        if self.rows.exists() and not self.force:
             raise ExistsError(
                 f"{self.rows}: was left by another run, of other labels or options; call it as it was, to go on, or "
                 "give force=True (--force) to throw it away"
             )
         self.forget()
+        refuse_existing(self.out, self.force)
         return None
 
     def encode(self, source: Source, model: Model | None, counted: Counted | None = None, **how: Any) -> None:
@@ -115,6 +112,8 @@ class Encoding:
             counted=counted,
             **how | {"appendable": True},
         )
+        clear_way(self.out)
+        refuse_existing(self.out, self.force)
         if how.get("appendable") or _is_as_it_should_be(ready):
             self.rows.replace(self.out)
         else:

@@ -184,3 +184,36 @@ def test_lengths_and_devices_of_fields_are_heeded():
     assert [found[n].tolist() for n in range(2)] == [[1, 2], [3, 4, 5]]
     masked = {"input_ids": torch.tensor([[1, 2, 0]]), "attention_mask": torch.tensor([[True, True, False]])}
     assert read_sequences(masked)[0].tolist() == [1, 2]
+
+
+def test_a_field_that_is_no_list_of_sequences_is_refused_as_such(tmp_path):
+    for name, text in (("null.jsonl", '{"input_ids": null}'), ("number.jsonl", '{"input_ids": 5}')):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DataError, match=rf"{name}, line 1: is "):
+            read_sequences(tmp_path / name)
+    for given in ({"input_ids": torch.tensor([1, 2, 3])}, {"input_ids": [[1, 2]], "length": 2}):
+        with pytest.raises(DataError, match="the sequences are a dictionary of input_ids"):
+            read_sequences(given)
+
+
+@pytest.mark.parametrize("length", [-1, 4, 2.0, None])
+def test_a_length_that_is_none_is_refused(length):
+    with pytest.raises(
+        DataError, match=f"sequence 0: has length {length} and 3 input_ids; expected a whole number"
+    ):
+        read_sequences([{"input_ids": [1, 2, 3], "length": length}])
+
+
+def test_lengths_are_heeded_in_every_kind_of_file(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(
+        pyarrow.table({"input_ids": [[1, 2, 0], [3, 4, 5]], "length": [2, 3]}), tmp_path / "a.parquet"
+    )
+    (tmp_path / "a.jsonl").write_text(
+        '{"input_ids": [1, 2, 0], "length": 2}\n{"input_ids": [3, 4, 5], "length": [3]}'
+    )
+    for name in ("a.parquet", "a.jsonl"):
+        found = read_sequences(tmp_path / name)
+        assert [found[n].tolist() for n in range(2)] == [[1, 2], [3, 4, 5]]

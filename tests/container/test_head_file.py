@@ -17,6 +17,7 @@ from softpack.cli import main
 from softpack.codecs.head import Head
 from softpack.container.model import Model
 from softpack.errors import CodecError, DataError
+from softpack.format import layout
 
 H, V, N, L = 24, 400, 30, 20
 ITEM, VIEW = np.repeat(np.arange(N), L), np.tile(np.arange(L), N)
@@ -196,3 +197,10 @@ def test_decode_takes_the_matrix_from_a_checkpoint(named, tmp_path, matrix_VH):
     assert done.exit_code == 0, done.output
     expected_BV = softpack.open(named, matrix=matrix_VH).read(ITEM, VIEW)
     torch.testing.assert_close(torch.from_numpy(np.load(out)).flatten(0, 1), expected_BV)
+
+
+def test_tiles_are_so_small_that_all_logits_may_be_corrected(tmp_path, hidden_BH, matrix_VH, monkeypatch):
+    monkeypatch.setattr(layout, "MAX_TILE_VALUES", 10 * len(matrix_VH))
+    path = write(tmp_path / "a.spk", hidden_BH, matrix_VH, max_kl=0.2, temperatures=(1,))
+    header = softpack.open(path).file.header
+    assert header.tile_items * header.tile_views <= 10

@@ -204,8 +204,8 @@ def test_a_length_that_is_a_lie_takes_no_memory_whatever_the_views(tmp_path, for
     forged.write(tmp_path / "a.spk", commit=lambda commit: replace(commit, views=1 << 31))
     labels = softpack.open(tmp_path / "a.spk")
 
-    for item in range(4):
-        with pytest.raises(error, match=f"sequence {item}.* has {length} tokens"):
+    for item in range(4):  # one of which has no first token
+        with pytest.raises((error, CorruptError), match=f"sequence {item}.* has {length} tokens"):
             labels.tokens(item)
 
 
@@ -372,3 +372,15 @@ def test_first_views_leave_sequences_out(tmp_path):
     labels = softpack.open(tmp_path / "b.spk")
 
     assert (labels.n_rows, labels.item_columns, labels.forced_tokens) == (2, (), (3,))
+
+
+@pytest.mark.parametrize(("item", "first"), [(0, -1), (1, 3)])
+def test_a_first_token_of_no_sequence_or_none_of_one_is_corrupt(tmp_path, item, first):
+    labels = write(tmp_path / "a.spk")
+    labels._sequences._first_N = np.where(np.arange(4) == item, first, labels.item_column("first_token"))
+
+    with pytest.raises(
+        CorruptError, match=f"sequence {item} has .* first_token {first}; expected -1 for one without"
+    ):
+        labels.tokens(item)
+    assert labels.tokens(3).tolist() == TOKENS[3]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from softpack.bits import packed_size
 from softpack.entropy.arrays import DESCRIPTOR, PLANES, ZSTD_PLANES, decode_array, describe, encode_array
-from softpack.errors import CorruptError, UnsupportedError
+from softpack.errors import CorruptError, DataError, UnsupportedError
 
 INT32 = st.integers(-(1 << 31), (1 << 31) - 1)
 
@@ -106,3 +106,12 @@ def test_bits_beyond_the_last_number_are_no_numbers():
     data, _ = encode_array(np.ones((3, 1), np.uint8), 1)
 
     assert data[DESCRIPTOR.size :] == b"\x07"
+
+
+def test_numbers_too_far_apart_are_refused():
+    values_NS = np.array([[0], [1 << 32]])
+    with pytest.raises(DataError, match="numbers from 0 to 4294967296 are too far apart for 32 bits"):
+        encode_array(values_NS)
+    data, _ = encode_array(np.array([[-1], [(1 << 31) - 1]]))
+    found_NS, _ = decode_array(memoryview(data), 2, 1, 32, None, "here")
+    assert found_NS.tolist() == [[-1], [(1 << 31) - 1]]

@@ -286,3 +286,14 @@ def test_vectors_are_never_written_again() -> None:
 
     assert result.stdout.startswith("0 files made")
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["sequences_of_less_than_nothing", "sequences_of_fewer_tokens", "token_hash_of_another"]
+)
+def test_the_reference_reader_refuses_who_asks_for_tokens_that_are_none(name: str) -> None:
+    import reference_sequences
+
+    found = by_reference(FORMATS / "vectors" / "invalid" / f"{name}.spk")
+    with pytest.raises(reference_reader.CorruptError, match="sequence"):
+        [reference_sequences.tokens_of(found, item) for item in range(len(found["length"]))]

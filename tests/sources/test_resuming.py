@@ -7,6 +7,7 @@ import pytest
 
 import softpack
 from softpack.container.create import append
+from softpack.container.stopped import alone
 from softpack.errors import CorruptError, DataError, ExistsError, UnsupportedError
 from softpack.format.layout import MAGIC
 from softpack.sources import base, resuming
@@ -188,11 +189,30 @@ def test_what_another_process_is_writing_is_left_alone(source, tmp_path):
         writer.abandon()
 
 
-def test_a_file_that_a_stopped_writer_left_is_not_taken_for_that_of_another_run(source, tmp_path):
+def test_what_is_left_of_another_run_is_named_before_the_output_that_it_was_writing(source, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         Encoding(tmp_path / "a.spk", "one").encode(source, fit_model(source, "raw", {}), stop_after(100))
     Encoding(tmp_path / "a.spk", "one").left()
     (tmp_path / "a.spk.partial").write_bytes(b"rows of somebody")
-    with pytest.raises(ExistsError, match=r"a\.spk\.partial is there already"):
+    with pytest.raises(ExistsError, match=r"a\.spk\.unfinished: was left by another run"):
         Encoding(tmp_path / "a.spk", "other").left()
     assert (tmp_path / "a.spk.partial").read_bytes() == b"rows of somebody"
+
+
+def test_where_files_cannot_be_locked_a_run_is_alone(tmp_path, monkeypatch):
+    def unlocked(file, how):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", unlocked)
+    with alone(tmp_path / "a.spk"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_whose_name_was_taken_away_is_none(tmp_path, monkeypatch):
+    def late(file, how):
+        (tmp_path / "a.spk.lock").unlink()
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with pytest.raises(DataError, match="another run is writing it"), alone(tmp_path / "a.spk"):
+        pass

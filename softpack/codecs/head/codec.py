@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, later
-from softpack.codecs.checks import check_choice, check_integer, check_positive, check_tensors, temperatures_of
+from softpack.codecs.checks import (
+    check_choice,
+    check_integer,
+    check_positive,
+    check_tensors,
+    temperatures_of,
+    temperatures_text,
+)
 from softpack.codecs.head import fit
 from softpack.codecs.head.matrix import DTYPES, NAMES, find_matrix, matrix_hash
 from softpack.codecs.head.search import NEVER, Space, search
@@ -76,7 +83,7 @@ class Head(Codec):
         check_choice(self.codec_id, "matrix_dtype", self.matrix_dtype, DTYPES)
         check_integer(self.codec_id, "rank", self.rank, 0, self.spec.classes)
         check_integer(self.codec_id, "search", self.search, 0, MOST_ROUNDS)
-        temperatures_of(self.codec_id, self.temperatures)  # for its error
+        object.__setattr__(self, "temperatures", temperatures_text(self.codec_id, self.temperatures))
         for name in ("bits", *(["step"] if self.step or self.widths else [])):
             check_positive(self.codec_id, name, getattr(self, name))
             object.__setattr__(

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values, later
-from softpack.codecs.checks import check_integer, check_positive, check_tensors, temperatures_of
+from softpack.codecs.checks import (
+    check_integer,
+    check_positive,
+    check_tensors,
+    temperatures_of,
+    temperatures_text,
+)
 from softpack.codecs.klt import fit, pack
 from softpack.codecs.klt.axes import analysis
 from softpack.codecs.klt.levels import Levels
@@ -70,7 +76,7 @@ class KLT(Codec):
         check_integer(self.codec_id, "search", self.search, 0, MOST_ROUNDS)
         for name in ("bits", "axis_price", *(["step"] if self.step or self.widths else [])):
             check_positive(self.codec_id, name, getattr(self, name))
-        temperatures_of(self.codec_id, self.temperatures)  # for its error
+        object.__setattr__(self, "temperatures", temperatures_text(self.codec_id, self.temperatures))
         if self.widths and sum(group.n_axes for group in groups_of(self.widths)) != self.rank:
             raise CodecError(f"klt: widths is {self.widths!r}, but rank is {self.rank}; expected as many axes")
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values, later
-from softpack.codecs.checks import check_tensors, temperatures_of
+from softpack.codecs.checks import check_tensors, temperatures_of, temperatures_text
 from softpack.codecs.floats import float_bits, from_float_codes, to_float_codes
 from softpack.codecs.spaces import PROB_FLOOR, to_logits
 from softpack.codecs.sparse import NO_CLASS, SparseRows
@@ -79,6 +79,9 @@ class TopK(Codec):
             object.__setattr__(self, "step", DEFAULT_STEP)
         if self.tail == "mass" and self.tail_temperatures == "":
             object.__setattr__(self, "tail_temperatures", str(self.gives.temperature))
+        if self.tail == "mass":
+            text = temperatures_text(self.codec_id, self.tail_temperatures)
+            object.__setattr__(self, "tail_temperatures", text)
         check_settings(self)
 
     @property

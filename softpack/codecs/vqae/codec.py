@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from softpack.codecs.abc import CodeArray, Codec, Codes, Progress, code_dtype, code_values, later
-from softpack.codecs.checks import check_integer, check_tensors, temperatures_of
+from softpack.codecs.checks import check_integer, check_tensors, temperatures_of, temperatures_text
 from softpack.codecs.principal import joined
 from softpack.codecs.spaces import centred_logits, log_domain
 from softpack.codecs.vqae import fit, nets
@@ -81,7 +81,7 @@ class VQAE(Codec):
             raise CodecError(f"vqae: context is {self.context!r}; expected true or false")
         if self.d_x and not self.context:
             raise CodecError(f"vqae: d_x is {self.d_x}, but there is no context; set context=true too")
-        temperatures_of(self.codec_id, self.temperatures)  # for its error
+        object.__setattr__(self, "temperatures", temperatures_text(self.codec_id, self.temperatures))
 
     @property
     def gives(self) -> LabelSpec:
