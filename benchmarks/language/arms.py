@@ -119,7 +119,7 @@ FIDELITY = (
     *(_head(bits, 0) for bits in (480, 912)),
     _head(480, temperatures="1,2"),
     *(_head(bits) for bits in (280, 480, 912, 1840)),
-)  # fmt: skip; bits are asked for where other documents then take 36, 64, 120 and 240 bytes
+)  # fmt: skip; other documents then take 38, 65, 124 and 244 bytes
 
 STUDENTS = (
     DENSE,

@@ -17,6 +17,7 @@ COLORS = {"head": "#b2182b", "klt": "#ef8a62", "topk": "#1b7837", "sample": "#76
           "distillkit": "#67a9cf", "lowrank": "#8c6d31", "vqae": "#e08214"}  # fmt: skip
 OTHER = "#6b6b6b"
 DENSE, HARD = "dense", "hard"  # codecs of the two students that all others stand between
+MOST_SHOWN = 2000  # bytes a token: what takes more would leave no room for the others, and is in the table
 LINE = 0.034  # of the height of a panel, that a line of text takes
 
 
@@ -200,12 +201,15 @@ def _draw_fidelity(panel: Any, rows: Sequence[Row]) -> None:
     panel.set(
         xscale="log", yscale="log", xlabel="bytes a token", ylabel="KL(teacher || label), T = 1, nats a token"
     )
-    shown = [row for row in rows if math.isfinite(float(row["kl1"])) and float(row["kl1"]) > 0]
+    shown = [row for row in rows if 0 < float(row["kl1"]) < math.inf and float(row["bytes"]) < MOST_SHOWN]
     for codec in dict.fromkeys(row["codec"] for row in shown):
         line = _best([(float(row["bytes"]), float(row["kl1"])) for row in shown if _is_ours(row, codec)])
         panel.plot(*zip(*line, strict=True), color=_color(codec), lw=1) if len(line) > 1 else None
     for row in shown:
         _mark(panel, float(row["bytes"]), float(row["kl1"]), row["ours"] == "1", row["codec"])
+    ticks = [n for n in (20, 50, 100, 200, 500, 1000) if panel.get_xlim()[0] <= n <= panel.get_xlim()[1]]
+    panel.set_xticks(ticks, [str(n) for n in ticks])
+    panel.set_xticks([], minor=True)
     heights = [math.log10(float(row["kl1"])) for row in shown]
     low, high = (math.log10(edge) for edge in panel.get_ylim())
     places = [10**height for height in _apart(heights, LINE * (high - low))]
@@ -257,7 +261,7 @@ def _name_all(panel: Any, named: Sequence[tuple[str, float, float, str]], places
     for (name, x, y, codec), place in zip(named, places, strict=True):
         panel.annotate(
             name, (x, y), (right, place), fontsize=7.5, color=_color(codec), va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": _color(codec), "lw": 0.3},
+            arrowprops={"arrowstyle": "-", "color": _color(codec), "lw": 0.3, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
