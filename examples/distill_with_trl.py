@@ -35,20 +35,19 @@ class Distiller(SFTTrainer):
 
 
 if __name__ == "__main__":
-    folder = Path(tempfile.mkdtemp())
+    path = Path(tempfile.mkdtemp()) / "labels.spk"
     backend = Tokenizer(models.WordLevel({word: token for token, word in enumerate(WORDS)}, "<pad>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS[3:], length)) for length in random.integers(4, 24, 64)]
-    path = folder / "labels.spk"
     softpack.capture(make_model(32, seed=1), texts, path, "topk", tokenizer=tokenizer, k=8, tail="bucket")
     labels = softpack.open(path)
     labels.check_fingerprints(tokenizer=tokenizer)  # another tokenizer's tokens would mean something else
     examples = [{"item": item, "input_ids": labels.tokens(item).tolist()} for item in range(len(texts))]
     collator = softpack.LabelCollator(labels, pad_token_id=tokenizer.pad_token_id)
     arguments = SFTConfig(
-        output_dir=str(folder), num_train_epochs=20, per_device_train_batch_size=16, learning_rate=1e-2,
+        output_dir=str(path.parent), num_train_epochs=20, per_device_train_batch_size=16, learning_rate=1e-2,
         logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, bf16=False,
         remove_unused_columns=False,  # or it drops the item, which says where the labels are
     )  # fmt: skip

@@ -32,7 +32,7 @@ def alone(out: Path) -> Iterator[None]:
     try:
         file = path.open("ab")
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}; take another folder") from None
+        raise DataError(f"{out}: cannot be written: {error.strerror}; take another folder") from None
     with file:
         if not _is_locked(file, path):
             raise DataError(f"{out}: another run is writing it; wait for it, or take another name")

@@ -86,7 +86,7 @@ class Slow(Model):
         return super().forward(*args, **kwargs)
 
 model = Model()
-model.model.register_forward_pre_hook(lambda *given: time.sleep(0.05))
+model.model.register_forward_pre_hook(lambda *given: time.sleep(0.2))
 softpack.capture(model, make_sequences(60), sys.argv[2], codec="klt", bits=40.0, batch_tokens=32, forced=(2,))
 """
 
