@@ -390,8 +390,12 @@ def test_the_matrix_of_another_teacher_is_refused(named, tmp_path):
 def test_another_matrix_or_one_of_another_shape_is_refused(named, tmp_path):
     _, stored, _, matrix_VH = named
 
-    assert torch.equal(stored.with_matrix(matrix_VH.float()).tensors["matrix"], matrix_VH)  # as a model was loaded
-    with pytest.raises(CodecError, match=r"found the tensor, fp32 \[60, 8\], as bf16 of [0-9a-f]{16}\.\.\.; give"):
+    assert torch.equal(
+        stored.with_matrix(matrix_VH.float()).tensors["matrix"], matrix_VH
+    )  # as a model was loaded
+    with pytest.raises(
+        CodecError, match=r"found the tensor, fp32 \[60, 8\], as bf16 of [0-9a-f]{16}\.\.\.; give"
+    ):
         stored.with_matrix(matrix_VH.float() + 1)
     with pytest.raises(CodecError, match=r"found the tensor, torch.int64 \[60, 8\]; give"):
         stored.with_matrix(matrix_VH.long())
