@@ -143,7 +143,8 @@ def _shown(ids_L: np.ndarray, is_token_L: np.ndarray, where: str) -> np.ndarray:
         raise DataError(
             f"{where}: has {ids_L.size} input_ids and {is_token_L.size} numbers of attention_mask; expected as many"
         )
-    return ids_L[is_token_L]
+    shown_L: np.ndarray = ids_L[is_token_L]
+    return shown_L
 
 
 def _cut(ids: Any, length: Any, where: str) -> Any:
