@@ -31,7 +31,7 @@ class Arm:
         layout: whose bytes are counted: "file", "megatron", "rs-kd", or "fixed" for `n_bytes`.
         n_bytes: of a token in a layout of fixed size.
         tail: what students make of the mass of the tokens that were not kept. "zero": they are taken to have none.
-            "spread": equal shares. "ghost": it is the mass of all of them together.
+            "ghost": it is the mass of all of them together.
         epochs: that students are trained for, where not as long as all others.
         ours: whether it is softpack's own.
     """
@@ -127,7 +127,6 @@ STUDENTS = (
     EARLY,
     _head(480),
     *(_set(45, tail) for tail in ("zero", "ghost")),  # of 64 bytes, as one of the samples
-    _topk("fp16 top-50, renormalised", 50),
     Arm("DistillKit recommended", "distillkit", DISTILLKIT[344], layout="fixed", n_bytes=344),
     RS_KD,
     _sample(92),

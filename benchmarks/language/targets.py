@@ -136,7 +136,7 @@ class Soft:
 
     def __init__(self, folder: Path, vocabulary: Vocabulary, tail: str) -> None:
         self._tables = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-        self._classes, self._n_teacher, self._tail = vocabulary.classes, vocabulary.n_teacher, tail
+        self._classes, self._tail = vocabulary.classes, tail
 
     def loss(self, logits_MC: Tensor, sequences_B: Tensor) -> Tensor:
         """Return the cross-entropy of the targets: KL and what does not depend on the student."""
@@ -149,9 +149,6 @@ class Soft:
             is_kept_MC[:, -1] = False  # some tokens of the last class were kept, and all others of it were not
             others_MC = log_q_MC.masked_fill(is_kept_MC, -torch.inf)
             return -((kept_MC * log_q_MC).sum(1) + left_M * others_MC.logsumexp(1)).mean()
-        if self._tail == "spread":
-            kept_MC += left_M[:, None] / self._n_teacher
-            kept_MC[:, -1] += left_M * (1 - self._classes / self._n_teacher)
         return -(kept_MC / kept_MC.sum(1, keepdim=True) * log_q_MC).sum(1).mean()
 
     def _of(self, name: str, sequences_B: Tensor) -> Tensor:
