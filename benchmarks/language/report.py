@@ -184,7 +184,7 @@ def _draw(folder: Path, tables: Mapping[str, Sequence[Row]]) -> None:
 
     drawing = {"fidelity": _draw_fidelity, "students": _draw_students}
     for name, rows in tables.items():
-        if name not in drawing:
+        if name not in drawing or len({row["arm"] for row in rows}) < 2:  # nothing to compare
             continue
         figure, panel = pyplot.subplots(figsize=(9, 5.6), layout="constrained")
         drawing[name](panel, rows)
@@ -234,8 +234,9 @@ def _best(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 def _draw_students(panel: Any, rows: Sequence[Row]) -> None:
     found = points(rows)
     panel.set(xscale="log", xlabel="bytes a token", ylabel="cross-entropy of held-out text, nats a token")
+    hard = [point for point in found if point.codec == HARD][:1]  # the best of them
     for point in found:
-        if point.codec == HARD:
+        if point in hard:
             panel.axhline(point.nats, color=OTHER, lw=1, ls="--")
         if point.codec == DENSE:
             panel.axhspan(point.nats, point.nats + 0.02, color="#fddbc7", lw=0, zorder=0)
@@ -244,7 +245,6 @@ def _draw_students(panel: Any, rows: Sequence[Row]) -> None:
         spread = [[point.nats - point.least], [point.most - point.nats]]
         panel.errorbar(point.n_bytes, point.nats, spread, color=_color(point.codec), capsize=2, fmt="none")
         _mark(panel, point.n_bytes, point.nats, point.ours, point.codec)
-    hard = [point for point in found if point.n_bytes == 0]
     at = min((point.n_bytes for point in shown), default=1.0)
     low, high = panel.get_ylim()
     places = _apart([point.nats for point in shown + hard], LINE * (high - low))
