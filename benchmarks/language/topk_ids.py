@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -96,11 +95,12 @@ def _speed(path: Path) -> Spread:
     for number in range(PASSES + 1):
         labels = softpack.open(path)
         labels.codec  # noqa: B018
-        parts = [np.indices((part.span_items, part.span_views)) for part in labels.file.parts]
-        cells = [
-            (part.first_item + item.ravel(), part.first_view + view.ravel())
-            for part, (item, view) in zip(labels.file.parts, parts, strict=True)
-        ]
+        items, views = labels.cells()
+        cells = []
+        for part in labels.file.parts:  # tiles, of which a file may lack cells
+            item, view = items - part.first_item, views - part.first_view
+            inside = (item >= 0) & (item < part.span_items) & (view >= 0) & (view < part.span_views)
+            cells.append((items[inside], views[inside]))
         labels.read_sparse(*(index[:1] for index in cells[-1]))  # tables are made once a file, not once a tile
         start = time.process_time()
         n_rows = sum(len(labels.read_sparse(item, view)) for item, view in cells[:-1] or cells)
