@@ -5,6 +5,7 @@ Shapes in names: B rows of a batch, C classes, N items, V views.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,8 @@ from softpack.errors import DataError
 SPACES = ("logits", "log_probs", "probs")
 HIDDEN = "hidden"  # what rows are, too: a language model's last hidden states, of which a codec makes logits
 ROW_SPACES = (*SPACES, HIDDEN)
+IGNORED = -100  # a hard label that no loss counts, as torch has it
+DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")  # as headers spell numbers
 MAX_CLASSES = 1 << 24
 TEMPERATURES = (1.0, 4.0, 20.0)  # that students train at: what labels are judged by unless others are named
 

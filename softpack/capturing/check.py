@@ -21,7 +21,7 @@ from softpack.container.reader import Labels
 from softpack.errors import DataError
 from softpack.eval.fidelity import FidelityMeter
 from softpack.records import TEMPERATURES, LabelSpec
-from softpack.relabelling.check import CHOOSES, Checked
+from softpack.relabelling.check import CHOOSES, Checked, check_classes
 from softpack.sequences import Sequences
 from softpack.sources.encoding import check_device
 
@@ -66,11 +66,7 @@ def check_capture(
         if not isinstance(labels, Labels) and file.codec.needs_matrix:
             file = Labels(labels, matrix=teacher.matrix(sequences[0]))
         teacher.probe(sequences[0])
-        if teacher.classes != file.shape[2]:
-            raise DataError(
-                f"the teacher gives {teacher.classes} classes, and {file.file.name} has labels of {file.shape[2]}; "
-                "give the teacher that labelled"
-            )
+        check_classes(teacher.classes, file)
         asker = Asker(teacher, sequences, (), LabelSpec(teacher.classes))
         meters, done = (FidelityMeter(temperatures), FidelityMeter(temperatures)), 0
         for number, item in enumerate(items_N.tolist()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor
 
 from softpack.errors import CodecError
+from softpack.records import DECIMAL
 
 MAX_TEMPERATURES = 16
-DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")  # as headers spell numbers
 
 
 def check_integer(codec_id: str, name: str, value: Any, least: int, most: int) -> None:

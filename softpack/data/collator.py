@@ -20,9 +20,8 @@ from softpack.container.reader import open as open_labels
 from softpack.container.resident import ResidentLabels
 from softpack.data.source import LabelSource
 from softpack.errors import DataError
+from softpack.records import IGNORED
 from softpack.sequences import as_tokens
-
-IGNORED = -100  # a hard label that no loss counts
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from softpack.records import DECIMAL
+
 NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-DECIMAL = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
 class LaterError(ValueError):

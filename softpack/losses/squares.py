@@ -13,9 +13,7 @@ from softpack.codecs.sparse import SparseRows
 from softpack.errors import DataError
 from softpack.losses.blocks import Block, RowLoss, mean_of, row_losses, working_dtype
 from softpack.losses.checks import check_pair
-from softpack.records import LabelSpec
-
-IGNORED = -100  # a hard label that does not count, as torch has it
+from softpack.records import IGNORED, LabelSpec
 
 
 def logits_mse(

@@ -97,13 +97,22 @@ def check(
             said_BC = at_work(pixels_BCHW).cpu()
             half = (len(samples) + 1) // 2
             again_BC = torch.cat([at_work(part).cpu() for part in torch.split(pixels_BCHW, half)])
-            if said_BC.shape[1] != labels.shape[2]:
-                raise DataError(
-                    f"the teacher gives {said_BC.shape[1]} classes, and {labels.file.name} has labels of "
-                    f"{labels.shape[2]}; give the teacher that labelled"
-                )
+            check_classes(said_BC.shape[1], labels)
             decoded_BC = to_logits(labels.read(items_B, views_B), labels.spec)
             meters[0].update(said_BC, decoded_BC)
             meters[1].update(said_BC, again_BC)
             progress(start + len(items_B), len(chosen), "")
     return Checked(meters[0].result(), meters[1].result())
+
+
+def check_classes(n: int, labels: Labels) -> None:
+    """Check that a teacher gives as many classes as labels have.
+
+    Raises:
+        DataError: it does not.
+    """
+    if n != labels.shape[2]:
+        raise DataError(
+            f"the teacher gives {n} classes, and {labels.file.name} has labels of {labels.shape[2]}; give the teacher "
+            "that labelled"
+        )
