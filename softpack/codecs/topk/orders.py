@@ -104,10 +104,12 @@ class Orders:
         is_wide = k * (last + 1) >= 1 << 31
         places_Bk = gaps_Bk.cumsum(dim=1, dtype=torch.int64 if is_wide else torch.int32)
         places_Bk = places_Bk.add_(steps_k).clamp_(max=last)
+        # Behind the list is what all orders share. No torch.where: which ids are listed is chance, and a branch a number.
         start_B1 = (order_B * n_listed)[:, None]
-        starts_Bk = torch.where(places_Bk < n_listed, start_B1, (n_orders - 1) * n_listed)
-        at_X = starts_Bk.add_(places_Bk).reshape(-1)
-        return self._table.index_select(0, at_X).view(gaps_Bk.shape).long()
+        is_shared_Bk = places_Bk.clamp(n_listed - 1, n_listed).sub_(n_listed - 1)
+        starts_Bk = is_shared_Bk.mul_((n_orders - 1) * n_listed)
+        at_X = torch.maximum(starts_Bk, start_B1, out=starts_Bk).add_(places_Bk).reshape(-1)
+        return self._table.index_select(0, at_X).view(gaps_Bk.shape)
 
     def cheapest(self, ids_Bk: Tensor) -> Tensor:
         """Return the order [B] in which the ids of a row lie nearest to the front.
@@ -125,8 +127,8 @@ class Orders:
 
     @cached_property
     def _table(self) -> Tensor:
-        """The ids of all lists, one after the other, and then all ids: int32."""
-        return torch.cat([self.base_C[self.lists_ML].flatten(), self.base_C]).int()
+        """The ids of all lists, one after the other, and then all ids."""
+        return torch.cat([self.base_C[self.lists_ML].flatten(), self.base_C])
 
     @cached_property
     def _base_place(self) -> Tensor:
