@@ -9,17 +9,26 @@ significance lie together, which zstd likes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from softpack.errors import CorruptError
 
 MAX_WIDTH = 32
-FIELDS = {  # by bits: the fields of each byte, as the bytes of one integer
-    bits: (np.arange(256)[:, None] >> np.arange(0, 8, bits) & (1 << bits) - 1)
+CACHE_LINE = 64  # bytes that a processor writes at once
+BLOCK_VALUES = 1 << 14  # turned to rows together, at least: as many as stay near at hand
+WITHIN = {
+    4: (0,),
+    2: (0, 4),
+    1: (0, 2, 4, 6),
+}  # by the bits of a plane's fields: where they may stand in a byte
+FIELDS = {  # by bits and place: the fields of each byte, where they belong, as the bytes of one integer
+    (bits, place): ((np.arange(256)[:, None] >> np.arange(0, 8, bits) & (1 << bits) - 1) << place)
     .astype(np.uint8)
     .view(f"u{8 // bits}")[:, 0]
-    for bits in (1, 2, 4)
+    for bits, places in WITHIN.items()
+    for place in places
 }
 
 
@@ -69,25 +78,68 @@ def unpack(data: bytes | memoryview, width: int, n_values: int) -> np.ndarray:
     Raises:
         CorruptError: `data` is not exactly as long as the values need.
     """
+    return _values(_planes(data, width, n_values), 0, n_values).astype(_dtype(width))
+
+
+def unpack_rows(data: bytes | memoryview, width: int, n_rows: int, per_row: int) -> np.ndarray:
+    """Unpack rows that are packed number by number, the first of all rows, then the second: [n_rows, per_row].
+
+    Raises:
+        CorruptError: `data` is not exactly as long as the values need.
+    """
+    if n_rows < 2 or per_row < 2:
+        return unpack(data, width, n_rows * per_row).reshape(n_rows, per_row)
+    planes, rows = _planes(data, width, n_rows * per_row), np.empty((n_rows, per_row), _dtype(width))
+    per_line = CACHE_LINE // rows.itemsize  # a line is written once so, not once for each of its numbers
+    n_columns = per_line * -(-BLOCK_VALUES // (per_line * n_rows))
+    for first in range(0, per_row, n_columns):
+        n_values = min(n_columns, per_row - first) * n_rows
+        columns = _values(planes, first * n_rows, n_values).astype(rows.dtype, copy=False)
+        rows[:, first : first + n_columns] = columns.reshape(-1, n_rows).T
+    return rows
+
+
+class _Plane(NamedTuple):
+    packed: np.ndarray  # fields, several a byte where they are of less than 8 bits
+    bits: int
+    byte: int  # of the value, that they belong to, and
+    place: int  # the bit of it that they begin at
+
+
+def _planes(data: bytes | memoryview, width: int, n_values: int) -> list[_Plane]:
+    """Return the planes that are not empty, as high ones of small numbers often are."""
     expected = packed_size(n_values, width)
     if len(data) != expected:
         raise CorruptError(
             f"packed array: found {len(data)} bytes, expected {expected} for {n_values} values of {width} bits"
         )
-    source = np.frombuffer(data, np.uint8)
-    dtype = np.dtype("<u1" if width <= 8 else "<u2" if width <= 16 else "<u4")
-    values = np.zeros(n_values, dtype)
-    bytes_NB = values.view(np.uint8).reshape(n_values, dtype.itemsize)
-    start = 0
+    source, planes, start = np.frombuffer(data, np.uint8), [], 0
     for shift, bits in field_widths(width):
         stop = start + (n_values * bits + 7) // 8
-        byte, within = divmod(shift, 8)
-        if bits == 8:
-            bytes_NB[:, byte] = source[start:stop]
-        elif source[start:stop].any():  # high planes of small numbers are often empty
-            bytes_NB[:, byte] |= _unpack_fields(source[start:stop], bits, n_values) << np.uint8(within)
+        if source[start:stop].any():
+            planes.append(_Plane(source[start:stop], bits, *divmod(shift, 8)))
         start = stop
-    return values.astype(dtype.newbyteorder("="), copy=False)
+    return planes
+
+
+def _values(planes: list[_Plane], first: int, n_values: int) -> np.ndarray:
+    """Return values, from number `first`, which stands on a byte of every plane, as narrow as these need."""
+    values = np.zeros(n_values, np.uint8)
+    for packed, bits, byte, place in planes:
+        start = first * bits // 8
+        fields = packed[start : start + (n_values * bits + 7) // 8]
+        if bits < 8:
+            fields = FIELDS[bits, place].take(fields).view(np.uint8)[:n_values]
+        if byte:
+            fields = fields.astype(_dtype(8 * byte + 8))
+            np.left_shift(fields, 8 * byte, out=fields)
+            values = values.astype(fields.dtype, copy=False)
+        np.bitwise_or(values, fields, out=values)
+    return values
+
+
+def _dtype(width: int) -> np.dtype:
+    return np.dtype("u1" if width <= 8 else "u2" if width <= 16 else "u4")
 
 
 def _pack_fields(fields: np.ndarray, bits: int) -> np.ndarray:
@@ -101,7 +153,3 @@ def _pack_fields(fields: np.ndarray, bits: int) -> np.ndarray:
     for position in range(1, per_byte):
         packed |= columns[:, position] << np.uint8(position * bits)
     return packed
-
-
-def _unpack_fields(plane: np.ndarray, bits: int, n_values: int) -> np.ndarray:
-    return plane if bits == 8 else FIELDS[bits].take(plane).view(np.uint8)[:n_values]

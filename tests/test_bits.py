@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softpack.bits import MAX_WIDTH, field_widths, needed_width, pack, packed_size, unpack
+from softpack.bits import MAX_WIDTH, field_widths, needed_width, pack, packed_size, unpack, unpack_rows
 from softpack.errors import CorruptError
 
 widths = st.integers(0, MAX_WIDTH)
@@ -26,6 +26,24 @@ def test_unpack_gives_back_what_was_packed(drawn):
 
     assert len(data) == packed_size(len(values), width)
     assert unpack(data, width, len(values)).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 2, 7, 1000, 2050])
+@pytest.mark.parametrize("per_row", [1, 3, 16, 17, 64, 130])
+def test_rows_come_back_from_numbers_that_stand_by_number(n_rows, per_row):
+    for width in (1, 3, 7, 8, 9, 15, 16, 18, 19, 23, 32):
+        low, high = np.random.default_rng(width).integers(0, 1 << width, (2, n_rows, per_row), np.uint64)
+        for rows in (high, np.minimum(low, 1), np.zeros_like(low)):  # the others have planes that are empty
+            found = unpack_rows(pack(rows.T.copy(), width), width, n_rows, per_row)
+
+            assert found.flags.c_contiguous
+            assert found.dtype == unpack(b"", width, 0).dtype
+            assert np.array_equal(found, rows)
+
+
+def test_rows_of_another_size_are_refused():
+    with pytest.raises(CorruptError, match="found 5 bytes, expected 6 for 6 values of 8 bits"):
+        unpack_rows(bytes(5), 8, 3, 2)
 
 
 @given(values_of_a_width())

@@ -16,7 +16,6 @@ from softpack.errors import CorruptError
 from softpack.format import layout
 
 CACHE_BYTES = 256 << 20
-CACHE_LINE = 64  # bytes that a processor writes at once
 Arrays = dict[str, np.ndarray]
 
 
@@ -136,16 +135,4 @@ def _read(file: SpkFile, part: Part, stream: int) -> Arrays:
     if file.header.streams[stream - 1].per == "correction":
         found = read_corrections(file, part)
         return {"row": found.row_E, "class": found.class_E, "value": found.value_E}
-    return {name: by_row(values) for name, values in read_tile(file, part, stream).items()}
-
-
-def by_row(values: np.ndarray) -> np.ndarray:
-    """Return an array [n, ...] with its rows in one piece: it is stored number by number, and rows are asked for."""
-    if values.flags.c_contiguous:
-        return values
-    columns_NS = values.reshape(len(values), -1)
-    rows_NS = np.empty(columns_NS.shape, values.dtype)
-    per_line = CACHE_LINE // values.itemsize  # lines are written once so, not once for each of their numbers
-    for start in range(0, rows_NS.shape[1], per_line):
-        rows_NS[:, start : start + per_line] = columns_NS[:, start : start + per_line]
-    return rows_NS.reshape(values.shape)
+    return read_tile(file, part, stream)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from softpack.bits import MAX_WIDTH, needed_width, pack, packed_size, unpack
+from softpack.bits import MAX_WIDTH, needed_width, pack, packed_size, unpack_rows
 from softpack.entropy import ans
 from softpack.entropy.zstd import LEVEL, expand, shrink
 from softpack.errors import CorruptError, DataError, UnsupportedError
@@ -119,7 +119,7 @@ def decode_array(
         tables_SL: frequencies of codes, where the file has some for this array.
 
     Returns:
-        The numbers [n_rows, per_row], unsigned codes or int32, and the bytes that they took.
+        The numbers [n_rows, per_row], each row in one piece, unsigned codes or int32, and the bytes that they took.
 
     Raises:
         CorruptError: sizes or values contradict the header.
@@ -139,7 +139,7 @@ def decode_array(
             raise CorruptError(
                 f"{where}: is entropy-coded, but the file has no tables for it, or it has a base"
             )
-        return ans.decode_columns(stored, tables_SL, n_rows, where).T, stop
+        return np.ascontiguousarray(ans.decode_columns(stored, tables_SL, n_rows, where).T), stop
     if described.coding == ZSTD_PLANES:
         stored = memoryview(expand(stored, packed_size(n_values, described.width), where))
     if len(stored) != packed_size(n_values, described.width):
@@ -147,23 +147,23 @@ def decode_array(
             f"{where}: found {len(stored)} bytes of planes, expected {packed_size(n_values, described.width)} for "
             f"{n_values} numbers of {described.width} bits"
         )
-    columns = unpack(stored, described.width, n_values)
+    rows = unpack_rows(stored, described.width, n_rows, per_row)
     if levels is not None:
-        _check_codes(columns, described, levels, where)
+        _check_codes(rows, described, levels, where)
     else:
-        columns = _with_base(columns, described, where)
-    return columns.reshape(per_row, n_rows).T, stop
+        rows = _with_base(rows, described, where)
+    return rows, stop
 
 
-def _check_codes(columns: np.ndarray, described: Described, levels: int, where: str) -> None:
+def _check_codes(rows: np.ndarray, described: Described, levels: int, where: str) -> None:
     if described.base:
         raise CorruptError(f"{where}: codes have base {described.base}, expected 0")
-    if levels < 1 << described.width and len(columns) and int(columns.max()) >= levels:
-        raise CorruptError(f"{where}: found the code {int(columns.max())}, expected codes below {levels}")
+    if levels < 1 << described.width and rows.size and int(rows.max()) >= levels:
+        raise CorruptError(f"{where}: found the code {int(rows.max())}, expected codes below {levels}")
 
 
-def _with_base(columns: np.ndarray, described: Described, where: str) -> np.ndarray:
-    largest = described.base + (int(columns.max()) if len(columns) else 0)
+def _with_base(rows: np.ndarray, described: Described, where: str) -> np.ndarray:
+    largest = described.base + (int(rows.max()) if rows.size else 0)
     if described.base < -(1 << 31) or largest >= 1 << 31:
         raise CorruptError(f"{where}: numbers from {described.base} to {largest}, expected 32-bit integers")
-    return (columns.astype(np.int64) + described.base).astype(np.int32)
+    return (rows.astype(np.int64) + described.base).astype(np.int32)

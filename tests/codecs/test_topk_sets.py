@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from softpack.codecs.registry import make_codec
 from softpack.codecs.topk import TopK
 from softpack.codecs.topk.orders import Orders
-from softpack.errors import CodecError
+from softpack.errors import CodecError, CorruptError
 from softpack.records import LabelSpec
 from softpack.testing import check_codec, label_rows, random_rows
 
@@ -169,9 +169,21 @@ def test_steps_keep_the_order_and_their_bound(logits_BC):
         largest_Bk = logits_BC.topk(20).values
         assert bool((values_Bk.diff(dim=1) <= 0).all())
         assert bool((values_Bk[:, 0] > values_Bk[:, 1]).all())
+        values_Bk = values_Bk - values_Bk[:, -1:]
         error_Bk = (values_Bk - (largest_Bk - largest_Bk[:, -1:])).abs()
         assert float(error_Bk[:, 1:].max()) <= step / 2 + 1e-5
         assert float(error_Bk[:, 0].max()) <= 1.5 * step
+
+
+@pytest.mark.parametrize("tail", ["zero", "mass"])
+def test_steps_beyond_float32_are_refused(tail):
+    codec = TopK(SPEC, k=2, value="steps", step=2e38, tail=tail)
+    codes = {"ids": torch.tensor([[3, 4], [5, 6]]).int(), "tail": torch.full((2, 1), 30000).short()}
+    sound, damaged = torch.tensor([[1, 0], [1, 1]]).byte(), torch.tensor([[1, 0], [2, 0]]).byte()
+
+    assert codec.decode({**codes, "values": sound}).shape == (2, 100)
+    with pytest.raises(CorruptError, match="row 1 of the batch has inf as its largest value"):
+        codec.decode({**codes, "values": damaged})
 
 
 @pytest.mark.parametrize("tail", ["zero", "min"])

@@ -114,7 +114,7 @@ class TopK(Codec):
             return (*self._id_arrays, values, CodeArray("tail", shape, 16, 1 << 16))
         return (*self._id_arrays, values)
 
-    @property
+    @cached_property
     def masses_at(self) -> tuple[float, ...]:
         """The temperatures at which the tail's mass is stored: the rows' own first; none where `tail` is no mass."""
         return temperatures_of(self.codec_id, self.tail_temperatures) if self.tail == "mass" else ()
@@ -273,7 +273,8 @@ class TopK(Codec):
     def _with_masses(self, weights_Bk: Tensor, codes: Codes) -> tuple[Tensor, None, dict[float, Tensor]]:
         """Return normalised log-probabilities, no fill, and the tails at all temperatures."""
         odds = self._log_odds(codes, weights_Bk)
-        weights_Bk = weights_Bk - weights_Bk.amax(dim=1, keepdim=True)
+        if self.value != "steps":  # which lie below the likeliest as they are
+            weights_Bk = weights_Bk - weights_Bk.amax(dim=1, keepdim=True)
         kept = [
             (weights_Bk * scale if scale != 1 else weights_Bk).exp().sum(dim=1).log() for scale in self._scales
         ]
@@ -351,20 +352,22 @@ class TopK(Codec):
         return self._orders.ids(order, gaps)
 
     def _values(self, codes: Codes) -> Tensor:
+        """Return log-probabilities; of steps how far they lie above the likeliest of their row."""
         if self.value == "steps":
-            values_Bk = from_steps(codes["values"], self.step)
-        else:
-            values_Bk = from_float_codes(codes["values"], self.value)
+            values_Bk, most_B = from_steps(codes["values"], self.step)
+            self._check_largest(most_B)
+            return values_Bk
+        values_Bk = from_float_codes(codes["values"], self.value)
         if self.minor:  # readers of 1.0 never looked
-            self._check_values(values_Bk)
+            self._check_largest(values_Bk.amax(dim=1))
         return values_Bk
 
-    def _check_values(self, values_Bk: Tensor) -> None:
-        is_bad_B = ~torch.isfinite(values_Bk.amax(dim=1))
+    def _check_largest(self, largest_B: Tensor) -> None:
+        is_bad_B = ~torch.isfinite(largest_B)
         if bool(is_bad_B.any()):
             row = int(is_bad_B.int().argmax())
             raise CorruptError(
-                f"topk: row {row} of the batch has {float(values_Bk[row].amax())} as its largest value; expected a "
+                f"topk: row {row} of the batch has {float(largest_B[row])} as its largest value; expected a "
                 "class with a probability, and numbers; the file was not written by this codec"
             )
 

@@ -38,12 +38,17 @@ def to_steps(log_probs_Bk: Tensor, step: float) -> Tensor:
     return steps_Bk.masked_fill(has_none_Bk, NONE).to(torch.uint8)
 
 
-def from_steps(codes_Bk: Tensor, step: float) -> Tensor:
-    """Return log-probabilities up to a constant of each row: float32, -inf for `NONE`."""
-    weights_Bk = codes_Bk.float().mul_(step)
+def from_steps(codes_Bk: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Return how far log-probabilities lie above the likeliest of their row, and that above the least that was kept.
+
+    The first is float32 [B, k], at most 0, -inf for `NONE`; the second [B], -inf in a row of `NONE` alone, whose others
+    are nan.
+    """
+    steps_Bk = codes_Bk.float()
     if codes_Bk.numel() and int(codes_Bk.max()) == NONE:
-        weights_Bk.masked_fill_(codes_Bk == NONE, -torch.inf)
-    return weights_Bk
+        steps_Bk.masked_fill_(codes_Bk == NONE, -torch.inf)
+    most_B = steps_Bk.amax(dim=1)
+    return steps_Bk.sub_(most_B[:, None]).mul_(step), most_B * step
 
 
 def to_odds(log_odds: Tensor) -> Tensor:

@@ -100,16 +100,17 @@ class Orders:
         (n_orders, n_listed), (k,) = self.lists_ML.shape, gaps_Bk.shape[1:]
         last = n_listed + len(self.base_C) - 1
         steps_k = torch.arange(k, dtype=torch.int32, device=gaps_Bk.device)
-        # Sums of a damaged file may pass the last place, and 32 bits.
+        # Sums of a damaged file may pass the last place, and 32 bits. A row's last is its greatest.
         is_wide = k * (last + 1) >= 1 << 31
-        places_Bk = gaps_Bk.cumsum(dim=1, dtype=torch.int64 if is_wide else torch.int32)
-        places_Bk = places_Bk.add_(steps_k).clamp_(max=last)
-        # Behind the list is what all orders share. No torch.where: which ids are listed is chance, and a branch a number.
+        places_Bk = gaps_Bk.cumsum(dim=1, dtype=torch.int64 if is_wide else torch.int32).add_(steps_k)
+        if len(places_Bk) and int(places_Bk[:, -1].max()) > last:
+            places_Bk.clamp_(max=last)
+        # Behind a list is what all orders share. Not by torch.where, which guesses at each id whether it is listed.
         start_B1 = (order_B * n_listed)[:, None]
         is_shared_Bk = places_Bk.clamp(n_listed - 1, n_listed).sub_(n_listed - 1)
         starts_Bk = is_shared_Bk.mul_((n_orders - 1) * n_listed)
         at_X = torch.maximum(starts_Bk, start_B1, out=starts_Bk).add_(places_Bk).reshape(-1)
-        return self._table.index_select(0, at_X).view(gaps_Bk.shape)
+        return self._table.index_select(0, at_X).long().view(gaps_Bk.shape)
 
     def cheapest(self, ids_Bk: Tensor) -> Tensor:
         """Return the order [B] in which the ids of a row lie nearest to the front.
@@ -127,8 +128,8 @@ class Orders:
 
     @cached_property
     def _table(self) -> Tensor:
-        """The ids of all lists, one after the other, and then all ids."""
-        return torch.cat([self.base_C[self.lists_ML].flatten(), self.base_C])
+        """The ids of all lists, one after the other, and then all ids: int32, more of which lie near at hand."""
+        return torch.cat([self.base_C[self.lists_ML].flatten(), self.base_C]).int()
 
     @cached_property
     def _base_place(self) -> Tensor:
