@@ -78,7 +78,7 @@ def unpack(data: bytes | memoryview, width: int, n_values: int) -> np.ndarray:
     Raises:
         CorruptError: `data` is not exactly as long as the values need.
     """
-    return _values(_planes(data, width, n_values), 0, n_values).astype(_dtype(width))
+    return _values(_planes(data, width, n_values), 0, n_values).astype(_dtype(width), copy=False)
 
 
 def unpack_rows(data: bytes | memoryview, width: int, n_rows: int, per_row: int) -> np.ndarray:
