@@ -17,7 +17,7 @@ from softpack.codecs.abc import Progress
 from softpack.errors import CodecError
 from softpack.rate.shares import Shares, moved, shares
 from softpack.rate.target import Target
-from softpack.rate.trial import BLOCK_BITS_A_ROW, FIXED_BYTES, Bench, Plan, Trial, degrees_worth
+from softpack.rate.trial import FIXED_BYTES, Bench, Plan, Trial, degrees_worth
 
 CODECS = ("vqae", "klt")  # that are tried where none is asked for
 CLOSE = 0.05  # of what was asked: near enough
@@ -154,7 +154,7 @@ class Control:
     def _plan_at(self, plan: Plan, bits: float) -> Plan:
         """Return a plan whose file costs about `bits` a label, model and replay not counted."""
         source = self.bench.source
-        left = bits - BLOCK_BITS_A_ROW - self._counted_fixed(plan, bits)
+        left = bits - self._counted_fixed(plan, bits)
         if not plan.takes_context:
             return dataclasses.replace(plan, bits=max(left, 1.0))
         views = self.bench.views
@@ -256,6 +256,10 @@ class Control:
             is_short = max(bits for _, bits in points) < most
             if is_met or (is_short and found == points[-2][1] and len(points) > 2):  # no use for more
                 break
+        known = [offset for offset, bits in points if bits <= most]
+        if best is None and known:  # the short fit had such a rate, and those in full looked for a nearer one
+            trial = self._full(plans[max(known)])
+            best = trial if measure(trial) <= most else None
         if best is None:
             raise CodecError(
                 f"the target of {most:.4g} bits a label cannot be met: the least found is {least:.4g}; ask for that "

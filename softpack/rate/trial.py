@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from softpack.container.mixing import mix_columns, mixing_of
 from softpack.container.model import Model, pack_tensors
 from softpack.container.promise import find_corrections
 from softpack.container.tables import bits_per_row
-from softpack.container.tile_writer import MIX_STREAM, code_arrays
+from softpack.container.tile_writer import MIX_STREAM, choose_tile, code_arrays, make_streams, most_rows
 from softpack.container.tiles import encode_tile
 from softpack.container.viewpoint import has_viewpoints, n_functions
+from softpack.entropy.arrays import DESCRIPTOR
 from softpack.entropy.tables import pack_tables
 from softpack.entropy.zstd import shrink_model
 from softpack.eval.fidelity import FidelityMeter
@@ -39,11 +40,12 @@ from softpack.sources.learning import Learned, learn
 MEASURED_ROWS = 4096
 DEGREES = (0, 1, 2)
 VIEWS_A_FUNCTION = 8  # labels an item for each function, below which its prototypes cost more than they say
-FIXED_BYTES = 1700  # superblock, header, index, commit and checksums of a small file
-CONTEXT_BYTES = 1000  # more of them where there are prototypes, in so few arrays
-FEW_ARRAYS, ARRAY_BYTES = 4, 90  # and of each array more
+FIXED_BYTES = 1800  # superblock, header, index, commit and checksums of a small file
+CONTEXT_BYTES = 800  # more of them where there are prototypes, in so few arrays
+FEW_ARRAYS, ARRAY_BYTES = 4, 90  # and of each array more: what the header says of it
 RECIPE_BYTES = 600  # more of them where views are drawn: the recipe, and how a few images look
-BLOCK_BITS_A_ROW = 0.1  # headers of blocks, index and padding of its tiles
+BLOCK_BYTES = 140  # of a block: its header, checksum, padding and entry in the index
+BY_TILE = 1.01  # times what columns take in the sample: tiles are compressed one by one
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Trial:
     def loss(self) -> float:
         """One number to compare by: the mean of the divergences at all temperatures."""
         return sum(self.kl.values()) / len(self.kl)
+
+
+class _Tiles(NamedTuple):
+    rows: int  # of a tile
+    n_bytes: int  # that all but the first say of themselves
 
 
 @dataclass
@@ -153,12 +160,40 @@ class Bench:
             array.name: np.concatenate([block.replay[array.name] for block in self.sample]) for array in columns
         }
         payload, _ = encode_tile(StreamSpec("replay", "row", "replay", columns), values)
-        return len(payload) * self.n_rows / max(n_sampled, 1)
+        return BY_TILE * len(payload) * self.n_rows / max(n_sampled, 1)
 
     def fixed_bytes(self, takes_context: bool) -> int:
         """Return the bytes of the file that do not depend on its rows, without model and replay columns."""
-        drawn = RECIPE_BYTES if self.replay and self.source.recipe is not None else 0
-        return FIXED_BYTES + CONTEXT_BYTES * takes_context + drawn
+        fixed = FIXED_BYTES + CONTEXT_BYTES * takes_context
+        if self.replay and self.source.recipe is not None:
+            return fixed + RECIPE_BYTES
+        stored = [self.source.columns, tuple(self.source.item_columns)] if self.replay else []
+        if takes_context and self._keeps_mix:
+            stored.append(tuple(array.name for array in MIX_STREAM.arrays))
+        said = ARRAY_BYTES + DESCRIPTOR.size
+        return fixed + sum(BLOCK_BYTES + said * len(names) for names in stored if names)
+
+    @property
+    def _keeps_mix(self) -> bool:
+        """Whether files with context say who is mixed, as the replay columns do not."""
+        return not self.replay and "mix_item" in self.source.columns
+
+    def _tiles(self, model: Model) -> _Tiles:
+        """Return how the file will be cut."""
+        source = self.source
+        columns = source.columns if self.replay and source.recipe is None else ()
+        keeps_mix = model.prototypes is not None and self._keeps_mix
+        streams = make_streams(model, columns, (), keeps_mix, self.promised is not None)
+        items = -(-source.items * self.n_rows // source.n_rows)
+        tile_items, tile_views = choose_tile(
+            streams, most_rows(streams, source.spec.classes), items, source.views
+        )
+        n_tiles = -(-items // tile_items) * -(-source.views // tile_views)
+        stored = [stream for stream in streams if stream.per != "item"]
+        # The first is among what is fixed. What codes say of themselves is counted with them.
+        arrays = sum(len(stream.arrays) for stream in stored) - len(model.codec.codes)
+        more = (n_tiles - 1) * (BLOCK_BYTES * len(stored) + DESCRIPTOR.size * arrays)
+        return _Tiles(tile_items * tile_views, more)
 
     def run(self, plan: Plan, progress: Progress | None = None) -> Trial:
         """Fit and measure a plan."""
@@ -184,7 +219,8 @@ class Bench:
         if model.prototypes is not None:
             prototypes = self.learned(model.degree).prototypes(model.prototypes, self.device)
         codes, meter, corrections = self._coded(model, prototypes)
-        row_bits = bits_per_row(model.codec.codes, codes, model.tables, "codes") + BLOCK_BITS_A_ROW
+        tiles = self._tiles(model)
+        row_bits = _row_bits(model, codes, tiles.rows)
         row_bits += self._correction_bits(corrections)
         item_bits = 0.0
         if prototypes is not None:
@@ -194,7 +230,7 @@ class Bench:
             item_bits += 8 * ARRAY_BYTES * n_more / self.source.items
             row_bits += self._mix_bits()
         n_rows, fixed = self.n_rows, self.fixed_bytes(prototypes is not None)
-        marginal = row_bits + (item_bits * self.source.items + 8 * fixed) / n_rows
+        marginal = row_bits + (item_bits * self.source.items + 8 * (fixed + tiles.n_bytes)) / n_rows
         n_bytes = marginal * n_rows / 8 + _model_bytes(model) + self.replay_bytes
         found = meter.result()
         return Trial(
@@ -235,7 +271,7 @@ class Bench:
 
     def _mix_bits(self) -> float:
         """Return the bits a label that say who is mixed, where the replay columns do not."""
-        if self.replay or "mix_item" not in self.source.columns:  # or a recipe says it
+        if not self._keeps_mix:
             return 0.0
         n_rows, n_bytes = 0, 0
         for block in self.sample:
@@ -255,6 +291,17 @@ def degrees_worth(source: Source, replay: bool = True) -> tuple[int, ...]:
     says = replay and has_viewpoints(source.columns, source.item_columns.keys())
     views = source.n_rows / source.items
     return tuple(d for d in DEGREES if not d or (says and views >= VIEWS_A_FUNCTION * n_functions(d)))
+
+
+def _row_bits(model: Model, codes: dict[str, np.ndarray], tile_rows: int) -> float:
+    """Return the bits of a row's codes: those of a sample, packed by as many as a tile has."""
+    n_rows = len(next(iter(codes.values())))
+    bits = 0.0
+    for start in range(0, n_rows, tile_rows):
+        part = {name: values[start : start + tile_rows] for name, values in codes.items()}
+        n_part = len(next(iter(part.values())))
+        bits += n_part * bits_per_row(model.codec.codes, part, model.tables, "codes")
+    return bits / max(n_rows, 1)
 
 
 def _known(plan: Plan) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_bits_are_met_within_5_percent(source, tmp_path, codec_id, replay):
     trial, _ = found(source, Target(bits=70), codec_id, replay)
     assert (1 - CLOSE) * 70 <= trial.marginal_bits <= 70
     ledger = written(source, trial, tmp_path / "a.spk", replay)
-    assert ledger.marginal_bits_per_label == pytest.approx(70, rel=0.05)
+    assert (1 - 1.5 * CLOSE) * 70 <= ledger.marginal_bits_per_label <= 70  # what is fixed is counted high
 
 
 def test_corrections_that_a_promise_takes_are_counted(source, tmp_path):
@@ -99,10 +99,18 @@ def test_settings_that_are_given_stay(source):
 
 def test_a_codec_of_few_rates_comes_as_near_as_it_can(source):
     """Eight slots of k codewords: the next rate is 8 bits away."""
+    trial, said = found(source, Target(bits=46), "vqae", context=False, slots=8)
+    assert 38 <= trial.marginal_bits <= 46
+    assert trial.model.codec.k == 16
+    assert sum(what == "in full" for _, what in said) <= control.FITS["vqae"]
+
+
+def test_the_rate_of_the_short_fit_will_do_where_none_is_nearer(source):
     trial, said = found(source, Target(bits=38), "vqae", context=False, slots=8)
-    assert trial.marginal_bits <= 38
-    in_full = [t.model.codec.k for t, what in said if what == "in full"]
-    assert len(in_full) == len(set(in_full)) or len(in_full) <= 2  # no fit is made again and again
+    own = 8 * Bench(source, (1.0,)).fixed_bytes(False) / source.n_rows  # on top, as it is more than a fifth
+    assert own > 38 / 5
+    assert trial.marginal_bits - own <= 38
+    assert [t.model.codec.k for t, what in said if what == "in full"] == [32] * control.FITS["vqae"] + [16]
 
 
 def test_so_few_bits_cannot_be_had(source):
@@ -159,6 +167,21 @@ def test_a_rate_that_a_codec_cannot_have_ends_no_search_that_found_something(sou
     assert trial.kl[1.0] <= 3.0
 
 
+@pytest.mark.parametrize("replay", [True, False])
+def test_few_items_of_many_views_stay_within_their_bits(views_of_items, tmp_path, replay):
+    path = tmp_path / "views.npz"
+    np.savez(path, **views_of_items(items=12, views=300, classes=20, mixed=0.3))
+    source = open_source(path)
+
+    trial, _ = found(source, Target(bits=40), "klt", replay)
+
+    ledger = written(source, trial, tmp_path / "a.spk", replay)
+    assert (
+        len(softpack.open(tmp_path / "a.spk").file.parts) == 5
+    )  # tiles that are small, and say as much of themselves
+    assert 40 * (1 - 2 * CLOSE) <= ledger.marginal_bits_per_label <= 40
+
+
 # -- budget ------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +210,7 @@ def test_a_budget_that_the_columns_exceed_says_so(source):
 
 def test_a_budget_for_which_nothing_is_small_enough_says_the_least(source):
     with pytest.raises(CodecError, match=r"nothing was found in the budget: the least found is [\d,]+ bytes"):
-        found(source, Target(n_bytes=5_000), "vqae", False, k=256)
+        found(source, Target(n_bytes=7000), "vqae", False, k=256)
 
 
 def test_more_than_any_codec_has_use_for_is_no_error(source):
@@ -213,10 +236,10 @@ def test_more_than_any_codec_has_use_for_is_no_error(source):
 def test_a_trial_says_what_the_file_will_weigh(source, tmp_path, plan, replay):
     trial = Bench(source, (1.0,), replay).run(plan)
     ledger = written(source, trial, tmp_path / "a.spk", replay)
-    # What is fixed is not counted to the byte, and this file is small.
-    bits = 8 * 700 / source.n_rows
-    assert trial.marginal_bits == pytest.approx(ledger.marginal_bits_per_label, rel=0.02, abs=bits)
-    assert trial.n_bytes == pytest.approx(ledger.file_bytes, rel=0.02, abs=900)
+    # What is fixed is not counted to the byte, and this file is small; but targets say at most.
+    a_row = 8 / source.n_rows
+    assert -100 * a_row <= trial.marginal_bits - ledger.marginal_bits_per_label <= 900 * a_row
+    assert -100 <= trial.n_bytes - ledger.file_bytes <= 1100
 
 
 def test_a_trial_says_how_far_the_labels_will_be(source, tmp_path):
