@@ -18,17 +18,12 @@ from softpack.errors import CorruptError
 MAX_WIDTH = 32
 CACHE_LINE = 64  # bytes that a processor writes at once
 BLOCK_VALUES = 1 << 14  # turned to rows together, at least: as many as stay near at hand
-WITHIN = {
-    4: (0,),
-    2: (0, 4),
-    1: (0, 2, 4, 6),
-}  # by the bits of a plane's fields: where they may stand in a byte
 FIELDS = {  # by bits and place: the fields of each byte, where they belong, as the bytes of one integer
     (bits, place): ((np.arange(256)[:, None] >> np.arange(0, 8, bits) & (1 << bits) - 1) << place)
     .astype(np.uint8)
     .view(f"u{8 // bits}")[:, 0]
-    for bits, places in WITHIN.items()
-    for place in places
+    for bits in (1, 2, 4)
+    for place in range(0, 8, 2 * bits)
 }
 
 
@@ -78,7 +73,7 @@ def unpack(data: bytes | memoryview, width: int, n_values: int) -> np.ndarray:
     Raises:
         CorruptError: `data` is not exactly as long as the values need.
     """
-    return _values(_planes(data, width, n_values), 0, n_values).astype(_dtype(width), copy=False)
+    return _values(_planes(data, width, n_values), 0, n_values).astype(unsigned_dtype(width), copy=False)
 
 
 def unpack_rows(data: bytes | memoryview, width: int, n_rows: int, per_row: int) -> np.ndarray:
@@ -89,7 +84,7 @@ def unpack_rows(data: bytes | memoryview, width: int, n_rows: int, per_row: int)
     """
     if n_rows < 2 or per_row < 2:
         return unpack(data, width, n_rows * per_row).reshape(n_rows, per_row)
-    planes, rows = _planes(data, width, n_rows * per_row), np.empty((n_rows, per_row), _dtype(width))
+    planes, rows = _planes(data, width, n_rows * per_row), np.empty((n_rows, per_row), unsigned_dtype(width))
     per_line = CACHE_LINE // rows.itemsize  # a line is written once so, not once for each of its numbers
     n_columns = per_line * -(-BLOCK_VALUES // (per_line * n_rows))
     for first in range(0, per_row, n_columns):
@@ -131,14 +126,15 @@ def _values(planes: list[_Plane], first: int, n_values: int) -> np.ndarray:
         if bits < 8:
             fields = FIELDS[bits, place].take(fields).view(np.uint8)[:n_values]
         if byte:
-            fields = fields.astype(_dtype(8 * byte + 8))
+            fields = fields.astype(unsigned_dtype(8 * byte + 8))
             np.left_shift(fields, 8 * byte, out=fields)
             values = values.astype(fields.dtype, copy=False)
         np.bitwise_or(values, fields, out=values)
     return values
 
 
-def _dtype(width: int) -> np.dtype:
+def unsigned_dtype(width: int) -> np.dtype:
+    """Return the narrowest dtype of numpy that holds numbers of `width` bits, up to 32."""
     return np.dtype("u1" if width <= 8 else "u2" if width <= 16 else "u4")
 
 

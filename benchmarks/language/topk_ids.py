@@ -25,6 +25,7 @@ from language import fidelity
 from language.arms import Arm
 from language.room import Room
 from language.run import FOLDER, Plan, _bar
+from softpack.container.tiles import read_presence
 from softpack.entropy.arrays import DESCRIPTOR, describe
 from softpack.format.layout import BlockType
 
@@ -111,12 +112,10 @@ def _tiles(labels: softpack.Labels) -> list[tuple[np.ndarray, np.ndarray]]:
 
     Where writing could be interrupted and go on, tiles are cut off; files of more rows have few of these.
     """
-    items, views = labels.cells()
     header, cells = labels.file.header, []
     for part in sorted(labels.file.parts, key=lambda part: part.n_rows):
-        item, view = items - part.first_item, views - part.first_view
-        inside = (item >= 0) & (item < part.span_items) & (view >= 0) & (view < part.span_views)
-        cells.append((items[inside], views[inside]))
+        item, view = np.nonzero(read_presence(labels.file, part))
+        cells.append((part.first_item + item, part.first_view + view))
     full = [cell for cell in cells if len(cell[0]) > 0.9 * header.tile_items * header.tile_views]
     return [*(full or cells[1:]), cells[0]]
 

@@ -55,7 +55,11 @@ def fit_tables(
 
 
 def bits_per_row(
-    arrays: Sequence[CodeArray], codes: Mapping[str, np.ndarray], tables: Tables, stream: str
+    arrays: Sequence[CodeArray],
+    codes: Mapping[str, np.ndarray],
+    tables: Tables,
+    stream: str,
+    tile_rows: int | None = None,
 ) -> float:
     """Return the bits that a row takes as it is stored, by those of a sample.
 
@@ -64,12 +68,15 @@ def bits_per_row(
         codes: of the sample, unsigned [n, ...] by name, in the order in which they will be stored.
         tables: as `fit_tables` gave them.
         stream: the same as there.
+        tile_rows: rows that are stored together; all of them by default.
     """
-    n_bytes = 0
+    n_rows, n_bytes = len(next(iter(codes.values()))), 0
+    tile_rows = tile_rows or max(1, n_rows)
     for array in arrays:
-        values_NS = codes[array.name].reshape(len(codes[array.name]), -1)
-        n_bytes += len(encode_array(values_NS, array.bits, tables.get(_name(stream, array)))[0])
-    return 8 * n_bytes / max(1, len(next(iter(codes.values()))))
+        values_NS, table = codes[array.name].reshape(n_rows, -1), tables.get(_name(stream, array))
+        for start in range(0, n_rows, tile_rows):
+            n_bytes += len(encode_array(values_NS[start : start + tile_rows], array.bits, table)[0])
+    return 8 * n_bytes / max(1, n_rows)
 
 
 def _name(stream: str, array: CodeArray) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from softpack.bits import packed_size
+from softpack.bits import packed_size, unsigned_dtype
 from softpack.container.file import Part, SpkFile
 from softpack.entropy.arrays import DESCRIPTOR, decode_array, describe, encode_array
 from softpack.entropy.tables import table_name
@@ -14,7 +14,6 @@ from softpack.errors import CorruptError
 from softpack.format import layout
 from softpack.format.streams import ArraySpec, StreamSpec
 
-UNSIGNED: dict[int, np.dtype] = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4")}
 OTHERS: dict[str, np.dtype] = {"int": np.dtype("i4"), "float32": np.dtype("f4"), "bool": np.dtype("?")}
 Tables = Mapping[str, np.ndarray]  # frequencies uint32 [S, levels] by "<stream>.<array>"
 NO_TABLES: Tables = {}
@@ -24,7 +23,7 @@ PRESENCE = StreamSpec("ids", "row", "ids", (ArraySpec("present", (), "bool", 1, 
 def array_dtype(spec: ArraySpec) -> np.dtype:
     """Return the dtype in which an array is read: unsigned for codes, the column's for the rest."""
     if spec.kind == "uint":
-        return UNSIGNED[8 if spec.bits <= 8 else 16 if spec.bits <= 16 else 32]
+        return unsigned_dtype(spec.bits)
     return OTHERS[spec.kind]
 
 

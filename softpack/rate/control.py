@@ -59,6 +59,8 @@ class Control:
     progress: Progress | None = None
     say: Say = lambda trial, what: None
 
+    _fitted: dict[tuple[Any, ...], Trial] = dataclasses.field(default_factory=dict)  # in full
+
     def run(self) -> Trial:
         """Return the fitted model that meets the target.
 
@@ -213,11 +215,12 @@ class Control:
         full = (
             {"steps": full_steps(self.bench.source.n_rows), "search": SEARCH} if plan.codec_id == "vqae" else {}
         )
-        trial = self.bench.run(
-            dataclasses.replace(plan, settings={**full, **plan.settings, **self.settings}), self.progress
-        )
-        self.say(trial, "in full")
-        return trial
+        plan = dataclasses.replace(plan, settings={**full, **plan.settings, **self.settings})
+        settled = self.bench.settled(plan)
+        if settled not in self._fitted:
+            self._fitted[settled] = self.bench.run(plan, self.progress)
+            self.say(self._fitted[settled], "in full")
+        return self._fitted[settled]
 
     def _first_landed(self, ranked: list[Trial], measure: Callable[[Trial], float], most: float) -> Trial:
         """Return the first of some plans that meets the target; few bits cannot be had of every one."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from softpack.codecs.abc import Progress
-from softpack.codecs.registry import codec_class
+from softpack.codecs.registry import codec_class, make_codec
 from softpack.codecs.spaces import centred_logits
 from softpack.container.context import Prototypes
 from softpack.container.correcting import correct_by_list, full_precision
@@ -149,12 +149,17 @@ class Bench:
         """The rows that are measured."""
         return list(self.source.sample(MEASURED_ROWS, self.seed + 1))
 
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """The replay columns that the file would hold."""
+        return self.source.columns if self.replay and self.source.recipe is None else ()
+
     @cached_property
     def replay_bytes(self) -> float:
         """Bytes that the replay columns would take in the file, by what they take in the sample."""
-        if not self.replay or self.source.recipe is not None:
+        if not self._columns:
             return 0.0
-        columns = tuple(column_array(COLUMNS[name]) for name in self.source.columns)
+        columns = tuple(column_array(COLUMNS[name]) for name in self._columns)
         n_sampled = sum(map(len, self.sample))
         values = {
             array.name: np.concatenate([block.replay[array.name] for block in self.sample]) for array in columns
@@ -181,9 +186,8 @@ class Bench:
     def _tiles(self, model: Model) -> _Tiles:
         """Return how the file will be cut."""
         source = self.source
-        columns = source.columns if self.replay and source.recipe is None else ()
         keeps_mix = model.prototypes is not None and self._keeps_mix
-        streams = make_streams(model, columns, (), keeps_mix, self.promised is not None)
+        streams = make_streams(model, self._columns, (), keeps_mix, self.promised is not None)
         items = -(-source.items * self.n_rows // source.n_rows)
         tile_items, tile_views = choose_tile(
             streams, most_rows(streams, source.spec.classes), items, source.views
@@ -194,6 +198,11 @@ class Bench:
         arrays = sum(len(stream.arrays) for stream in stored) - len(model.codec.codes)
         more = (n_tiles - 1) * (BLOCK_BYTES * len(stored) + DESCRIPTOR.size * arrays)
         return _Tiles(tile_items * tile_views, more)
+
+    def settled(self, plan: Plan) -> tuple[Any, ...]:
+        """Return what a fit of a plan follows from: plans of a few bits more or less may come to the same settings."""
+        codec = make_codec(plan.codec_id, self.source.spec, _known(plan), plan.bits)
+        return plan.codec_id, tuple(sorted(codec.get_config().items())), plan.item_bits, plan.degree
 
     def run(self, plan: Plan, progress: Progress | None = None) -> Trial:
         """Fit and measure a plan."""
@@ -220,7 +229,7 @@ class Bench:
             prototypes = self.learned(model.degree).prototypes(model.prototypes, self.device)
         codes, meter, corrections = self._coded(model, prototypes)
         tiles = self._tiles(model)
-        row_bits = _row_bits(model, codes, tiles.rows)
+        row_bits = bits_per_row(model.codec.codes, codes, model.tables, "codes", tiles.rows)
         row_bits += self._correction_bits(corrections)
         item_bits = 0.0
         if prototypes is not None:
@@ -291,17 +300,6 @@ def degrees_worth(source: Source, replay: bool = True) -> tuple[int, ...]:
     says = replay and has_viewpoints(source.columns, source.item_columns.keys())
     views = source.n_rows / source.items
     return tuple(d for d in DEGREES if not d or (says and views >= VIEWS_A_FUNCTION * n_functions(d)))
-
-
-def _row_bits(model: Model, codes: dict[str, np.ndarray], tile_rows: int) -> float:
-    """Return the bits of a row's codes: those of a sample, packed by as many as a tile has."""
-    n_rows = len(next(iter(codes.values())))
-    bits = 0.0
-    for start in range(0, n_rows, tile_rows):
-        part = {name: values[start : start + tile_rows] for name, values in codes.items()}
-        n_part = len(next(iter(part.values())))
-        bits += n_part * bits_per_row(model.codec.codes, part, model.tables, "codes")
-    return bits / max(n_rows, 1)
 
 
 def _known(plan: Plan) -> dict[str, Any]:
