@@ -117,7 +117,7 @@ def _tiles(labels: softpack.Labels) -> list[tuple[np.ndarray, np.ndarray]]:
         item, view = np.nonzero(read_presence(labels.file, part))
         cells.append((part.first_item + item, part.first_view + view))
     full = [cell for cell in cells if len(cell[0]) > 0.9 * header.tile_items * header.tile_views]
-    return [*(full or cells[1:]), cells[0]]
+    return [*(full or cells[1:] or cells), cells[0]]
 
 
 if __name__ == "__main__":
